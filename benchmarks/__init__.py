@@ -1,0 +1,1 @@
+"""Honest figures: accuracy and latency side by side, in one run."""

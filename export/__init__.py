@@ -1,0 +1,1 @@
+"""Checkpoint to bundle: capture, fuse, quantize, prove, write."""

@@ -1,0 +1,229 @@
+"""A fused fp32 ONNX graph in int8 for ONNX Runtime.
+
+Activations are quantized with scales fixed at export (static), so a text's numbers do not depend on
+its batch-mates; weights per column. Every product of the encoder becomes one operator:
+
+    Attention     ->  QuantizeLinear, QAttention              int8 in, float32 out
+    MatMul        ->  QuantizeLinear, MatMulIntegerToFloat    int8 in, float32 out
+    EmbedLayerNormalization
+                  ->  Gather of int8 rows, one scale a row; SkipLayerNormalization
+
+Outputs stay float32: unlike a QDQ graph, nothing is quantized again before the bias, GELU, residual
+and layer norm that follow, which is both faster and closer to fp32. Softmax, layer norm, GELU and
+the heads are float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnxruntime.transformers.onnx_model import OnnxModel
+
+from mtl_edge.errors import ExportError
+from mtl_edge.planning import pad
+
+__all__ = ["quantize"]
+
+MICROSOFT = "com.microsoft"
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """Names of a quantized tensor and of what it was quantized with."""
+
+    values: str
+    scale: str
+    zero_point: str
+
+
+def quantize(
+    model: onnx.ModelProto, backbone_width: int, calibration: Sequence[Sequence[int]]
+) -> onnx.ModelProto:
+    """A copy of `model` in int8.
+
+    Args:
+        model: fp32, as `mtl_edge.export.fuse` leaves it.
+        backbone_width: hidden size; a product is the encoder's if no side of its weights is
+            narrower.
+        calibration: token ids of real texts, whose activations set the scales.
+
+    Raises:
+        ExportError: there is nothing to calibrate with.
+    """
+    graph = _Graph(model)
+    products = [n for n in graph.nodes if _is_encoder_product(n, graph, backbone_width)]
+    ranges = _ranges(graph.model, [n.input[0] for n in products], calibration)
+    inputs = {name: graph.quantize_input(name, bounds) for name, bounds in ranges.items()}
+    rewritten: list[NodeProto] = []
+    done: set[str] = set()
+    for node in graph.nodes:
+        if node in products:
+            name = node.input[0]
+            if name not in done:  # once per tensor, however many products read it
+                done.add(name)
+                rewritten.append(_quantize_node(name, inputs[name]))
+            rewritten.append(graph.product(node, inputs[name]))
+        elif node.op_type == "EmbedLayerNormalization":
+            rewritten.extend(graph.embeddings(node))
+        else:
+            rewritten.append(node)
+    return graph.finish(rewritten)
+
+
+def _is_encoder_product(node: NodeProto, graph: _Graph, width: int) -> bool:
+    if node.op_type == "Attention":
+        return True
+    if node.op_type != "MatMul" or node.input[1] not in graph.constants:
+        return False
+    return min(graph.array(node.input[1]).shape) >= width
+
+
+def _ranges(
+    model: onnx.ModelProto, names: Iterable[str], calibration: Sequence[Sequence[int]]
+) -> dict[str, tuple[float, float]]:
+    """Least and largest value of each named tensor over the calibration texts, zero included."""
+    if not calibration:
+        raise ExportError("no texts to calibrate int8 with; the checkpoint holds no samples")
+    names = list(dict.fromkeys(names))
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    probe.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
+    )
+    session = ort.InferenceSession(
+        probe.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    low, high = np.zeros(len(names)), np.zeros(len(names))
+    for tokens in calibration:  # one by one: padding must not widen a range
+        ids, mask = pad([tokens])
+        values = session.run(names, {"input_ids": ids, "attention_mask": mask})
+        low = np.minimum(low, [v.min() for v in values])
+        high = np.maximum(high, [v.max() for v in values])
+    return {n: (float(a), float(b)) for n, a, b in zip(names, low, high, strict=True)}
+
+
+def _quantize_node(name: str, to: Quantized) -> NodeProto:
+    return helper.make_node(
+        "QuantizeLinear", [name, to.scale, to.zero_point], [to.values], name=f"quantize {name}"
+    )
+
+
+class _Graph:
+    """A model under construction: its constants by name, and the ways to add new ones."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(model)
+        self.nodes = list(self.model.graph.node)
+        self.constants = {c.name: c for c in self.model.graph.initializer}
+
+    def array(self, name: str) -> npt.NDArray[np.float32]:
+        return numpy_helper.to_array(self.constants[name])
+
+    def add(self, name: str, value: npt.NDArray[np.generic]) -> str:
+        self.constants[name] = numpy_helper.from_array(value, name)
+        return name
+
+    def quantize_input(self, name: str, bounds: tuple[float, float]) -> Quantized:
+        """Unsigned, with a zero point: the form that ONNX Runtime's kernels are fastest with."""
+        low, high = bounds
+        scale = max((high - low) / 255, 1e-12)
+        return Quantized(
+            f"{name}_int8",
+            self.add(f"{name}_scale", np.asarray(scale, np.float32)),
+            self.add(f"{name}_zero_point", np.asarray(round(-low / scale), np.uint8)),
+        )
+
+    def _weight(self, name: str) -> Quantized:
+        """Signed and symmetric, one scale a column."""
+        weight = self.array(name)
+        scale = np.maximum(np.abs(weight).max(0) / 127, 1e-12).astype(np.float32)
+        return Quantized(
+            self.add(f"{name}_int8", np.rint(weight / scale).astype(np.int8)),
+            self.add(f"{name}_scale", scale),
+            self.add(f"{name}_zero_point", np.zeros_like(scale, np.int8)),
+        )
+
+    def product(self, node: NodeProto, left: Quantized) -> NodeProto:
+        right = self._weight(node.input[1])
+        if node.op_type == "Attention":
+            bias, mask = node.input[2], node.input[3]
+            inputs = [left.values, right.values, bias, left.scale, right.scale, mask]
+            inputs += [left.zero_point, right.zero_point]
+            kept = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            return helper.make_node(
+                "QAttention",
+                inputs,
+                list(node.output),
+                name=node.name,
+                domain=MICROSOFT,
+                num_heads=kept["num_heads"],
+                unidirectional=kept.get("unidirectional", 0),
+            )
+        inputs = [left.values, right.values, left.scale, right.scale, left.zero_point]
+        return helper.make_node(
+            "MatMulIntegerToFloat", inputs, list(node.output), name=node.name, domain=MICROSOFT
+        )
+
+    def embeddings(self, node: NodeProto) -> list[NodeProto]:
+        """Word rows in int8; positions, and the one segment there is, added to them in float32.
+
+        The operator's second output, how long each text is, becomes the mask itself.
+        """
+        _, _, words, positions, segments, gamma, beta = node.input[:7]
+        table = self.array(words)
+        scale = np.maximum(np.abs(table).max(1, keepdims=True) / 127, 1e-12).astype(np.float32)
+        rows = self.add("word_rows_int8", np.rint(table / scale).astype(np.int8))
+        scales = self.add("word_rows_scale", scale)
+        position_rows = self.array(positions)
+        if segments:
+            position_rows = position_rows + self.array(segments)[0]
+        make = helper.make_node
+        return [
+            make("Gather", [rows, "input_ids"], ["words_int8"]),
+            make("Gather", [scales, "input_ids"], ["words_scale"]),
+            make("Cast", ["words_int8"], ["words_unscaled"], to=TensorProto.FLOAT),
+            make("Mul", ["words_unscaled", "words_scale"], ["words"]),
+            *self._positions(node, position_rows),
+            make(
+                "SkipLayerNormalization",
+                ["words", "positions", gamma, beta],
+                [node.output[0]],
+                name="embeddings",
+                domain=MICROSOFT,
+                epsilon=next(a.f for a in node.attribute if a.name == "epsilon"),
+            ),
+            make("Cast", ["attention_mask"], [node.output[1]], to=TensorProto.INT32),
+        ]
+
+    def _positions(self, node: NodeProto, rows: FloatArray) -> list[NodeProto]:
+        make = helper.make_node
+        if any(n.op_type == "CumSum" for n in self.nodes):  # as RoBERTa counts, from its padding id
+            return [make("Gather", [self.add("position_rows", rows), node.input[8]], ["positions"])]
+        summed = self.add("position_rows", rows[np.newaxis])
+        start = self.add("position_start", np.array([0], np.int64))
+        axis = self.add("position_axis", np.array([1], np.int64))
+        return [
+            make("Shape", ["input_ids"], ["tokens"], start=1, end=2),
+            make("Slice", [summed, start, "tokens", axis], ["positions"]),
+        ]
+
+    def finish(self, nodes: Sequence[NodeProto]) -> onnx.ModelProto:
+        """The model with these nodes, without what none of its outputs needs."""
+        graph = self.model.graph
+        del graph.node[:]
+        graph.node.extend(nodes)
+        del graph.initializer[:]
+        graph.initializer.extend(self.constants.values())
+        del graph.value_info[:]
+        whole = OnnxModel(self.model)
+        whole.prune_graph()
+        whole.topological_sort()
+        return self.model

@@ -1,0 +1,88 @@
+"""What a checkpoint can be exported to: one entry and one function each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from mtl_edge.bundle import Graph
+from mtl_edge.export import int8_onnx, int8_openvino
+from mtl_edge.export.fuse import fuse
+from mtl_edge.training.backbone import Backbone
+
+__all__ = ["DEFAULT", "TARGETS", "Source", "Target"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What every target is built from.
+
+    Attributes:
+        file: the plain fp32 ONNX graph.
+        calibration: token ids of real texts.
+    """
+
+    file: Path
+    backbone: Backbone
+    calibration: Sequence[Sequence[int]]
+
+
+def _onnx_fp32(source: Source, file: Path) -> None:
+    _save(fuse(source.file, source.backbone), file)
+
+
+def _onnx_int8(source: Source, file: Path) -> None:
+    fused = fuse(source.file, source.backbone)
+    _save(int8_onnx.quantize(fused, source.backbone.info.hidden_size, source.calibration), file)
+
+
+def _openvino_int8(source: Source, file: Path) -> None:
+    int8_openvino.quantize(source.file, source.calibration, file)
+
+
+def _save(model: onnx.ModelProto, file: Path) -> None:
+    onnx.checker.check_model(model)
+    onnx.save(model, str(file))
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A form of the graph.
+
+    Attributes:
+        build: writes the graph to the file it is given, and its companions beside it.
+        use: when to choose it.
+    """
+
+    engine: str
+    precision: str
+    file: str
+    companions: tuple[str, ...]
+    build: Callable[[Source, Path], None]
+    use: str
+
+    def graph(self, name: str) -> Graph:
+        return Graph(name, self.engine, self.precision, self.file, self.companions)
+
+
+TARGETS: Mapping[str, Target] = {
+    "onnx-int8": Target(
+        "onnxruntime", "int8", "model.int8.onnx", (), _onnx_int8, "apps that ship ONNX Runtime"
+    ),
+    "openvino-int8": Target(
+        "openvino",
+        "int8",
+        "openvino.int8.xml",
+        ("openvino.int8.bin",),
+        _openvino_int8,
+        "the fastest on x86 CPUs",
+    ),
+    "onnx-fp32": Target(
+        "onnxruntime", "fp32", "model.fp32.onnx", (), _onnx_fp32, "a reference to compare with"
+    ),
+}
+
+DEFAULT = ("onnx-int8", "openvino-int8")

@@ -1,0 +1,221 @@
+"""The runtime's front door."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from mtl_edge import engines
+from mtl_edge.bundle import TOKENIZER, Bundle, Graph, Manifest, Task, Verify, open_bundle
+from mtl_edge.engines import Engine, Logits
+from mtl_edge.errors import EngineError, MissingPackageError, OptionError
+from mtl_edge.planning import pad, plan
+from mtl_edge.text import TextEncoder
+
+__all__ = ["Answer", "EdgeClassifier", "Prediction"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One task's answer to one text.
+
+    Attributes:
+        label: the most probable one.
+        probability: the label's.
+        probabilities: of every label, in the task's order; they sum to 1.
+    """
+
+    label: str
+    probability: float
+    probabilities: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction(Mapping[str, Answer]):
+    """All tasks' answers to one text, by the task's name."""
+
+    answers: Mapping[str, Answer]
+
+    def __getitem__(self, task: str) -> Answer:
+        return self.answers[task]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.answers)
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+
+class EdgeClassifier:
+    """A loaded bundle: texts in, one answer per task out.
+
+        with EdgeClassifier.load("bundle") as classifier:
+            prediction = classifier.predict("a quiet triumph")
+            prediction["sentiment"].label
+
+    A text's answer does not depend on what else is in the call, beyond float rounding.
+    """
+
+    def __init__(self, bundle: Bundle, graph: Graph, engine: Engine, encoder: TextEncoder) -> None:
+        self._bundle = bundle
+        self._engine = engine
+        self._encoder = encoder
+        self.graph = graph
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        engine: str = "auto",
+        target: str | None = None,
+        threads: int | None = None,
+        verify: Verify = "full",
+    ) -> EdgeClassifier:
+        """Verify a bundle and start an engine on it.
+
+        Args:
+            path: the bundle's folder.
+            engine: `onnxruntime`, `openvino`, or `auto`: of the graphs whose engine is installed,
+                the one that was fastest when the bundle was exported.
+            target: the graph to run, as `mtl-edge info` lists them; default: the engine's fastest.
+            threads: default: the cores that this process may use.
+            verify: `full` compares every file's sha256, `size` only sizes.
+
+        Raises:
+            BundleError: the bundle is missing, incomplete or altered.
+            EngineError: the engine is unknown, not installed or cannot run the graph.
+            OptionError: the bundle has no such graph, or `threads` is below 1.
+        """
+        if threads is not None and threads < 1:
+            raise OptionError(f"threads is {threads}, expected 1 or more")
+        bundle = open_bundle(path, verify=verify)
+        encoder = TextEncoder.from_file(bundle.file(TOKENIZER), bundle.manifest.max_tokens)
+        graph = choose_graph(bundle.manifest, engine=engine, target=target)
+        started = engines.start(graph.engine, bundle.file(graph.file), threads)
+        return cls(bundle, graph, started, encoder)
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._bundle.manifest
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        return self._bundle.manifest.tasks
+
+    @overload
+    def predict(self, texts: str) -> Prediction: ...
+    @overload
+    def predict(self, texts: Sequence[str]) -> list[Prediction]: ...
+    def predict(self, texts: str | Sequence[str]) -> Prediction | list[Prediction]:
+        """Answers of every task for one text, or for each of several, in their order.
+
+        Raises:
+            TextError: an item is not a string.
+        """
+        if isinstance(texts, str):
+            return self.predict([texts])[0]
+        probabilities = self.predict_proba(texts)
+        return [
+            Prediction({task.name: _answer(task, probabilities[task.name][row])
+                        for task in self.tasks})
+            for row in range(len(texts))
+        ]  # fmt: skip
+
+    def predict_proba(self, texts: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+        """Probabilities `[n, labels]` per task, labels in the task's order.
+
+        Raises:
+            TextError: an item is not a string.
+        """
+        logits = self.logits(texts)
+        return {task.name: _softmax(logits[task.name] / task.temperature) for task in self.tasks}
+
+    def logits(self, texts: Sequence[str]) -> Logits:
+        """The graph's own outputs `[n, labels]` per task, before temperature and softmax.
+
+        Raises:
+            TextError: `texts` is a single string, or an item is not a string.
+        """
+        ids = self._encoder([texts] if isinstance(texts, str) else texts)
+        results = {task.name: np.empty((len(ids), len(task.labels)), np.float32)
+                   for task in self.tasks}  # fmt: skip
+        for batch in plan([len(tokens) for tokens in ids]):
+            outputs = self._engine.run(*pad([ids[position] for position in batch]))
+            for name, result in results.items():
+                result[batch] = _expected(outputs, name, (len(batch), result.shape[1]))
+        return results
+
+    def close(self) -> None:
+        """Release the engine; the classifier cannot be used afterwards."""
+        self._engine.close()
+
+    def __enter__(self) -> EdgeClassifier:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def choose_graph(manifest: Manifest, *, engine: str = "auto", target: str | None = None) -> Graph:
+    """The graph to run: see `EdgeClassifier.load`.
+
+    Raises:
+        EngineError: the engine is unknown.
+        MissingPackageError: no engine for any of the bundle's graphs is installed.
+        OptionError: the bundle has no graph for that engine or target.
+    """
+    if engine != "auto" and engine not in engines.ENGINES:
+        known = ", ".join(["auto", *engines.ENGINES])
+        raise EngineError(f"unknown engine {engine!r}; there are {known}")
+    graphs = [g for g in manifest.graphs
+              if engine in ("auto", g.engine) and target in (None, g.target)]  # fmt: skip
+    if not graphs:
+        held = ", ".join(f"{g.target} ({g.engine})" for g in manifest.graphs)
+        raise OptionError(
+            f"the bundle has no graph for engine {engine}"
+            + (f" and target {target}" if target else "")
+            + f"; it holds {held}"
+        )
+    usable = [g for g in graphs if engines.available(g.engine)]
+    if not usable:
+        missing = engines.ENGINES[graphs[0].engine] if graphs[0].engine in engines.ENGINES else None
+        advice = f"`pip install '{missing.install}'`" if missing else "upgrade mtl-edge"
+        raise MissingPackageError(
+            f"the bundle needs engine {graphs[0].engine}, which is not installed; {advice}"
+        )
+    return min(usable, key=lambda g: g.latency_ms if g.latency_ms is not None else float("inf"))
+
+
+def _expected(outputs: Logits, name: str, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
+    value = outputs.get(name)
+    if value is None or value.shape != shape:
+        came = "no such output" if value is None else f"shape {value.shape}"
+        raise EngineError(
+            f"task {name!r}: expected logits {shape}, got {came}; the graph does not belong to "
+            "the manifest: export the bundle again"
+        )
+    return value
+
+
+def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: npt.NDArray[np.float32] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return result
+
+
+def _answer(task: Task, row: npt.NDArray[Any]) -> Answer:
+    values: list[float] = row.tolist()
+    best = int(row.argmax())
+    return Answer(task.labels[best], values[best], dict(zip(task.labels, values, strict=True)))

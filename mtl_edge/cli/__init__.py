@@ -1,0 +1,100 @@
+"""The `mtl-edge` command.
+
+Exit codes: 0 done, 1 a failure inside a library, 2 wrong input or options (one line on standard
+error says what to do), 130 interrupted, 141 the reader of the output went away.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mtl_edge.version import __version__
+from mtl_edge.errors import MissingPackageError, MtlEdgeError
+
+__all__ = ["main"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand.
+
+    Attributes:
+        module: holds `add_arguments(parser)` and `run(args)`; imported when the command is used,
+            so that `predict` never loads what `train` needs.
+        extra: of this distribution, installs what the module imports.
+    """
+
+    module: str
+    help: str
+    extra: str | None = None
+
+
+COMMANDS: Mapping[str, Command] = {
+    "demo": Command(
+        "mtl_edge.cli.demo", "run all the commands below on small data that ships along"
+    ),
+    "train": Command("mtl_edge.training.command", "labelled text to checkpoint", "train"),
+    "export": Command("mtl_edge.export.command", "checkpoint to bundle", "export"),
+    "bench": Command("mtl_edge.benchmarks.command", "accuracy and latency of a bundle", "bench"),
+    "predict": Command("mtl_edge.cli.predict", "answers for texts"),
+    "info": Command("mtl_edge.cli.info", "what a bundle holds; verifies it"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = next((a for a in arguments if not a.startswith("-")), None)
+    try:
+        return _run(_parser(name), arguments)
+    except MtlEdgeError as error:
+        print(f"mtl-edge: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mtl-edge: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader, as in `| head`, has enough; nothing must be flushed to it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The command line; only the chosen command's module is imported."""
+    parser = argparse.ArgumentParser(
+        prog="mtl-edge",
+        description="Multi-task text classification for small CPUs.",
+    )
+    parser.add_argument("--version", action="version", version=f"mtl-edge {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=command.help, description=command.help)
+        if name == chosen:
+            module = _import(name, command)
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    return parser
+
+
+def _import(name: str, command: Command):  # type: ignore[no-untyped-def]
+    try:
+        return importlib.import_module(command.module)
+    except ModuleNotFoundError as error:
+        if command.extra is None or (error.name or "").startswith("mtl_edge"):
+            raise
+        raise MissingPackageError(
+            f"`{name}` needs the package {error.name}; "
+            f"install it with `pip install 'mtl-edge[{command.extra}]'`"
+        ) from None
+
+
+def _run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
+    args = parser.parse_args(arguments)
+    code: int | None = args.run(args)
+    sys.stdout.flush()
+    return code or 0

@@ -1,0 +1,86 @@
+"""What executes a graph. One module per engine; `ENGINES` names them all."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from mtl_edge.errors import EngineError, MissingPackageError
+
+__all__ = ["ENGINES", "Engine", "Logits", "available", "default_threads", "start"]
+
+Logits = dict[str, npt.NDArray[np.float32]]
+
+
+class Engine(Protocol):
+    """A graph ready to run."""
+
+    def run(
+        self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]
+    ) -> Logits:
+        """Logits `[batch, labels]` per task for inputs `[batch, tokens]`."""
+        ...
+
+    def close(self) -> None:
+        """Release the graph."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """Where an engine's code is and what it needs.
+
+    Attributes:
+        module: holds `start(file, threads) -> Engine`.
+        package: must be importable.
+        install: what pip installs for it.
+    """
+
+    module: str
+    package: str
+    install: str
+
+
+ENGINES: Mapping[str, EngineInfo] = {
+    "onnxruntime": EngineInfo("mtl_edge.engines.onnxruntime", "onnxruntime", "onnxruntime"),
+    "openvino": EngineInfo("mtl_edge.engines.openvino", "openvino", "mtl-edge[openvino]"),
+}
+
+
+def available(name: str) -> bool:
+    """Whether the engine is known and its package installed."""
+    return name in ENGINES and importlib.util.find_spec(ENGINES[name].package) is not None
+
+
+def default_threads() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def start(name: str, file: Path, threads: int | None = None) -> Engine:
+    """Open `file` with the engine `name` on `threads` threads (default: all cores).
+
+    Raises:
+        EngineError: the engine is unknown, or refuses the file.
+        MissingPackageError: the engine's package is not installed.
+    """
+    if name not in ENGINES:
+        raise EngineError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
+    info = ENGINES[name]
+    if not available(name):
+        raise MissingPackageError(
+            f"engine {name} needs the package {info.package}; "
+            f"install it with `pip install '{info.install}'`"
+        )
+    engine: Engine = importlib.import_module(info.module).start(file, threads or default_threads())
+    return engine

@@ -1,0 +1,83 @@
+"""Every error this package raises on purpose.
+
+    MtlEdgeError
+    ├── TextError(ValueError)              a text that cannot be classified
+    ├── OptionError(ValueError)            an option or combination that makes no sense
+    ├── DataError(ValueError)              a labelled file that cannot be used
+    ├── BackboneError(ValueError)          a pretrained encoder that cannot be loaded
+    ├── CheckpointError(ValueError)        a checkpoint that is missing, cut short or altered
+    ├── BundleError(ValueError)            a bundle that is missing, cut short or altered
+    │   └── SchemaError                    a bundle from a newer release
+    ├── ExportError(RuntimeError)          a graph that could not be built or is not faithful
+    ├── OutputExistsError(FileExistsError) a target that would be overwritten
+    └── EngineError(RuntimeError)          an engine that cannot run the graph
+        └── MissingPackageError(ImportError)  a package that an extra would install
+
+Each message says what was expected, what came, and what to do. Each class also derives from the
+builtin that a caller who does not know this package would catch.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackboneError",
+    "BundleError",
+    "CheckpointError",
+    "DataError",
+    "EngineError",
+    "ExportError",
+    "MissingPackageError",
+    "MtlEdgeError",
+    "OptionError",
+    "OutputExistsError",
+    "SchemaError",
+    "TextError",
+]
+
+
+class MtlEdgeError(Exception):
+    """Base of all errors raised on purpose by mtl-edge."""
+
+
+class TextError(MtlEdgeError, ValueError):
+    """What was given to classify is not text."""
+
+
+class OptionError(MtlEdgeError, ValueError):
+    """An option, or a combination of options, that makes no sense."""
+
+
+class DataError(MtlEdgeError, ValueError):
+    """A labelled file that is missing, empty or not what its task needs."""
+
+
+class BackboneError(MtlEdgeError, ValueError):
+    """A pretrained encoder that is unknown, unreachable or unsupported."""
+
+
+class CheckpointError(MtlEdgeError, ValueError):
+    """A checkpoint that is missing, incomplete or altered."""
+
+
+class BundleError(MtlEdgeError, ValueError):
+    """A bundle that is missing, incomplete or altered."""
+
+
+class SchemaError(BundleError):
+    """A bundle written by a newer release than this one reads."""
+
+
+class ExportError(MtlEdgeError, RuntimeError):
+    """A graph that could not be built, or is not faithful to its checkpoint."""
+
+
+class OutputExistsError(MtlEdgeError, FileExistsError):
+    """A target folder exists and overwriting was not asked for."""
+
+
+class EngineError(MtlEdgeError, RuntimeError):
+    """An engine that cannot run the bundle's graph."""
+
+
+class MissingPackageError(EngineError, ImportError):
+    """A package is not installed; the message names the extra that brings it."""

@@ -1,0 +1,44 @@
+"""Which texts share a batch: those of like length, as many as a token budget allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Batch", "pad", "plan"]
+
+Ids = npt.NDArray[np.int64]
+Batch = list[int]
+
+TOKENS_PER_BATCH = 4096
+
+
+def plan(lengths: Sequence[int], tokens_per_batch: int = TOKENS_PER_BATCH) -> Iterator[Batch]:
+    """Group positions `0..n-1` into batches of like length, longest first.
+
+    A batch's padded size, its count times its longest length, stays within `tokens_per_batch`
+    unless a single text is longer than that. Longest first: the largest allocation comes first,
+    and later batches fit into it.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    start = 0
+    while start < len(order):
+        count = max(1, tokens_per_batch // max(1, lengths[order[start]]))
+        yield order[start : start + count]
+        start += count
+
+
+def pad(ids: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
+    """`input_ids` and `attention_mask`, both int64 `[batch, tokens]`, padded at the end.
+
+    The padding id is 0, whatever the vocabulary: masked positions never reach a result.
+    """
+    shape = (len(ids), max(map(len, ids)))
+    input_ids = np.zeros(shape, np.int64)
+    mask = np.zeros(shape, np.int64)
+    for row, tokens in enumerate(ids):
+        input_ids[row, : len(tokens)] = tokens
+        mask[row, : len(tokens)] = 1
+    return input_ids, mask

@@ -1,0 +1,76 @@
+"""Texts to token ids, the same way in training, export and runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from mtl_edge.errors import BundleError, TextError
+
+__all__ = ["TextEncoder", "as_texts"]
+
+
+def as_texts(texts: Sequence[str]) -> list[str]:
+    """`texts` as a list of valid Unicode.
+
+    Lone surrogates, which no encoder can represent, become U+FFFD.
+
+    Raises:
+        TextError: an item is not a string; its position and type are named.
+    """
+    result = []
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TextError(
+                f"item {position} is {type(text).__name__}, expected str; "
+                "drop or convert missing values first"
+            )
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        result.append(text)
+    return result
+
+
+class TextEncoder:
+    """A `tokenizers` tokenizer with this package's truncation and no padding of its own."""
+
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_tokens)
+        self._tokenizer = tokenizer
+        self.max_tokens = max_tokens
+
+    @classmethod
+    def from_file(cls, path: Path, max_tokens: int) -> TextEncoder:
+        """
+        Raises:
+            BundleError: the file is not a tokenizer that the `tokenizers` library can read.
+        """
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain Exception for every malformed file
+            raise BundleError(
+                f"{path} is not a tokenizer ({error}); copy or export it again"
+            ) from None
+        return cls(tokenizer, max_tokens)
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, special tokens included, at most `max_tokens`.
+
+        Raises:
+            TextError: an item is not a string.
+        """
+        return [e.ids for e in self._tokenizer.encode_batch_fast(as_texts(texts))]
+
+    def save(self, path: Path) -> None:
+        """Write the tokenizer with its truncation."""
+        self._tokenizer.save(str(path))
+
+    def count_truncated(self, texts: Sequence[str]) -> int:
+        """How many of `texts` are longer than `max_tokens`."""
+        encodings = self._tokenizer.encode_batch_fast(as_texts(texts))
+        return sum(bool(encoding.overflowing) for encoding in encodings)

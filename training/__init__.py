@@ -1,0 +1,1 @@
+"""Labelled text to checkpoint: heads for several tasks on one frozen pretrained encoder."""

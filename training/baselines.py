@@ -1,0 +1,46 @@
+"""What a head has to beat: no encoder at all, and the usual recipe on the same encoder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline, make_union
+
+__all__ = ["bag_of_words", "mean_pooling"]
+
+
+def bag_of_words(
+    texts: Sequence[str], labels: Sequence[str], asked: Sequence[str]
+) -> npt.NDArray[np.str_]:
+    """Labels for `asked` from TF-IDF (words 1-2, characters 2-5) and logistic regression."""
+    model = make_pipeline(
+        make_union(
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+"),
+            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True),
+        ),
+        LogisticRegression(C=10, max_iter=200, tol=1e-3),
+    )
+    model.fit(texts, labels)
+    answers: npt.NDArray[np.str_] = model.predict(asked)
+    return answers
+
+
+def mean_pooling(
+    means: npt.NDArray[np.float32], labels: Sequence[str], asked: npt.NDArray[np.float32]
+) -> npt.NDArray[np.str_]:
+    """Labels from the last layer's mean `[texts, width]` and logistic regression.
+
+    How strongly to regularize is chosen by cross-validation on train, as a careful user would.
+    """
+    folds = max(2, min(3, min(Counter(labels).values())))
+    strengths = {"C": [0.003, 0.01, 0.03, 0.1, 0.3, 1.0]}
+    model = GridSearchCV(LogisticRegression(max_iter=1000), strengths, cv=folds)
+    model.fit(means, labels)
+    answers: npt.NDArray[np.str_] = model.predict(asked)
+    return answers

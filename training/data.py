@@ -1,0 +1,191 @@
+"""Labelled files to tasks: reading, checking and splitting."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from mtl_edge.errors import DataError
+from mtl_edge.files import sha256_of
+
+__all__ = ["READERS", "Columns", "Rows", "TaskData", "build_task", "read_rows"]
+
+SELECTION_SHARE = 0.1
+SELECTION_LIMIT = 1000
+
+
+def _read_csv(path: Path, separator: str = ",") -> pd.DataFrame:
+    # Nothing is guessed: "NA" or "null" is a text like any other.
+    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+
+
+READERS: Mapping[str, Callable[[Path], pd.DataFrame]] = {
+    ".csv": _read_csv,
+    ".tsv": lambda path: _read_csv(path, "\t"),
+    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False, convert_dates=False),
+    ".ndjson": lambda path: pd.read_json(path, lines=True, dtype=False, convert_dates=False),
+    ".parquet": pd.read_parquet,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Where a file keeps its texts and labels; no label column: `label`, else the task's name."""
+
+    text: str = "text"
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Labelled texts of one task.
+
+    Attributes:
+        source: file name and sha256, for the record.
+        unlabelled: rows that were passed over because their label was empty.
+    """
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    source: Mapping[str, str]
+    unlabelled: int = 0
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, positions: Sequence[int]) -> Rows:
+        return Rows(
+            tuple(self.texts[i] for i in positions),
+            tuple(self.labels[i] for i in positions),
+            self.source,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TaskData:
+    """One task's rows: `train` teaches, `selection` (a part of train) chooses, `dev` reports."""
+
+    name: str
+    labels: tuple[str, ...]
+    train: Rows
+    selection: Rows
+    dev: Rows | None
+
+    @property
+    def report(self) -> tuple[str, Rows]:
+        """The split that figures are reported on, and its rows."""
+        return ("selection", self.selection) if self.dev is None else ("dev", self.dev)
+
+    def indices(self, rows: Rows) -> list[int]:
+        """Each row's label as its position in `labels`."""
+        position = {label: i for i, label in enumerate(self.labels)}
+        return [position[label] for label in rows.labels]
+
+
+def read_rows(task: str, path: Path, columns: Columns = Columns()) -> Rows:
+    """Read a CSV, TSV, JSONL or Parquet file.
+
+    Raises:
+        DataError: the file is missing, of an unknown kind, malformed, empty or lacks a column.
+    """
+    frame = _read_frame(path)
+    text = _column(frame, path, (columns.text,), "--text-column")
+    wanted = (columns.label,) if columns.label else ("label", task)
+    label = _column(frame, path, wanted, "--label-column")
+    labels = ["" if missing else str(value).strip()
+              for value, missing in zip(frame[label], frame[label].isna(), strict=True)]  # fmt: skip
+    kept = [i for i, value in enumerate(labels) if value]
+    if not kept:
+        raise DataError(f"{path} has no labelled row; expected a label in column {label!r}")
+    texts = ["" if missing else str(value)
+             for value, missing in zip(frame[text], frame[text].isna(), strict=True)]  # fmt: skip
+    return Rows(
+        tuple(texts[i] for i in kept),
+        tuple(labels[i] for i in kept),
+        {"file": path.name, "sha256": sha256_of(path)},
+        len(labels) - len(kept),
+    )
+
+
+def _read_frame(path: Path) -> pd.DataFrame:
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path} has the ending {path.suffix!r}; expected {', '.join(READERS)}")
+    try:
+        if path.stat().st_size == 0:
+            raise DataError(f"{path} is empty; expected a header and labelled rows")
+        frame = reader(path)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, TypeError) as error:  # pandas' and pyarrow's parsers derive from ValueError
+        raise DataError(
+            f"{path} is not a well-formed {path.suffix} file: {' '.join(str(error).split())}"
+        ) from None
+    if frame.empty:
+        raise DataError(f"{path} has no rows; expected labelled texts")
+    return frame
+
+
+def _column(frame: pd.DataFrame, path: Path, wanted: Sequence[str], flag: str) -> str:
+    for name in wanted:
+        if name in frame.columns:
+            return name
+    there = ", ".join(map(repr, frame.columns))
+    raise DataError(
+        f"{path} has no column {' or '.join(map(repr, wanted))}; it has {there}; name one with {flag}"
+    )
+
+
+def build_task(name: str, train: Rows, dev: Rows | None, seed: int) -> TaskData:
+    """Check a task's rows and set a part of train aside for choosing.
+
+    The labels are those of train, sorted. The split keeps each label's share and repeats for a
+    given seed.
+
+    Raises:
+        DataError: train has one label, or too few rows to split, or dev a label that train lacks.
+    """
+    labels = tuple(sorted(set(train.labels)))
+    if len(labels) < 2:
+        raise DataError(
+            f"task {name!r} has the one label {labels[0]!r} in {train.source['file']}; "
+            "expected two or more: check the label column"
+        )
+    if dev is not None and (unknown := sorted(set(dev.labels) - set(labels))):
+        raise DataError(
+            f"task {name!r}: {dev.source['file']} has the label {unknown[0]!r}, which "
+            f"{train.source['file']} lacks; expected {', '.join(labels)}"
+        )
+    learn, choose = _split(train.labels, seed)
+    if not choose:
+        raise DataError(
+            f"task {name!r} has {len(train)} rows, too few to set some aside for choosing; "
+            "expected 5 or more of some label"
+        )
+    return TaskData(name, labels, train.take(learn), train.take(choose), dev)
+
+
+def _split(labels: Sequence[str], seed: int) -> tuple[list[int], list[int]]:
+    share = min(SELECTION_SHARE, SELECTION_LIMIT / len(labels))
+    by_label: dict[str, list[int]] = {}
+    for position, label in enumerate(labels):
+        by_label.setdefault(label, []).append(position)
+    chosen: set[int] = set()
+    generator = random.Random(seed)
+    for label in sorted(by_label):
+        positions = by_label[label]
+        count = max(round(share * len(positions)), 1 if len(positions) >= 5 else 0)
+        chosen.update(generator.sample(positions, count))
+    learn = [i for i in range(len(labels)) if i not in chosen]
+    return learn, sorted(chosen)
+
+
+def conflicts(rows: Rows) -> int:
+    """How many texts stand in `rows` with more than one label."""
+    pairs = Counter(text for text, _ in set(zip(rows.texts, rows.labels, strict=True)))
+    return sum(count > 1 for count in pairs.values())
