@@ -180,9 +180,9 @@ def _table(bundle: Bundle, contenders: Sequence[Contender], result: Mapping[str,
             row += [f"{t['times_faster_than_first'][0]:.1f}x"]
         rows.append(row)
     for kind, title in (("mean_pooling", "usual recipe"), ("bag_of_words", "bag of words")):
-        scores = [_percent(shown[task].get(kind, {}).get("accuracy")) for task in tasks]
-        if any(scores):
-            rows.append([title, *scores, *[""] * (len(header) - 1 - len(tasks))])
+        baseline = [_percent(shown[task].get(kind, {}).get("accuracy")) for task in tasks]
+        if any(baseline):
+            rows.append([title, *baseline, *[""] * (len(header) - 1 - len(tasks))])
     notes = [
         f"agrees: share of rows with the label of {first}, the lowest over the tasks; "
         f"speed: times as fast as {first}, median over rounds; {result['threads']} threads",

@@ -42,8 +42,9 @@ def fuse(file: Path, backbone: Backbone) -> onnx.ModelProto:
     if missing := {op: n for op, n in expected.items() if count[op] != n}:
         got = ", ".join(f"{count[op]} of {n} {op}" for op, n in missing.items())
         raise ExportError(
-            f"{backbone.info.architecture} does not fuse: the graph has {got}; expected a post-norm "
-            "encoder with GELU like bert or distilbert: export it with --targets openvino-int8"
+            f"{backbone.info.architecture} does not fuse: the graph has {got}; expected a "
+            "post-norm encoder with GELU like bert or distilbert: export it with "
+            "--targets openvino-int8"
         )
     if "com.microsoft" not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))

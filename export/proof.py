@@ -72,9 +72,7 @@ def evaluate(checkpoint: Checkpoint, bundle: Path, targets: Sequence[str]) -> di
     return result
 
 
-def figures(
-    task: Task, labels: Sequence[str], logits: npt.NDArray[np.float32]
-) -> dict[str, float]:
+def figures(task: Task, labels: Sequence[str], logits: npt.NDArray[np.float32]) -> dict[str, float]:
     """Accuracy and macro-F1 of `logits` `[n, labels]`."""
     answers = np.asarray(task.labels)[logits.argmax(1)]
     return {

@@ -1,9 +1,9 @@
 """Multi-task text classification for small CPUs: the runtime.
 
-    from mtl_edge import EdgeClassifier
+from mtl_edge import EdgeClassifier
 
-    classifier = EdgeClassifier.load("bundle")
-    classifier.predict("a quiet triumph")["sentiment"].label
+classifier = EdgeClassifier.load("bundle")
+classifier.predict("a quiet triumph")["sentiment"].label
 """
 
 from mtl_edge.classifier import Answer, EdgeClassifier, Prediction

@@ -18,7 +18,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 from mtl_edge.errors import BundleError, SchemaError
 from mtl_edge.files import sha256_of
@@ -237,7 +237,7 @@ _T = TypeVar("_T")
 def _as(kind: type[_T], value: object) -> _T:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise TypeError(f"expected {kind.__name__}, got {value!r:.40}")
-    return cast(_T, value)
+    return value
 
 
 def _check_manifest(manifest: Manifest, file: Path) -> None:

@@ -110,7 +110,7 @@ class EdgeClassifier:
         return self._bundle.manifest.tasks
 
     @overload
-    def predict(self, texts: str) -> Prediction: ...
+    def predict(self, texts: str) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
     def predict(self, texts: Sequence[str]) -> list[Prediction]: ...
     def predict(self, texts: str | Sequence[str]) -> Prediction | list[Prediction]:
@@ -190,7 +190,7 @@ def choose_graph(manifest: Manifest, *, engine: str = "auto", target: str | None
         )
     usable = [g for g in graphs if engines.available(g.engine)]
     if not usable:
-        missing = engines.ENGINES[graphs[0].engine] if graphs[0].engine in engines.ENGINES else None
+        missing = engines.ENGINES.get(graphs[0].engine)
         advice = f"`pip install '{missing.install}'`" if missing else "upgrade mtl-edge"
         raise MissingPackageError(
             f"the bundle needs engine {graphs[0].engine}, which is not installed; {advice}"

@@ -171,7 +171,8 @@ def _load(name: str, folder: Path) -> PreTrainedModel:
             f"backbone {name!r} lacks weights: {missing[0]} and {len(missing) - 1} more; "
             "its configuration and its weights do not belong together"
         )
-    return encoder.eval().requires_grad_(False)
+    frozen: PreTrainedModel = encoder.eval().requires_grad_(False)
+    return frozen
 
 
 def _longest(encoder: PreTrainedModel, folder: Path) -> int:
@@ -195,10 +196,10 @@ def _quiet() -> Iterator[None]:
     level = logger.level
     bars = transformers.utils.logging.is_progress_bar_enabled()
     logger.setLevel(logging.ERROR)
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         logger.setLevel(level)
         if bars:
-            transformers.utils.logging.enable_progress_bar()
+            transformers.utils.logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,9 +1,9 @@
 """What training leaves: a folder of safetensors and JSON.
 
-    checkpoint.json      tasks, heads, recipe, figures, versions; every file's size and sha256
-    heads.safetensors    the heads' weights, as `0.mix`, `0.query.weight`, ... in the tasks' order
-    backbone/            configuration, weights and tokenizer, as transformers writes them
-    samples.jsonl        texts for calibrating int8 and for comparing what export makes
+checkpoint.json      tasks, heads, recipe, figures, versions; every file's size and sha256
+heads.safetensors    the heads' weights, as `0.mix`, `0.query.weight`, ... in the tasks' order
+backbone/            configuration, weights and tokenizer, as transformers writes them
+samples.jsonl        texts for calibrating int8 and for comparing what export makes
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Checkpoint:
     def model(self) -> MultiTaskModel:
         """Encoder and heads in one module, in evaluation mode."""
         model = MultiTaskModel(self.backbone.encoder, self.heads)
-        return model.eval().requires_grad_(False)  # type: ignore[return-value]
+        return model.eval().requires_grad_(False)
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = False) -> None:
@@ -118,7 +118,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         for entry in record["files"]:
             _check(folder, FileEntry(**entry))
-        tasks = tuple(Task(t["name"], tuple(t["labels"]), t["temperature"]) for t in record["tasks"])
+        tasks = tuple(
+            Task(t["name"], tuple(t["labels"]), t["temperature"]) for t in record["tasks"]
+        )
         heads = [build_head(HeadConfig(**config)) for config in record["heads"]]
         weights = safetensors.torch.load_file(folder / HEADS)
         nn.ModuleList(heads).load_state_dict(weights)

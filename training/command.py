@@ -56,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
     parser.add_argument("--max-tokens", type=int, default=128, help="default: %(default)s")
     default = Recipe()
-    parser.add_argument("--epochs", type=int, default=default.epochs, help="default: %(default)s")
+    parser.add_argument(
+        "--epochs", type=int, help="default: 8, or as many more as 500 steps take on few rows"
+    )
     parser.add_argument(
         "--batch-size", type=int, default=default.batch_size, help="default: %(default)s"
     )
@@ -93,7 +95,7 @@ def columns_of(args: argparse.Namespace, tasks: Sequence[str]) -> dict[str, Colu
 def run(args: argparse.Namespace) -> None:
     require_free(args.out, overwrite=args.overwrite)
     recipe = Recipe(
-        epochs=_positive("--epochs", args.epochs),
+        epochs=None if args.epochs is None else _positive("--epochs", args.epochs),
         batch_size=_positive("--batch-size", args.batch_size),
         learning_rate=_positive("--learning-rate", args.learning_rate),
         seed=args.seed,

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -27,8 +28,8 @@ def _read_csv(path: Path, separator: str = ",") -> pd.DataFrame:
 READERS: Mapping[str, Callable[[Path], pd.DataFrame]] = {
     ".csv": _read_csv,
     ".tsv": lambda path: _read_csv(path, "\t"),
-    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False, convert_dates=False),
-    ".ndjson": lambda path: pd.read_json(path, lines=True, dtype=False, convert_dates=False),
+    ".jsonl": lambda path: pd.read_json(path, lines=True, dtype=False),
+    ".ndjson": lambda path: pd.read_json(path, lines=True, dtype=False),
     ".parquet": pd.read_parquet,
 }
 
@@ -97,13 +98,11 @@ def read_rows(task: str, path: Path, columns: Columns = Columns()) -> Rows:
     text = _column(frame, path, (columns.text,), "--text-column")
     wanted = (columns.label,) if columns.label else ("label", task)
     label = _column(frame, path, wanted, "--label-column")
-    labels = ["" if missing else str(value).strip()
-              for value, missing in zip(frame[label], frame[label].isna(), strict=True)]  # fmt: skip
+    labels = [value.strip() for value in _strings(frame[label])]
     kept = [i for i, value in enumerate(labels) if value]
     if not kept:
         raise DataError(f"{path} has no labelled row; expected a label in column {label!r}")
-    texts = ["" if missing else str(value)
-             for value, missing in zip(frame[text], frame[text].isna(), strict=True)]  # fmt: skip
+    texts = _strings(frame[text])
     return Rows(
         tuple(texts[i] for i in kept),
         tuple(labels[i] for i in kept),
@@ -131,13 +130,21 @@ def _read_frame(path: Path) -> pd.DataFrame:
     return frame
 
 
+def _strings(column: pd.Series[Any]) -> list[str]:
+    """Values as strings, missing ones empty."""
+    return [
+        "" if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)
+    ]
+
+
 def _column(frame: pd.DataFrame, path: Path, wanted: Sequence[str], flag: str) -> str:
     for name in wanted:
         if name in frame.columns:
             return name
     there = ", ".join(map(repr, frame.columns))
     raise DataError(
-        f"{path} has no column {' or '.join(map(repr, wanted))}; it has {there}; name one with {flag}"
+        f"{path} has no column {' or '.join(map(repr, wanted))}; it has {there}; "
+        f"name one with {flag}"
     )
 
 

@@ -25,17 +25,25 @@ BATCHES_SORTED_TOGETHER = 16
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a head learns: AdamW on a one-cycle schedule (Smith & Topin 2018, arXiv:1708.07120)."""
+    """How a head learns: AdamW on a one-cycle schedule (Smith & Topin 2018, arXiv:1708.07120).
 
-    epochs: int = 8
+    Attributes:
+        epochs: none: 8, or as many more as 500 steps take where there are few rows.
+    """
+
+    epochs: int | None = None
     batch_size: int = 32
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.01
     label_smoothing: float = 0.05
     seed: int = 0
 
-    def to_json(self) -> dict[str, int | float]:
+    def to_json(self) -> dict[str, int | float | None]:
         return asdict(self)
+
+    def epochs_of(self, steps: int) -> int:
+        """Epochs to run if one of them takes `steps` steps."""
+        return self.epochs or max(8, -(-500 // steps))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +72,19 @@ def fit_head(
     """
     generator = random.Random(recipe.seed)
     steps = -(-len(train.rows) // recipe.batch_size)
+    epochs = recipe.epochs_of(steps)
     optimizer = torch.optim.AdamW(
         head.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, total_steps=recipe.epochs * steps
+        optimizer, recipe.learning_rate, total_steps=epochs * steps
     )
     criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     targets = torch.tensor(selection.labels)
     best: tuple[float, float] = (-1.0, 0.0)
     kept, result = head.state_dict(), {}
-    with Progress(title, total=recipe.epochs * steps, unit="steps") as progress:
-        for epoch in range(1, recipe.epochs + 1):
+    with Progress(title, total=epochs * steps, unit="steps") as progress:
+        for epoch in range(1, epochs + 1):
             head.train()
             for batch in _batches(states, train.rows, recipe.batch_size, generator):
                 values, mask = states.batch([train.rows[i] for i in batch])

@@ -12,9 +12,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from mtl_edge.version import __version__
 from mtl_edge.errors import MissingPackageError, MtlEdgeError
+from mtl_edge.version import __version__
 
 __all__ = ["main"]
 
@@ -49,9 +50,11 @@ COMMANDS: Mapping[str, Command] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    name = next((a for a in arguments if not a.startswith("-")), None)
+    if not arguments or arguments[0] not in COMMANDS:
+        _front().parse_args(arguments or ["--help"])
+        return 2
     try:
-        return _run(_parser(name), arguments)
+        return _run(arguments[0], arguments[1:])
     except MtlEdgeError as error:
         print(f"mtl-edge: {error}", file=sys.stderr)
         return 2
@@ -64,24 +67,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
 
 
-def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    """The command line; only the chosen command's module is imported."""
+def _front() -> argparse.ArgumentParser:
+    """What `mtl-edge --help` shows."""
     parser = argparse.ArgumentParser(
-        prog="mtl-edge",
-        description="Multi-task text classification for small CPUs.",
+        prog="mtl-edge", description="Multi-task text classification for small CPUs."
     )
     parser.add_argument("--version", action="version", version=f"mtl-edge {__version__}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=command.help, description=command.help)
-        if name == chosen:
-            module = _import(name, command)
-            module.add_arguments(subparser)
-            subparser.set_defaults(run=module.run)
+        commands.add_parser(name, help=command.help)
     return parser
 
 
-def _import(name: str, command: Command):  # type: ignore[no-untyped-def]
+def _run(name: str, arguments: Sequence[str]) -> int:
+    command = COMMANDS[name]
+    module = _import(name, command)
+    parser = argparse.ArgumentParser(prog=f"mtl-edge {name}", description=command.help)
+    module.add_arguments(parser)
+    # Intermixed: texts may come before, between and after options.
+    code: int | None = module.run(parser.parse_intermixed_args(arguments))
+    sys.stdout.flush()
+    return code or 0
+
+
+def _import(name: str, command: Command) -> Any:
+    """The command's module; only this one is imported."""
     try:
         return importlib.import_module(command.module)
     except ModuleNotFoundError as error:
@@ -91,10 +101,3 @@ def _import(name: str, command: Command):  # type: ignore[no-untyped-def]
             f"`{name}` needs the package {error.name}; "
             f"install it with `pip install 'mtl-edge[{command.extra}]'`"
         ) from None
-
-
-def _run(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
-    args = parser.parse_args(arguments)
-    code: int | None = args.run(args)
-    sys.stdout.flush()
-    return code or 0

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         f"\nDone in {time.monotonic() - started:.0f} s. The bundle is {bundle}: copy that folder "
         f"into an app and\n\n"
         f"    pip install mtl-edge      # numpy, tokenizers, onnxruntime; no torch\n"
-        f"    python -c \"from mtl_edge import EdgeClassifier; "
+        f'    python -c "from mtl_edge import EdgeClassifier; '
         f"print(EdgeClassifier.load('{bundle}').predict('What a day'))\"\n"
         f"    mtl-edge predict {bundle} 'What a day'\n"
         f"    mtl-edge info {bundle}"

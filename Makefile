@@ -1,0 +1,34 @@
+# One environment for everything: `make demo` and `make test` build it when it is not there.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types figures clean
+
+demo: $(VENV)/installed  ## train, export, compare and predict on small data that ships along
+	$(BIN)/mtl-edge demo --overwrite
+
+test: $(VENV)/installed  ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The checker sees the packages where they will be installed: training/ as mtl_edge/training/, ...
+types: $(VENV)/installed
+	rm -rf build/types && mkdir -p build/types/mtl_edge
+	ln -s $(CURDIR)/mtl_edge/* build/types/mtl_edge/
+	ln -s $(CURDIR)/training $(CURDIR)/export $(CURDIR)/benchmarks build/types/mtl_edge/
+	cd build/types && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p mtl_edge
+
+figures: $(VENV)/installed  ## the figures in README.md, anew on this machine
+	$(BIN)/python -m mtl_edge.benchmarks.figures --readme README.md
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf build dist *.egg-info $(VENV)

@@ -1,0 +1,91 @@
+"""What tests share: a tiny backbone, a checkpoint and a bundle made from it, and real data."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, BertConfig, BertModel
+
+from mtl_edge.cli import main
+from mtl_edge.training.backbone import load_backbone
+
+ROOT = Path(__file__).parent.parent
+DEMO = ROOT / "training" / "demo"
+REAL = ROOT.parent / "shared" / "data"
+
+needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason="SST-2 and AG News are not here")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The packaged backbone's folder."""
+    return load_backbone("minilm").folder
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
+    """A random BERT of two layers, small enough to train and export in seconds."""
+    folder = tmp_path_factory.mktemp("backbone") / "tiny"
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128
+    )
+    BertModel(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(str(minilm)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hundred rows of the demo data."""
+    file = tmp_path_factory.mktemp("data") / "rows.csv"
+    with (DEMO / "train.csv").open(newline="") as source, file.open("w", newline="") as out:
+        reader = csv.reader(source)
+        csv.writer(out).writerows(row for _, row in zip(range(101), reader, strict=False))
+    return file
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, rows: Path) -> Path:
+    """Two heads on the tiny backbone."""
+    out = tmp_path_factory.mktemp("checkpoint") / "checkpoint"
+    command = ["train", "--backbone", str(tiny_backbone), "--out", str(out), "--epochs", "3"]
+    assert main([*command, "--task", f"sentiment={rows}", "--task", f"topic={rows}"]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def shared_bundle(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    """A bundle with every target; for tests that only read it."""
+    out = tmp_path_factory.mktemp("bundle") / "bundle"
+    targets = "onnx-int8,openvino-int8,onnx-fp32"
+    assert main(["export", str(checkpoint), "--out", str(out), "--targets", targets]) == 0
+    return out
+
+
+@pytest.fixture
+def bundle(shared_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle that a test may damage."""
+    return Path(shutil.copytree(shared_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command that must fail as documented; returns its one line."""
+
+    def run(*command: str | Path) -> str:
+        capsys.readouterr()
+        assert main([str(part) for part in command]) == 2
+        out, err = capsys.readouterr()
+        lines = [line for line in err.splitlines() if line.startswith("mtl-edge: ")]
+        assert len(lines) == 1, err
+        assert err.splitlines()[-1] == lines[0], "the error is the last thing said"
+        assert out == ""
+        return lines[0]
+
+    return run

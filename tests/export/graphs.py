@@ -1,0 +1,54 @@
+"""What an engine really runs, after its own rewriting of the graph."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+import openvino as ov
+from onnx import numpy_helper
+
+
+def onnxruntime_operators(file: Path, work: Path) -> tuple[Counter[str], list[tuple[int, ...]]]:
+    """Operators of the optimized graph, and the shapes of weights that are multiplied in fp32."""
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(work / "optimized.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(work / "optimized.onnx").graph
+    shapes = {c.name: tuple(numpy_helper.to_array(c).shape) for c in graph.initializer}
+    fp32 = [
+        shapes[node.input[1]]
+        for node in graph.node
+        if node.op_type in ("MatMul", "FusedMatMul", "Gemm", "FusedGemm", "Attention")
+        and node.input[1] in shapes
+    ]
+    return Counter(node.op_type for node in graph.node), fp32
+
+
+def openvino_products(file: Path, tasks: tuple[str, ...] = ("sentiment", "topic")) -> Counter[str]:
+    """How many of the encoder's products with weights run in each precision."""
+    model = ov.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    count: Counter[str] = Counter()
+    for node in model.get_runtime_model().get_ops():
+        info = node.get_rt_info()
+        name = node.get_friendly_name()
+        if info["layerType"].astype(str) == "FullyConnected" and not (
+            "/heads." in name or name in tasks
+        ):
+            count[info["runtimePrecision"].astype(str)] += 1
+    return count
+
+
+def openvino_table_types(file: Path, rows: int) -> set[str]:
+    """Element types of the stored tables with that many rows."""
+    model = ov.Core().read_model(str(file))
+    return {
+        node.get_element_type().get_type_name()
+        for node in model.get_ops()
+        if node.get_type_name() == "Constant"
+        and list(node.shape)[:1] == [rows]
+        and node.shape[1] > 1
+    }

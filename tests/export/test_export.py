@@ -1,0 +1,183 @@
+"""Graphs: fused, in int8 where they say so, and faithful to the checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import numpy_helper
+
+from mtl_edge import EdgeClassifier
+from mtl_edge.cli import main
+from mtl_edge.errors import ExportError
+from mtl_edge.export import targets as export_targets
+from mtl_edge.training.checkpoint import load_checkpoint
+from mtl_edge.training.model import logits_of
+from tests.export.graphs import onnxruntime_operators, openvino_products, openvino_table_types
+
+Fails = Callable[..., str]
+LAYERS = 2
+
+
+def test_fp32_graph_equals_torch(checkpoint: Path, shared_bundle: Path) -> None:
+    loaded = load_checkpoint(checkpoint)
+    texts = [sample.text for sample in loaded.samples[:100]]
+    ids = loaded.backbone.text_encoder(loaded.max_tokens)(texts)
+    expected = logits_of(loaded.model(), ids)
+    with EdgeClassifier.load(shared_bundle, target="onnx-fp32") as classifier:
+        logits = classifier.logits(texts)
+    for task in expected:
+        np.testing.assert_allclose(logits[task], expected[task], atol=1e-4)
+
+
+def test_torch_batches_do_not_change_torch_logits(checkpoint: Path) -> None:
+    model = load_checkpoint(checkpoint).model()
+    ids = [[101, 2000 + i, *range(3000, 3000 + i % 9), 102] for i in range(20)]
+    together = logits_of(model, ids)["topic"]
+    for row, tokens in enumerate(ids):
+        with torch.inference_mode():
+            tokens_2d = torch.tensor([tokens])
+            alone = model(tokens_2d, torch.ones_like(tokens_2d))[1]
+        np.testing.assert_allclose(together[row], alone[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["onnx-int8", "onnx-fp32"])
+def test_onnx_graph_opens_without_this_package(shared_bundle: Path, target: str) -> None:
+    file = shared_bundle / export_targets.TARGETS[target].file
+    onnx.checker.check_model(str(file))
+    session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    assert [i.name for i in session.get_inputs()] == ["input_ids", "attention_mask"]
+    assert [o.name for o in session.get_outputs()] == ["sentiment", "topic"]
+    for shape in ((1, 1), (3, 7), (2, 128)):
+        ids = np.full(shape, 2023, np.int64)
+        outputs = session.run(None, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+        assert [o.shape for o in outputs] == [(shape[0], 2), (shape[0], 4)]
+
+
+def test_onnx_int8_runs_every_encoder_product_in_int8(shared_bundle: Path, tmp_path: Path) -> None:
+    count, fp32 = onnxruntime_operators(shared_bundle / "model.int8.onnx", tmp_path)
+    assert count["QAttention"] == LAYERS
+    assert count["MatMulIntegerToFloat"] == 3 * LAYERS
+    assert count["BiasGelu"] == LAYERS
+    assert count["SkipLayerNormalization"] == 2 * LAYERS + 1
+    assert count["Attention"] == count["EmbedLayerNormalization"] == 0
+    # What is left in fp32 are the heads: scores, hidden layer, output.
+    scores, hidden, output = (4, 64), (256, 320), ((2, 256), (4, 256))
+    assert sorted(map(sorted, fp32)) == sorted(map(sorted, [scores, hidden] * 2 + [*output]))
+
+
+def test_onnx_embeddings_are_int8_on_disk(shared_bundle: Path) -> None:
+    graph = onnx.load(shared_bundle / "model.int8.onnx").graph
+    tables = {c.name: numpy_helper.to_array(c) for c in graph.initializer}
+    large = [t for t in tables.values() if t.shape[:1] == (30522,) and t.shape[1] > 1]
+    assert [t.dtype for t in large] == [np.int8]
+
+
+def test_openvino_int8_runs_every_encoder_product_in_int8(shared_bundle: Path) -> None:
+    products = openvino_products(shared_bundle / "openvino.int8.xml")
+    assert products["u8"] + products["i8"] == products.total() == 6 * LAYERS
+    assert openvino_table_types(shared_bundle / "openvino.int8.xml", 30522) == {"int8_t"}
+
+
+def test_int8_product_equals_exact_integer_arithmetic(shared_bundle: Path, tmp_path: Path) -> None:
+    """Saturating kernels, as some CPUs have, would show here."""
+    graph = onnx.load(shared_bundle / "model.int8.onnx").graph
+    node = next(n for n in graph.node if n.op_type == "MatMulIntegerToFloat")
+    constants = {c.name: c for c in graph.initializer}
+    weight = numpy_helper.to_array(constants[node.input[1]])
+    extreme = np.full((4, weight.shape[0]), 255, np.uint8)
+    extreme[1:] = np.random.default_rng(0).integers(0, 256, (3, weight.shape[0]))
+    alone = onnx.helper.make_graph(
+        [node],
+        "product",
+        [onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.UINT8, None)],
+        [onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, None)],
+        [constants[name] for name in node.input[1:] if name],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
+    model = onnx.helper.make_model(alone, opset_imports=opsets, ir_version=8)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    result = session.run(None, {node.input[0]: extreme})[0]
+    scale, scales, zero = (numpy_helper.to_array(constants[n]) for n in node.input[2:5])
+    exact = (extreme.astype(np.int64) - int(zero)) @ weight.astype(np.int64)
+    np.testing.assert_allclose(result, exact * scale * scales, rtol=1e-5)
+
+
+def test_the_manifest_has_the_comparison_with_torch(shared_bundle: Path) -> None:
+    evaluation = json.loads((shared_bundle / "manifest.json").read_text())["evaluation"]
+    for task in ("sentiment", "topic"):
+        assert evaluation[task]["graphs"]["onnx-fp32"]["agreement"] == 1
+        for target in ("onnx-int8", "openvino-int8"):
+            score = evaluation[task]["graphs"][target]
+            assert score["agreement"] >= 0.9
+            assert 0 < score["max_probability_change"] < 0.1
+        assert 0 <= evaluation[task]["bag_of_words"]["accuracy"] <= 1
+
+
+def test_the_model_card_has_metadata_and_figures(shared_bundle: Path) -> None:
+    card = (shared_bundle / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: mtl-edge\npipeline_tag: text-classification\n")
+    for word in ("sentiment", "topic", "bag of words", "usual recipe", "openvino-int8", "agrees"):
+        assert word in card
+
+
+def test_no_trace_of_the_machine_or_the_training_texts_is_in_a_bundle(
+    shared_bundle: Path, checkpoint: Path
+) -> None:
+    text = load_checkpoint(checkpoint).samples[0].text.encode()
+    for file in shared_bundle.iterdir():
+        data = file.read_bytes()
+        assert text not in data, file
+        assert str(Path.home()).encode() not in data or str(Path.home()) == "/", file
+
+
+@pytest.mark.parametrize("stage", ["build", "evaluate"])
+def test_a_failed_export_leaves_the_old_bundle_whole(
+    bundle: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    before = {p.name: p.read_bytes() for p in bundle.iterdir()}
+
+    def fail(*_: object) -> None:
+        raise ExportError("made to fail")
+
+    if stage == "build":
+        monkeypatch.setattr("mtl_edge.export.int8_onnx.quantize", fail)
+    else:
+        monkeypatch.setattr("mtl_edge.export.command.evaluate", fail)
+    command = ["export", str(checkpoint), "--out", str(bundle), "--targets", "onnx-int8"]
+    assert main([*command, "--overwrite"]) == 2
+    assert {p.name: p.read_bytes() for p in bundle.iterdir()} == before
+    assert [p.name for p in bundle.parent.iterdir()] == [bundle.name]
+
+
+def test_a_graph_that_answers_otherwise_is_not_shipped(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
+) -> None:
+    quantize = export_targets.int8_onnx.quantize
+
+    def spoil(*args: object) -> onnx.ModelProto:
+        model = quantize(*args)  # type: ignore[arg-type]
+        for constant in model.graph.initializer:
+            if constant.name == "heads.1.output.bias":
+                constant.CopyFrom(numpy_helper.from_array(np.float32([9, 0, 0, 0]), constant.name))
+        return model
+
+    monkeypatch.setattr("mtl_edge.export.int8_onnx.quantize", spoil)
+    out = tmp_path / "out"
+    message = fails("export", checkpoint, "--out", out, "--targets", "onnx-int8")
+    assert "agrees with torch on" in message
+    assert not out.exists()
+
+
+def test_mistakes_are_named(checkpoint: Path, shared_bundle: Path, fails: Fails) -> None:
+    out = shared_bundle.parent / "never"
+    assert "there are onnx-int8" in fails("export", checkpoint, "--out", out, "--targets", "tflite")
+    assert "exists; choose another" in fails("export", checkpoint, "--out", shared_bundle)
+    assert "mtl-edge train" in fails("export", out, "--out", out)
+    assert not out.exists()

@@ -1,0 +1,138 @@
+"""Answers: typed, in order, and the same whatever else is asked in the same call."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtl_edge import Answer, EdgeClassifier, Prediction
+from mtl_edge.errors import EngineError, OptionError, TextError
+
+TARGETS = ["onnx-int8", "openvino-int8", "onnx-fp32"]
+ODD = [
+    "",
+    " ",
+    "\0",
+    "a\0b",
+    "💥👩‍👩‍👧‍👦",
+    "\ud800 lone",
+    "x" * 100_000,
+    "word " * 20_000,
+    "\u202eright to left",
+    "Ωmega ﬁ ½ 中文 العربية",
+    "[CLS] [SEP] [MASK]",
+    "\r\n\t",
+]
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def classifier(request: pytest.FixtureRequest, shared_bundle: Path) -> Iterator[EdgeClassifier]:
+    with EdgeClassifier.load(shared_bundle, target=request.param) as loaded:
+        yield loaded
+
+
+def test_a_text_gets_a_typed_answer_from_every_task(classifier: EdgeClassifier) -> None:
+    prediction = classifier.predict("a quiet triumph")
+    assert isinstance(prediction, Prediction)
+    assert list(prediction) == ["sentiment", "topic"]
+    for task in classifier.tasks:
+        answer = prediction[task.name]
+        assert isinstance(answer, Answer)
+        assert tuple(answer.probabilities) == task.labels
+        assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert answer.probability == answer.probabilities[answer.label]
+        assert answer.probability == max(answer.probabilities.values())
+
+
+def test_a_list_gets_a_list_in_its_order(classifier: EdgeClassifier) -> None:
+    texts = ["long " * 90, "short", "of medium length " * 5, ""]
+    together = classifier.predict(texts)
+    assert [p["topic"].label for p in together] == [
+        classifier.predict(text)["topic"].label for text in texts
+    ]
+    assert classifier.predict([]) == []
+    assert classifier.predict_proba([])["topic"].shape == (0, 4)
+
+
+def test_probabilities_come_as_arrays_of_a_row_a_text(classifier: EdgeClassifier) -> None:
+    probabilities = classifier.predict_proba(["one", "two", "three"])
+    assert probabilities["sentiment"].shape == (3, 2)
+    assert probabilities["topic"].shape == (3, 4)
+    assert probabilities["topic"].dtype == np.float32
+    np.testing.assert_allclose(probabilities["topic"].sum(1), 1, atol=1e-5)
+
+
+def test_batch_mates_and_padding_do_not_change_an_answer(classifier: EdgeClassifier) -> None:
+    texts = [f"number {i} " + "and more " * (i % 13) for i in range(64)]
+    alone = np.concatenate([classifier.logits([text])["topic"] for text in texts])
+    shuffled = random.Random(0).sample(texts, len(texts))
+    together = classifier.logits([*shuffled, "very long " * 60])["topic"]
+    for text, row in zip(shuffled, together, strict=False):
+        np.testing.assert_allclose(row, alone[texts.index(text)], atol=1e-3)
+
+
+@pytest.mark.parametrize("text", ODD, ids=[f"{text[:8]!a}" for text in ODD])
+def test_odd_text_gets_an_answer(classifier: EdgeClassifier, text: str) -> None:
+    probabilities = classifier.predict_proba([text, "plain"])["topic"]
+    assert np.isfinite(probabilities).all()
+
+
+@pytest.mark.parametrize("item", [None, 3, b"bytes", ["nested"], float("nan")])
+def test_what_is_not_text_is_refused_with_its_position(
+    classifier: EdgeClassifier, item: object
+) -> None:
+    with pytest.raises(TextError, match=r"item 1 is .*expected str"):
+        classifier.predict(["fine", item])  # type: ignore[list-item]
+
+
+def test_threads_get_the_same_answers_as_one(classifier: EdgeClassifier) -> None:
+    texts = [f"text {i} " * (1 + i % 7) for i in range(40)]
+    expected = classifier.predict_proba(texts)["topic"]
+    seen: list[bool] = []
+
+    def work() -> None:
+        seen.append(np.array_equal(classifier.predict_proba(texts)["topic"], expected))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [True] * 8
+
+
+def test_int8_gives_the_fp32_graph_s_probabilities_closely(shared_bundle: Path) -> None:
+    texts = [f"sample {i} of text " * (1 + i % 5) for i in range(50)]
+    loaded = {t: EdgeClassifier.load(shared_bundle, target=t) for t in TARGETS}
+    fp32 = loaded["onnx-fp32"].predict_proba(texts)["topic"]
+    for target in ("onnx-int8", "openvino-int8"):
+        difference = np.abs(loaded[target].predict_proba(texts)["topic"] - fp32)
+        assert 0 < difference.max() < 0.05
+
+
+def test_auto_takes_the_graph_that_export_measured_fastest(shared_bundle: Path) -> None:
+    with EdgeClassifier.load(shared_bundle) as classifier:
+        latencies = {g.target: g.latency_ms for g in classifier.manifest.graphs}
+        assert latencies[classifier.graph.target] == min(latencies.values())  # type: ignore[type-var]
+
+
+def test_an_engine_can_be_asked_for(shared_bundle: Path) -> None:
+    for engine in ("onnxruntime", "openvino"):
+        with EdgeClassifier.load(shared_bundle, engine=engine, threads=1) as classifier:
+            assert classifier.graph.engine == engine
+
+
+def test_what_the_bundle_lacks_is_named(shared_bundle: Path) -> None:
+    with pytest.raises(EngineError, match="auto, onnxruntime, openvino"):
+        EdgeClassifier.load(shared_bundle, engine="tensorrt")
+    with pytest.raises(OptionError, match="it holds onnx-int8"):
+        EdgeClassifier.load(shared_bundle, target="onnx-int4")
+    with pytest.raises(OptionError, match="no graph for engine openvino and target onnx-int8"):
+        EdgeClassifier.load(shared_bundle, engine="openvino", target="onnx-int8")
+    with pytest.raises(OptionError, match="threads is 0"):
+        EdgeClassifier.load(shared_bundle, threads=0)

@@ -1,0 +1,93 @@
+"""The command line: tables for people, JSON for programs, one line for every mistake."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mtl_edge.cli import main
+
+Fails = Callable[..., str]
+
+
+def test_predict_prints_a_table_with_a_row_a_text(
+    shared_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = str(shared_bundle)
+    assert main(["predict", bundle, "first text", "--threads", "1", "second\ntext \x1b[31m"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["text", "sentiment", "topic"]
+    assert lines[2].startswith("first text")
+    assert lines[3].startswith("second text")
+    assert "\x1b" not in lines[3]
+
+
+def test_predict_reads_lines_from_standard_input_or_a_file(
+    shared_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = b"plain\r\n\nnot utf-8 \xff\nsep\xe2\x80\xa8arated\nno end"
+    expected = ["plain", "", "not utf-8 �", "sep\u2028arated", "no end"]
+    (tmp_path / "texts.txt").write_bytes(lines)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    for source in ([], ["--file", str(tmp_path / "texts.txt")]):
+        assert main(["predict", str(shared_bundle), "--json", *source]) == 0
+        answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [answer["text"] for answer in answers] == expected
+        assert set(answers[0]["topic"]["probabilities"]) == {"food", "gadgets", "money", "travel"}
+
+
+def test_info_lists_tasks_and_graphs(
+    shared_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", str(shared_bundle)]) == 0
+    out = capsys.readouterr().out
+    for word in ("sentiment", "topic", "onnx-int8", "openvino-int8", "sha256", "2 of 2 layers"):
+        assert word in out
+    assert main(["info", str(shared_bundle), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["schema"] == 1
+
+
+def test_mistakes_are_one_line_and_exit_2(
+    shared_bundle: Path, tmp_path: Path, fails: Fails
+) -> None:
+    assert "mtl-edge export" in fails("predict", tmp_path, "text")
+    assert "mtl-edge export" in fails("info", tmp_path / "nowhere")
+    assert "unknown engine" in fails("predict", shared_bundle, "--engine", "abacus", "text")
+    assert "cannot read" in fails("predict", shared_bundle, "--file", tmp_path / "none.txt")
+    assert "cannot read" in fails("predict", shared_bundle, "--file", tmp_path)
+    assert "both" in fails("predict", shared_bundle, "text", "--file", tmp_path / "none.txt")
+
+
+def test_a_reader_that_stops_early_ends_predict_quietly(shared_bundle: Path) -> None:
+    command = [sys.executable, "-m", "mtl_edge.cli", "predict", str(shared_bundle), "--json"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    process.stdin.write(b"a text\n" * 3000)
+    process.stdin.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
+    process.stderr.close()
+
+
+def test_a_command_without_its_packages_names_the_extra(
+    monkeypatch: pytest.MonkeyPatch, fails: Fails, tmp_path: Path
+) -> None:
+    for name in [n for n in sys.modules if n.startswith(("mtl_edge.training", "sklearn"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    message = fails("train", "--task", "a=b.csv", "--out", tmp_path / "out")
+    assert "pip install 'mtl-edge[train]'" in message

@@ -1,0 +1,61 @@
+"""Folders are written whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mtl_edge.errors import OutputExistsError
+from mtl_edge.files import staged_folder
+
+
+def write(target: Path, text: str, *, overwrite: bool = False) -> None:
+    with staged_folder(target, overwrite=overwrite) as stage:
+        (stage / "file").write_text(text)
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), staged_folder(tmp_path / "out") as stage:
+        (stage / "file").write_text("half")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_leaves_the_old_folder_whole(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    with (
+        pytest.raises(ZeroDivisionError),
+        staged_folder(tmp_path / "out", overwrite=True) as stage,
+    ):
+        (stage / "file").write_text("half")
+        raise ZeroDivisionError
+    assert (tmp_path / "out" / "file").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_existing_folder_is_replaced_only_when_asked(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        write(tmp_path / "out", "new")
+    assert (tmp_path / "out" / "file").read_text() == "old"
+    write(tmp_path / "out", "new", overwrite=True)
+    assert (tmp_path / "out" / "file").read_text() == "new"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_or_a_link_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for name in ("file", "link"):
+        with pytest.raises(OutputExistsError, match="not a folder"):
+            write(tmp_path / name, "new", overwrite=True)
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(OutputExistsError), staged_folder(target) as stage:
+        (stage / "file").write_text("slow")
+        write(target, "quick")
+    assert (target / "file").read_text() == "quick"

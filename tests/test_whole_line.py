@@ -1,0 +1,161 @@
+"""The whole line as its users run it: the demo, real data, DistilBERT's size, the built wheel."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtl_edge import EdgeClassifier
+from mtl_edge.benchmarks import random_backbone
+from mtl_edge.cli import main
+from mtl_edge.training.checkpoint import load_checkpoint
+from mtl_edge.training.model import logits_of
+from tests.conftest import DEMO, REAL, ROOT, needs_real_data
+from tests.export.graphs import onnxruntime_operators, openvino_products
+
+pytestmark = pytest.mark.slow
+
+LAYERS = 6
+
+
+def require_int8(bundle: Path, work: Path) -> None:
+    """Both graphs run every product of the encoder in int8, once a layer, and are fused."""
+    count, fp32 = onnxruntime_operators(bundle / "model.int8.onnx", work)
+    assert count["QAttention"] == LAYERS
+    assert count["MatMulIntegerToFloat"] == 3 * LAYERS
+    assert count["BiasGelu"] == LAYERS
+    assert count["SkipLayerNormalization"] == 2 * LAYERS + 1
+    assert len(fp32) == 6, "only the two heads' three products each are left in fp32"
+    products = openvino_products(bundle / "openvino.int8.xml")
+    assert products["u8"] + products["i8"] == products.total() == 6 * LAYERS
+
+
+def test_the_demo_runs_twice_and_prints_its_three_things(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for extra in ([], ["--overwrite"]):
+        assert main(["demo", "--out", str(tmp_path / "demo"), *extra]) == 0
+        out = capsys.readouterr().out
+        for line in ("torch fp32", "onnx-int8", "openvino-int8", "bag of words", "The bundle is"):
+            assert line in out
+        assert "Our train was cancelled twice" in out
+    evaluation = EdgeClassifier.load(tmp_path / "demo" / "bundle").manifest.evaluation
+    for task in ("sentiment", "topic"):
+        found = evaluation[task]
+        assert found["fp32"]["accuracy"] > found["bag_of_words"]["accuracy"]
+        for score in found["graphs"].values():
+            assert score["agreement"] >= 0.97
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint and bundle of MiniLM on all rows of SST-2 and AG News."""
+    work = tmp_path_factory.mktemp("real")
+    command = ["train", "--backbone", "minilm", "--out", str(work / "checkpoint")]
+    for task in ("sentiment", "topic"):
+        command += ["--task", f"{task}={REAL}/{task}/train.csv"]
+        command += ["--dev", f"{task}={REAL}/{task}/dev.csv"]
+    assert main(command) == 0
+    targets = "onnx-int8,openvino-int8,onnx-fp32"
+    export = ["export", str(work / "checkpoint"), "--out", str(work / "bundle")]
+    assert main([*export, "--targets", targets]) == 0
+    return work
+
+
+@needs_real_data
+def test_on_real_data_int8_keeps_the_accuracy_and_the_answers(real: Path) -> None:
+    evaluation = json.loads((real / "bundle" / "manifest.json").read_text())["evaluation"]
+    for task, rows in (("sentiment", 872), ("topic", 600)):
+        found = evaluation[task]
+        assert found["rows"] == rows
+        assert found["fp32"]["accuracy"] > found["mean_pooling"]["accuracy"]
+        for target in ("onnx-int8", "openvino-int8"):
+            score = found["graphs"][target]
+            assert score["accuracy"] >= found["fp32"]["accuracy"] - 0.005, target
+            assert score["agreement"] >= 0.98, target
+
+
+@needs_real_data
+def test_on_real_data_the_fp32_graph_equals_torch(real: Path) -> None:
+    checkpoint = load_checkpoint(real / "checkpoint")
+    texts = [sample.text for sample in checkpoint.samples if sample.split == "dev"]
+    expected = logits_of(checkpoint.model(), checkpoint.backbone.text_encoder(128)(texts))
+    with EdgeClassifier.load(real / "bundle", target="onnx-fp32") as classifier:
+        for task, logits in classifier.logits(texts).items():
+            np.testing.assert_allclose(logits, expected[task], atol=1e-4)
+
+
+@needs_real_data
+@pytest.mark.parametrize("target", ["onnx-int8", "openvino-int8"])
+def test_on_real_data_batch_mates_do_not_change_an_answer(real: Path, target: str) -> None:
+    checkpoint = load_checkpoint(real / "checkpoint")
+    texts = [sample.text for sample in checkpoint.samples if sample.split == "dev"][::12]
+    with EdgeClassifier.load(real / "bundle", target=target) as classifier:
+        together = classifier.predict_proba(texts)
+        for row, text in enumerate(texts):
+            alone = classifier.predict_proba([text])
+            for task, probabilities in together.items():
+                assert np.abs(probabilities[row] - alone[task][0]).max() < 0.02
+                assert probabilities[row].argmax() == alone[task][0].argmax()
+
+
+@needs_real_data
+def test_on_real_data_the_graphs_run_in_int8(real: Path, tmp_path: Path) -> None:
+    require_int8(real / "bundle", tmp_path)
+
+
+def test_distilbert_at_full_size_trains_exports_and_runs_as_fused(tmp_path: Path) -> None:
+    random_backbone.write(tmp_path / "distilbert")
+    rows = tmp_path / "rows.csv"
+    lines = (DEMO / "train.csv").read_text().splitlines(keepends=True)
+    rows.write_text("".join(lines[:201]))
+    train = ["train", "--backbone", str(tmp_path / "distilbert"), "--epochs", "1"]
+    train += ["--task", f"sentiment={rows}", "--task", f"topic={rows}"]
+    assert main([*train, "--out", str(tmp_path / "checkpoint")]) == 0
+    bundle = tmp_path / "bundle"
+    assert main(["export", str(tmp_path / "checkpoint"), "--out", str(bundle)]) == 0
+    require_int8(bundle, tmp_path)
+    for engine in ("onnxruntime", "openvino"):
+        with EdgeClassifier.load(bundle, engine=engine) as classifier:
+            assert classifier.manifest.backbone.hidden_size == 768
+            assert set(classifier.predict("a text")) == {"sentiment", "topic"}
+
+
+def test_the_wheel_runs_in_an_environment_without_torch(
+    shared_bundle: Path, tmp_path: Path
+) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    pip = [str(python), "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt")]
+    subprocess.run([*pip, str(wheel)], check=True)
+    # Another folder: in the repository's root, Python would find the sources first.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    command = [str(python.parent / "mtl-edge"), "predict", str(shared_bundle), "a text", "--json"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+    )
+    assert set(json.loads(done.stdout)) == {"text", "sentiment", "topic"}
+    listing = subprocess.run(
+        [str(python), "-m", "pip", "list", "--format", "freeze"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.lower()
+    for package in ("torch", "transformers", "onnx=", "openvino", "pandas", "scikit-learn"):
+        assert f"\n{package}" not in f"\n{listing}"
+    probe = "import mtl_edge.training, mtl_edge.export, mtl_edge.benchmarks, sys; import mtl_edge"
+    subprocess.run([str(python), "-c", probe], cwd=tmp_path, env=environment, check=True)
+    site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
+    assert not {"training", "export", "benchmarks"} & {p.name for p in site.iterdir()}
+    assert (site / "mtl_edge" / "py.typed").is_file()
+    assert (site / "mtl_edge" / "training" / "demo" / "dev.csv").is_file()

@@ -1,0 +1,141 @@
+"""Labelled files: what can be read is read as it stands, and the rest is refused with a reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from mtl_edge.errors import DataError
+from mtl_edge.training.data import Columns, Rows, build_task, conflicts, read_rows
+
+Fails = Callable[..., str]
+TEXTS = ["NA", "null", 'a, "quoted" text', "two\nlines", " spaces ", "123", "über 💥"]
+LABELS = ["yes", "no", "yes", "no", "yes", "no", "yes"]
+
+
+def rows_of(labels: list[str]) -> Rows:
+    return Rows(tuple(f"text {i}" for i in range(len(labels))), tuple(labels), {"file": "f.csv"})
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".parquet", ".CSV"])
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
+    frame = pd.DataFrame({"text": TEXTS, "label": LABELS})
+    file = tmp_path / f"data{ending}"
+    if ending == ".parquet":
+        frame.to_parquet(file)
+    elif ending == ".jsonl":
+        frame.to_json(file, orient="records", lines=True)
+    else:
+        frame.to_csv(file, index=False, sep="\t" if ending == ".tsv" else ",")
+    rows = read_rows("task", file)
+    assert list(rows.texts) == TEXTS
+    assert list(rows.labels) == LABELS
+
+
+def test_the_label_column_may_bear_the_task_s_name_or_be_given(tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text("body,topic,score\nhello,a,1\nworld,b,2\n")
+    assert read_rows("topic", file, Columns(text="body")).labels == ("a", "b")
+    assert read_rows("any", file, Columns("body", "score")).labels == ("1", "2")
+
+
+def test_nothing_in_a_json_file_is_taken_for_a_date_or_a_number(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_text('{"date": "2020-01-01", "modified": "007"}\n{"date": "2021", "modified": "1"}')
+    rows = read_rows("task", file, Columns("modified", "date"))
+    assert rows.labels == ("2020-01-01", "2021")
+    assert rows.texts == ("007", "1")
+
+
+def test_rows_without_a_label_are_passed_over_and_counted(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    lines = [{"text": "a", "label": 1}, {"text": "b", "label": None}, {"text": "c", "label": "x"}]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    rows = read_rows("task", file)
+    assert rows.texts == ("a", "c")
+    assert rows.labels == ("1", "x")
+    assert rows.unlabelled == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.csv", None, "cannot read"),
+        ("empty.csv", "", "is empty"),
+        ("header.csv", "text,label\n", "no rows"),
+        ("blank.csv", "\n\n", "not a well-formed"),
+        ("data.xlsx", "x", "expected .csv, .tsv"),
+        ("columns.csv", "a,b\n1,2\n", "it has 'a', 'b'; name one with --text-column"),
+        ("nolabel.csv", "text,b\n1,2\n", "no column 'label' or 'task'"),
+        ("unlabelled.csv", "text,label\na,\nb,\n", "no labelled row"),
+        ("broken.jsonl", '{"text": "a"', "not a well-formed"),
+        ("broken.parquet", "not parquet", "not a well-formed"),
+        ("ragged.csv", "text,label\na,b\nc,d,e,f\n", "not a well-formed"),
+        ("latin.csv", b"text,label\n\xe9\xff,x\n", "not a well-formed"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why(
+    tmp_path: Path, name: str, content: str | bytes | None, message: str
+) -> None:
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(DataError, match=message):
+        read_rows("task", file)
+
+
+def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(DataError, match="cannot read"):
+        read_rows("task", tmp_path / "folder.csv")
+
+
+def test_labels_are_sorted_and_the_split_keeps_their_shares() -> None:
+    task = build_task("t", rows_of(["b"] * 100 + ["a"] * 50 + ["c"]), None, seed=0)
+    assert task.labels == ("a", "b", "c")
+    assert task.selection.labels.count("b") == 10
+    assert task.selection.labels.count("a") == 5
+    assert task.selection.labels.count("c") == 0, "a label's only row teaches"
+    assert set(task.train.texts).isdisjoint(task.selection.texts)
+    assert len(task.train) + len(task.selection) == 151
+
+
+def test_the_split_repeats_for_a_seed_and_differs_between_seeds() -> None:
+    rows = rows_of(["a", "b"] * 100)
+    first, again, other = (build_task("t", rows, None, seed).selection for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_a_task_needs_two_labels_and_some_rows() -> None:
+    with pytest.raises(DataError, match="one label 'a'"):
+        build_task("t", rows_of(["a"] * 20), None, seed=0)
+    with pytest.raises(DataError, match="too few"):
+        build_task("t", rows_of(["a", "b"]), None, seed=0)
+
+
+def test_dev_may_not_have_a_label_that_train_lacks() -> None:
+    with pytest.raises(DataError, match=r"label 'z', which f\.csv lacks; expected a, b"):
+        build_task("t", rows_of(["a", "b"] * 10), rows_of(["a", "z"]), seed=0)
+
+
+def test_conflicting_labels_of_one_text_are_counted() -> None:
+    rows = Rows(("x", "x", "y", "y", "z"), ("a", "b", "a", "a", "b"), {})
+    assert conflicts(rows) == 1
+
+
+def test_bad_data_on_the_command_line_writes_nothing(tmp_path: Path, fails: Fails) -> None:
+    (tmp_path / "one.csv").write_text("text,label\n" + "a,b\n" * 20)
+    out = tmp_path / "out"
+    train = ("train", "--backbone", "minilm", "--out", out)
+    assert "cannot read" in fails(*train, "--task", f"t={tmp_path}/none.csv")
+    assert "one label" in fails(*train, "--task", f"t={tmp_path}/one.csv")
+    assert "NAME=FILE" in fails(*train, "--task", "no-equals-sign")
+    assert "twice" in fails(*train, "--task", "t=a.csv", "--task", "t=b.csv")
+    assert "no such --task" in fails(*train, "--task", "t=a.csv", "--dev", "u=b.csv")
+    assert "--epochs is 0" in fails(*train, "--task", "t=a.csv", "--epochs", "0")
+    assert [p.name for p in tmp_path.iterdir()] == ["one.csv"]

@@ -1,0 +1,116 @@
+"""Heads learn what can be learnt, the same way for the same seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mtl_edge.errors import MtlEdgeError
+from mtl_edge.training.backbone import load_backbone
+from mtl_edge.training.baselines import bag_of_words, mean_pooling
+from mtl_edge.training.fit import Labelled, Recipe, fit_head, fit_temperature, predict
+from mtl_edge.training.heads import HeadConfig, build_head
+from mtl_edge.training.states import States, encode
+
+ROWS = 240
+
+
+@pytest.fixture
+def states() -> States:
+    """Random states in which one token of each text carries its label."""
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(2, 9, ROWS)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    values = generator.standard_normal((offsets[-1], 3, 16)).astype(np.float16)
+    for row in range(ROWS):
+        marked = offsets[row] + generator.integers(lengths[row])
+        values[marked, 1, :4] += 4 if row % 2 else -4
+    return States(values, offsets)
+
+
+def train(
+    states: States, seed: int = 0, **changes: float
+) -> tuple[torch.nn.Module, dict[str, float]]:
+    torch.manual_seed(seed)
+    head = build_head(HeadConfig(states=3, width=16, labels=2, hidden=16))
+    rows = list(range(ROWS))
+    learn = Labelled(rows[:200], [r % 2 for r in rows[:200]])
+    choose = Labelled(rows[200:], [r % 2 for r in rows[200:]])
+    recipe = Recipe(epochs=8, seed=seed, **changes)  # type: ignore[arg-type]
+    return head, fit_head(head, states, learn, choose, recipe, "task")
+
+
+def test_a_head_finds_the_token_that_matters(states: States) -> None:
+    _, result = train(states)
+    assert result["accuracy"] >= 0.95
+
+
+def test_a_seed_gives_the_same_head_to_the_bit(states: States) -> None:
+    (first, _), (again, _), (other, _) = (train(states, seed) for seed in (0, 0, 1))
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    assert not torch.equal(first.output.weight, other.output.weight)  # type: ignore[union-attr]
+
+
+def test_the_kept_weights_are_those_of_the_best_epoch(states: States) -> None:
+    head, result = train(states)
+    logits = predict(head, states, range(200, ROWS))  # type: ignore[arg-type]
+    accuracy = (logits.argmax(1) == torch.tensor([r % 2 for r in range(200, ROWS)])).float().mean()
+    assert float(accuracy) == pytest.approx(result["accuracy"])
+
+
+def test_a_loss_that_is_not_a_number_stops_training(states: States) -> None:
+    states._values[0] = np.nan
+    with pytest.raises(MtlEdgeError, match="loss became nan in epoch 1; lower --learning-rate"):
+        train(states)
+
+
+def test_few_rows_get_more_epochs() -> None:
+    assert Recipe().epochs_of(10) == 50
+    assert Recipe().epochs_of(1000) == 8
+    assert Recipe(epochs=2).epochs_of(10) == 2
+
+
+def test_padding_does_not_reach_a_head(states: States) -> None:
+    head = build_head(HeadConfig(states=3, width=16, labels=2)).eval()
+    shortest, longest = int(states.lengths.argmin()), int(states.lengths.argmax())
+    alone = head(*states.batch([shortest]))
+    together = head(*states.batch([shortest, longest]))
+    torch.testing.assert_close(together[:1], alone, atol=1e-6, rtol=1e-5)
+
+
+def test_the_temperature_undoes_overconfidence() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.standard_normal((4000, 3)).astype(np.float32)
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = [generator.choice(3, p=p / p.sum()) for p in chances.astype(float)]
+    assert fit_temperature(logits, labels) == pytest.approx(1, abs=0.1)
+    assert fit_temperature(logits * 4, labels) == pytest.approx(4, abs=0.4)
+
+
+def test_states_are_the_encoder_s(tiny_backbone: Path, tmp_path: Path) -> None:
+    encoder = load_backbone(str(tiny_backbone)).encoder
+    ids = [[101, 2023, 102], [101, 2023, 2003, 1037, 3231, 102], [101, 102]]
+    states = encode(encoder, ids, tmp_path / "states.npy")
+    for row, tokens in enumerate(ids):
+        expected = encoder(torch.tensor([tokens]), output_hidden_states=True).hidden_states
+        values, mask = states.batch([row])
+        assert len(values) == len(expected) == 3
+        assert mask.tolist() == [[1.0] * len(tokens)]
+        for value, reference in zip(values, expected, strict=True):
+            # bfloat16 products, float16 storage
+            torch.testing.assert_close(value, reference, atol=0.05, rtol=0.05)
+    np.testing.assert_allclose(
+        states.means()[1], states.batch([1])[0][-1][0].mean(0).numpy(), atol=1e-3
+    )
+
+
+def test_baselines_solve_what_words_decide() -> None:
+    texts = [f"{word} film number {i}" for i in range(30) for word in ("good", "bad")]
+    labels = ["positive", "negative"] * 30
+    assert list(bag_of_words(texts, labels, ["a good one", "so bad"])) == ["positive", "negative"]
+    means = np.array([[1.0, 0], [-1.0, 0]] * 30, np.float32)
+    assert list(mean_pooling(means, labels, means[:2])) == ["positive", "negative"]
