@@ -23,7 +23,8 @@ types: $(VENV)/installed
 	cd build/types && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p mtl_edge
 
 figures: $(VENV)/installed  ## the figures in README.md, anew on this machine
-	$(BIN)/python -m mtl_edge.benchmarks.figures --readme README.md
+	$(BIN)/python -m mtl_edge.benchmarks.figures
+	$(BIN)/python -m mtl_edge.benchmarks.readme
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from mtl_edge.training.command import add_column_arguments, columns_of
 from mtl_edge.training.data import Rows, read_rows
 from mtl_edge.training.progress import Progress
 
-__all__ = ["add_arguments", "measure", "run"]
+__all__ = ["add_arguments", "measure", "notes_of", "run", "table_of"]
 
 SHAPES = ((1, 32), (32, 32))
 ROUNDS = 40
 SECONDS = 15.0
+BASELINES = {"mean_pooling": "usual recipe", "bag_of_words": "bag of words"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     contenders = _contenders(bundle, args)
     data = _read(bundle, args)
     result = measure(bundle, contenders, data, args.threads)
-    print(_table(bundle, contenders, result))
+    print(text_table(*table_of(result)), "", *notes_of(result), sep="\n")
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         print(f"\nfigures {args.json}")
@@ -105,7 +107,7 @@ def measure(
     """
     encoder = TextEncoder.from_file(bundle.file(TOKENIZER), bundle.manifest.max_tokens)
     tasks = {task.name: task for task in bundle.manifest.tasks}
-    accuracy = {
+    measured = {
         name: _accuracy(tasks[name], rows, encoder, contenders) for name, rows in data.items()
     }
     rng = np.random.default_rng(0)
@@ -121,9 +123,10 @@ def measure(
                 between=progress.update,
             )
     return {
+        "date": date.today().isoformat(),
         "machine": describe(),
         "threads": threads,
-        "accuracy": accuracy,
+        "scores": {task: _scores(bundle, measured, task) for task in tasks},
         "bytes": {c.name: c.size for c in contenders},
         "latency_ms": {
             shape: {
@@ -132,7 +135,7 @@ def measure(
                     "p10": t.quantile(0.1),
                     "p90": t.quantile(0.9),
                     "rounds": len(t.rounds),
-                    "times_faster_than_first": t.ratio_of(times[contenders[0].name]),
+                    "times_as_fast_as_first": t.ratio_of(times[contenders[0].name]),
                 }
                 for name, t in times.items()
             }
@@ -161,48 +164,69 @@ def _accuracy(
     }
 
 
-def _table(bundle: Bundle, contenders: Sequence[Contender], result: Mapping[str, Any]) -> str:
-    first = contenders[0].name
-    tasks = [task.name for task in bundle.manifest.tasks]
-    shown = {task: _shown(bundle, result, task) for task in tasks}
-    header = ["model", *(f"{task} %" for task in tasks), "agrees %", "MB"]
+def _scores(bundle: Bundle, data: Mapping[str, Any], task: str) -> dict[str, Any]:
+    """A task's scores by model: measured now, or else those made at export."""
+    recorded = bundle.manifest.evaluation.get(task, {})
+    baselines = {key: recorded[key] for key in BASELINES if key in recorded}
+    if task not in data:
+        return {
+            "rows": recorded.get("rows"),
+            "measured": "at export",
+            "models": {
+                **baselines,
+                **({"torch fp32": recorded["fp32"]} if "fp32" in recorded else {}),
+                **recorded.get("graphs", {}),
+            },
+        }
+    now = data[task]
+    # The baselines were measured at training, so they stand beside the same rows only.
+    same = recorded.get("sha256") == now["sha256"] and recorded.get("rows") == now["rows"]
+    return {
+        "rows": now["rows"],
+        "measured": "now",
+        "models": {**(baselines if same else {}), **now["contenders"]},
+    }
+
+
+def table_of(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the table that shows what `measure` returned."""
+    first = next(iter(result["bytes"]))
+    scores = {task: found["models"] for task, found in result["scores"].items()}
+    header = ["model", *(f"{task} %" for task in scores), "agrees %", "MB"]
     for shape in result["latency_ms"]:
-        header += [f"ms {shape}", "p10-p90", "speed"]
+        header += [f"ms {shape}", "p10-p90", f"to {first}"]
     rows = []
-    for c in contenders:
-        scores = [shown[task].get(c.name, {}) for task in tasks]
-        agreements = [s["agreement"] for s in scores if "agreement" in s]
-        row = [c.name, *(_percent(s.get("accuracy")) for s in scores)]
-        row += [_percent(min(agreements, default=None)), f"{c.size / 1e6:.0f}"]
+    for name, size in result["bytes"].items():
+        found = [models.get(name, {}) for models in scores.values()]
+        agreements = [score["agreement"] for score in found if "agreement" in score]
+        row = [name, *(_percent(score.get("accuracy")) for score in found)]
+        row += [_percent(min(agreements, default=None)), f"{size / 1e6:.0f}"]
         for times in result["latency_ms"].values():
-            t = times[c.name]
+            t = times[name]
             row += [f"{t['median']:.2f}", f"{t['p10']:.2f}-{t['p90']:.2f}"]
-            row += [f"{t['times_faster_than_first'][0]:.1f}x"]
+            row += [f"{t['times_as_fast_as_first'][0]:.1f}x"]
         rows.append(row)
-    for kind, title in (("mean_pooling", "usual recipe"), ("bag_of_words", "bag of words")):
-        baseline = [_percent(shown[task].get(kind, {}).get("accuracy")) for task in tasks]
+    for key, title in BASELINES.items():
+        baseline = [_percent(models.get(key, {}).get("accuracy")) for models in scores.values()]
         if any(baseline):
-            rows.append([title, *baseline, *[""] * (len(header) - 1 - len(tasks))])
-    notes = [
-        f"agrees: share of rows with the label of {first}, the lowest over the tasks; "
-        f"speed: times as fast as {first}, median over rounds; {result['threads']} threads",
+            rows.append([title, *baseline, *[""] * (len(header) - 1 - len(scores))])
+    return header, rows
+
+
+def notes_of(result: Mapping[str, Any]) -> list[str]:
+    """What a reader of the table has to know."""
+    first = next(iter(result["bytes"]))
+    measured = ", ".join(
+        f"{task} on {found['rows']} rows {found['measured']}"
+        for task, found in result["scores"].items()
+    )
+    return [
+        f"accuracy: {measured}; agrees: share of rows with the label of {first}, the lowest over "
+        "the tasks",
+        f"to {first}: times as fast, median over alternating rounds; {result['threads']} threads",
         "usual recipe: mean pooling + logistic regression on the same encoder; "
         "bag of words: TF-IDF + logistic regression, no encoder",
     ]
-    return text_table(header, rows) + "\n\n" + "\n".join(notes)
-
-
-def _shown(bundle: Bundle, result: Mapping[str, Any], task: str) -> dict[str, dict[str, float]]:
-    """Scores of a task by model: measured now, or else at export."""
-    recorded = bundle.manifest.evaluation.get(task, {})
-    now = result["accuracy"].get(task)
-    baselines = {k: recorded[k] for k in ("mean_pooling", "bag_of_words") if k in recorded}
-    if now is None:
-        torch_figures = {"torch fp32": recorded.get("fp32", {})}
-        return {**baselines, **torch_figures, **recorded.get("graphs", {})}
-    # The baselines were measured at training, so they stand beside the same rows only.
-    same = recorded.get("sha256") == now["sha256"] and recorded.get("rows") == now["rows"]
-    return {**(baselines if same else {}), **now["contenders"]}
 
 
 def _percent(share: float | None) -> str:

@@ -1,11 +1,11 @@
 """The README's figures: one int8 graph against torch fp32, and one graph against one per task.
 
-    python -m mtl_edge.benchmarks.figures [--out benchmarks/results] [--readme README.md]
+    python -m mtl_edge.benchmarks.figures [--out benchmarks/results]
 
 Trains two heads on the demo data, exports them together and each alone, checks that the graphs
 answer alike, and times everything in alternating rounds of one run, on the same token ids with the
-same number of threads. Writes a JSON file, a Markdown table and a picture, and puts the table into
-the README. About ten minutes on two cores.
+same number of threads. Writes a JSON file, a Markdown table and a picture. About ten minutes on two
+cores.
 
 `torch, a model per task` is the encoder run once per task, as one pipeline per task does it; the
 other `a model per task` rows run the graphs that were exported with a single head.
@@ -45,14 +45,12 @@ SHAPES = ((1, 32), (32, 32))
 ROUNDS = 60
 SECONDS = 75.0
 DATA = Path(__file__).parent.parent / "training" / "demo"
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 Run = Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], object]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--readme", type=Path, help="also put the table into this file")
     parser.add_argument("--threads", type=int, default=default_threads())
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="mtl-edge-") as work:
@@ -73,13 +71,9 @@ def main() -> None:
     }
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
-    table = _table(figures)
+    table = markdown(figures)
     (args.out / "figures.md").write_text(table)
     _draw(figures, args.out / "figures.png")
-    if args.readme:
-        before, _, rest = args.readme.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
-        args.readme.write_text(f"{before}{BEGIN}\n{table}{END}{after}", encoding="utf-8")
     print(table)
 
 
@@ -174,7 +168,8 @@ def _figures(time: Timing, times: Mapping[str, Timing]) -> dict[str, Any]:
     }
 
 
-def _table(figures: Mapping[str, Any]) -> str:
+def markdown(figures: Mapping[str, Any]) -> str:
+    """The tables that show what was measured."""
     rows = []
     for backbone, result in figures["backbones"].items():
         for name in result["latency_ms"]["1x32"]:

@@ -222,21 +222,21 @@ class _Graph:
         _, _, words, positions, segments, gamma, beta = node.input[:7]
         table = self.array(words)
         scale = np.maximum(np.abs(table).max(1, keepdims=True) / 127, 1e-12).astype(np.float32)
-        rows = self.add("word_rows_int8", np.rint(table / scale).astype(np.int8))
-        scales = self.add("word_rows_scale", scale)
+        rows = self.add("/word_rows_int8", np.rint(table / scale).astype(np.int8))
+        scales = self.add("/word_rows_scale", scale)
         position_rows = self.array(positions)
         if segments:
             position_rows = position_rows + self.array(segments)[0]
         make = helper.make_node
         return [
-            make("Gather", [rows, "input_ids"], ["words_int8"]),
-            make("Gather", [scales, "input_ids"], ["words_scale"]),
-            make("Cast", ["words_int8"], ["words_unscaled"], to=TensorProto.FLOAT),
-            make("Mul", ["words_unscaled", "words_scale"], ["words"]),
+            make("Gather", [rows, "input_ids"], ["/words_int8"]),
+            make("Gather", [scales, "input_ids"], ["/words_scale"]),
+            make("Cast", ["/words_int8"], ["/words_unscaled"], to=TensorProto.FLOAT),
+            make("Mul", ["/words_unscaled", "/words_scale"], ["/words"]),
             *self._positions(node, position_rows),
             make(
                 "SkipLayerNormalization",
-                ["words", "positions", gamma, beta],
+                ["/words", "/positions", gamma, beta],
                 [node.output[0]],
                 name="embeddings",
                 domain=MICROSOFT,
@@ -248,13 +248,13 @@ class _Graph:
     def _positions(self, node: NodeProto, rows: FloatArray) -> list[NodeProto]:
         make = helper.make_node
         if any(n.op_type == "CumSum" for n in self.nodes):  # as RoBERTa counts, from its padding id
-            return [make("Gather", [self.add("position_rows", rows), node.input[8]], ["positions"])]
-        summed = self.add("position_rows", rows[np.newaxis])
-        start = self.add("position_start", np.array([0], np.int64))
-        axis = self.add("position_axis", np.array([1], np.int64))
+            return [make("Gather", [self.add("/position_rows", rows), node.input[8]], ["/positions"])]
+        summed = self.add("/position_rows", rows[np.newaxis])
+        start = self.add("/position_start", np.array([0], np.int64))
+        axis = self.add("/position_axis", np.array([1], np.int64))
         return [
-            make("Shape", ["input_ids"], ["tokens"], start=1, end=2),
-            make("Slice", [summed, start, "tokens", axis], ["positions"]),
+            make("Shape", ["input_ids"], ["/tokens"], start=1, end=2),
+            make("Slice", [summed, start, "/tokens", axis], ["/positions"]),
         ]
 
     def finish(self, nodes: Sequence[NodeProto]) -> onnx.ModelProto:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from mtl_edge.files import sha256_of
 
 __all__ = ["READERS", "Columns", "Rows", "TaskData", "build_task", "read_rows"]
 
+NAME = re.compile(r"[\w-]{1,64}")
 SELECTION_SHARE = 0.1
 SELECTION_LIMIT = 1000
 
@@ -155,8 +157,14 @@ def build_task(name: str, train: Rows, dev: Rows | None, seed: int) -> TaskData:
     given seed.
 
     Raises:
-        DataError: train has one label, or too few rows to split, or dev a label that train lacks.
+        DataError: the name cannot be an output's, train has one label or too few rows to split, or
+            dev has a label that train lacks.
     """
+    if not NAME.fullmatch(name) or name in ("input_ids", "attention_mask"):
+        raise DataError(
+            f"{name!r} cannot name a task, whose name is also that of the graph's output; expected "
+            "letters, digits, '_' and '-', and not the name of an input"
+        )
     labels = tuple(sorted(set(train.labels)))
     if len(labels) < 2:
         raise DataError(

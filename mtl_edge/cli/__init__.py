@@ -1,6 +1,6 @@
 """The `mtl-edge` command.
 
-Exit codes: 0 done, 1 a failure inside a library, 2 wrong input or options (one line on standard
+Exit codes: 0 done, 1 a failure of the system or inside a library, 2 wrong input or options (one line on standard
 error says what to do), 130 interrupted, 141 the reader of the output went away.
 """
 
@@ -65,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader, as in `| head`, has enough; nothing must be flushed to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # no space, no permission: what failed folders left was removed
+        print(f"mtl-edge: {error.strerror or error}: {error.filename or 'write'}", file=sys.stderr)
+        return 1
 
 
 def _front() -> argparse.ArgumentParser:

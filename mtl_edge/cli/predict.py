@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from mtl_edge.classifier import EdgeClassifier, Prediction
-from mtl_edge.errors import DataError, TextError
+from mtl_edge.errors import DataError, OptionError
 from mtl_edge.table import clip, text_table
 
 __all__ = ["add_arguments", "run"]
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     if args.texts and args.file:
-        raise TextError("texts came both as arguments and with --file; give one of the two")
+        raise OptionError("texts came both as arguments and with --file; give one of the two")
     with EdgeClassifier.load(
         args.bundle, engine=args.engine, target=args.target, threads=args.threads
     ) as classifier:

@@ -48,10 +48,11 @@ def test_bench_prints_every_graph_beside_torch(
     for name in ("torch fp32", "onnx-int8", "openvino-int8", "onnx-fp32", "bag of words"):
         assert any(line.startswith(name) for line in table.splitlines()), table
     figures = json.loads((tmp_path / "figures.json").read_text())
-    scores = figures["accuracy"]["topic"]["contenders"]
+    scores = figures["scores"]["topic"]["models"]
     assert scores["torch fp32"]["agreement"] == 1
     assert scores["onnx-fp32"] == scores["torch fp32"]
-    assert figures["latency_ms"]["1x32"]["torch fp32"]["times_faster_than_first"] == [1, 1, 1]
+    assert figures["scores"]["sentiment"]["measured"] == "at export"
+    assert figures["latency_ms"]["1x32"]["torch fp32"]["times_as_fast_as_first"] == [1, 1, 1]
     assert figures["latency_ms"]["32x32"]["onnx-int8"]["median"] > 0
     assert figures["machine"]["versions"]["onnxruntime"]
 

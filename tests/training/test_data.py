@@ -118,6 +118,12 @@ def test_a_task_needs_two_labels_and_some_rows() -> None:
         build_task("t", rows_of(["a", "b"]), None, seed=0)
 
 
+@pytest.mark.parametrize("name", ["input_ids", "attention_mask", "", "a/b", "a.b", "a b", "x" * 65])
+def test_a_task_s_name_has_to_fit_a_graph_s_output(name: str) -> None:
+    with pytest.raises(DataError, match="cannot name a task"):
+        build_task(name, rows_of(["a", "b"] * 10), None, seed=0)
+
+
 def test_dev_may_not_have_a_label_that_train_lacks() -> None:
     with pytest.raises(DataError, match=r"label 'z', which f\.csv lacks; expected a, b"):
         build_task("t", rows_of(["a", "b"] * 10), rows_of(["a", "z"]), seed=0)
