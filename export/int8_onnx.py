@@ -248,7 +248,9 @@ class _Graph:
     def _positions(self, node: NodeProto, rows: FloatArray) -> list[NodeProto]:
         make = helper.make_node
         if any(n.op_type == "CumSum" for n in self.nodes):  # as RoBERTa counts, from its padding id
-            return [make("Gather", [self.add("/position_rows", rows), node.input[8]], ["/positions"])]
+            return [
+                make("Gather", [self.add("/position_rows", rows), node.input[8]], ["/positions"])
+            ]
         summed = self.add("/position_rows", rows[np.newaxis])
         start = self.add("/position_start", np.array([0], np.int64))
         axis = self.add("/position_axis", np.array([1], np.int64))

@@ -11,7 +11,7 @@ import numpy as np
 __all__ = ["Timing", "alternate"]
 
 WARM_UP = 3
-QUIET_MS = 1.0
+QUIET_MS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,5 +71,5 @@ def alternate(
 
 
 def _settle() -> None:
-    """Let the previous call's worker threads go to sleep: some spin for a while after it."""
+    """Let the previous call's worker threads go to sleep: torch's spin for milliseconds after it."""
     time.sleep(QUIET_MS / 1e3)
