@@ -71,5 +71,5 @@ def alternate(
 
 
 def _settle() -> None:
-    """Let the previous call's worker threads go to sleep: torch's spin for milliseconds after it."""
+    """Let the previous call's worker threads go to sleep: torch's spin on for milliseconds."""
     time.sleep(QUIET_MS / 1e3)
