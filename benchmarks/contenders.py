@@ -52,7 +52,7 @@ def from_bundle(bundle: Bundle, threads: int) -> list[Contender]:
 def from_model(name: str, model: MultiTaskModel, threads: int) -> Contender:
     """The torch model in fp32, with the attention that torch runs fastest."""
     torch.set_num_threads(threads)
-    model.encoder.set_attn_implementation("sdpa")  # type: ignore[operator]
+    model.encoder.set_attn_implementation("sdpa")
     model.eval()
 
     @torch.inference_mode()

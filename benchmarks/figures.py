@@ -36,10 +36,9 @@ from mtl_edge.table import markdown_table
 from mtl_edge.timing import Timing, alternate
 from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import Checkpoint
-from mtl_edge.training.command import train
 from mtl_edge.training.data import build_task, read_rows
-from mtl_edge.training.fit import Recipe
 from mtl_edge.training.progress import Progress
+from mtl_edge.training.run import train
 
 SHAPES = ((1, 32), (32, 32))
 ROUNDS = 60
@@ -86,7 +85,7 @@ def _measure(name: str, work: Path, threads: int) -> dict[str, Any]:
         )
         for task in ("sentiment", "topic")
     ]
-    whole = train(tasks, backbone, Recipe(), 128)
+    whole = train(tasks, backbone)
     export(whole, work / "whole")
     together = {c.name: c for c in from_bundle(open_bundle(work / "whole"), threads)}
     apart: dict[str, list[Contender]] = {target: [] for target in DEFAULT}

@@ -72,7 +72,9 @@ def export(
         staged_folder(out, overwrite=overwrite) as stage,
         tempfile.TemporaryDirectory(prefix="mtl-edge-") as work,
     ):
-        source = Source(Path(work) / "model.onnx", checkpoint.backbone, calibration)
+        source = Source(
+            Path(work) / "model.onnx", checkpoint.backbone, checkpoint.depth, calibration
+        )
         with _step("capture"):
             capture(checkpoint, source.file)
         for name in targets:
@@ -83,7 +85,7 @@ def export(
             schema=SCHEMA,
             tasks=checkpoint.tasks,
             backbone=info,
-            depth=info.layers,
+            depth=checkpoint.depth,
             max_tokens=checkpoint.max_tokens,
             graphs=tuple(TARGETS[name].graph(name) for name in targets),
             versions={name: version(name) for name in ("mtl-edge", *PACKAGES)},

@@ -16,7 +16,7 @@ from mtl_edge.training.backbone import Backbone
 __all__ = ["fuse"]
 
 
-def fuse(file: Path, backbone: Backbone) -> onnx.ModelProto:
+def fuse(file: Path, backbone: Backbone, depth: int) -> onnx.ModelProto:
     """The graph in `file` with attention, layer norm, GELU and embeddings fused.
 
     Raises:
@@ -32,12 +32,11 @@ def fuse(file: Path, backbone: Backbone) -> onnx.ModelProto:
         optimization_options=FusionOptions("bert"),
     ).model
     count = Counter(node.op_type for node in model.graph.node)
-    layers = backbone.info.layers
     expected = {
         "EmbedLayerNormalization": 1,
-        "Attention": layers,
-        "SkipLayerNormalization": 2 * layers,
-        "BiasGelu": layers,
+        "Attention": depth,
+        "SkipLayerNormalization": 2 * depth,
+        "BiasGelu": depth,
     }
     if missing := {op: n for op, n in expected.items() if count[op] != n}:
         got = ", ".join(f"{count[op]} of {n} {op}" for op, n in missing.items())

@@ -22,20 +22,22 @@ class Source:
 
     Attributes:
         file: the plain fp32 ONNX graph.
+        depth: layers of the backbone that the graph has.
         calibration: token ids of real texts.
     """
 
     file: Path
     backbone: Backbone
+    depth: int
     calibration: Sequence[Sequence[int]]
 
 
 def _onnx_fp32(source: Source, file: Path) -> None:
-    _save(fuse(source.file, source.backbone), file)
+    _save(fuse(source.file, source.backbone, source.depth), file)
 
 
 def _onnx_int8(source: Source, file: Path) -> None:
-    fused = fuse(source.file, source.backbone)
+    fused = fuse(source.file, source.backbone, source.depth)
     _save(int8_onnx.quantize(fused, source.backbone.info.hidden_size, source.calibration), file)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,14 @@ DEMO = ROOT / "training" / "demo"
 REAL = ROOT.parent / "shared" / "data"
 
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason="SST-2 and AG News are not here")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests share a cache of encoder states, and leave the user's alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MTL_EDGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

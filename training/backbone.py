@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import importlib.util
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +21,7 @@ from mtl_edge import bundle
 from mtl_edge.errors import BackboneError, MissingPackageError
 from mtl_edge.files import sha256_of
 from mtl_edge.text import TextEncoder
+from mtl_edge.training.model import layers_of
 
 __all__ = ["PACKAGED", "Backbone", "load_backbone"]
 
@@ -63,6 +66,25 @@ class Backbone:
         """Texts to ids as the bundle will do it."""
         tokenizer = AutoTokenizer.from_pretrained(str(self.folder))
         return TextEncoder(tokenizer.backend_tokenizer, min(max_tokens, self.max_tokens))
+
+    def truncated(self, depth: int) -> Backbone:
+        """The same with its first `depth` layers alone; `info` still tells of all of them."""
+        if depth == self.encoder.config.num_hidden_layers:
+            return self
+        encoder = copy.deepcopy(self.encoder)
+        del layers_of(encoder)[depth:]
+        encoder.config.num_hidden_layers = depth
+        return replace(self, encoder=encoder)
+
+    def changed(self, encoder: PreTrainedModel, how: str) -> Backbone:
+        """The same with weights that learned, under a name and a checksum of their own."""
+        digest = hashlib.sha256()
+        for name, value in sorted(encoder.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.contiguous().numpy().tobytes())
+        name = f"{self.info.name}, fine-tuned ({how})"
+        info = replace(self.info, name=name, sha256=digest.hexdigest())
+        return replace(self, encoder=encoder, info=info)
 
     def save(self, folder: Path) -> None:
         """Write configuration, weights and tokenizer in the format of transformers."""

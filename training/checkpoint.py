@@ -23,7 +23,7 @@ from mtl_edge.bundle import FileEntry, Task
 from mtl_edge.errors import CheckpointError
 from mtl_edge.files import sha256_of, staged_folder
 from mtl_edge.training.backbone import Backbone, load_backbone
-from mtl_edge.training.heads import HeadConfig, MixedAttentionHead, build_head
+from mtl_edge.training.heads import Head, HeadConfig, build_head
 from mtl_edge.training.model import MultiTaskModel
 
 __all__ = ["Checkpoint", "Sample", "Samples", "load_checkpoint", "save_checkpoint"]
@@ -59,13 +59,15 @@ class Checkpoint:
     """A model and what is known of it.
 
     Attributes:
-        report: per task, the figures of training: see `mtl_edge.training.command`.
-        run: recipe, data and versions of the run, for the record.
+        depth: how many of the backbone's layers it uses.
+        report: per task, the figures of training: see `mtl_edge.training.run`.
+        run: scenario, recipe and versions of the run, for the record.
     """
 
     backbone: Backbone
+    depth: int
     tasks: tuple[Task, ...]
-    heads: Mapping[str, MixedAttentionHead]
+    heads: Mapping[str, Head]
     max_tokens: int
     samples: Samples
     report: Mapping[str, Any] = field(default_factory=dict)
@@ -94,6 +96,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = F
             "tasks": [asdict(task) for task in checkpoint.tasks],
             "heads": [checkpoint.heads[task.name].config.to_json() for task in checkpoint.tasks],
             "backbone": asdict(checkpoint.backbone.info),
+            "depth": checkpoint.depth,
             "max_tokens": checkpoint.max_tokens,
             "report": checkpoint.report,
             "run": checkpoint.run,
@@ -130,6 +133,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         backbone = replace(backbone, info=BackboneInfo(**record["backbone"]))
         return Checkpoint(
             backbone=backbone,
+            depth=record["depth"],
             tasks=tasks,
             heads={task.name: head.eval() for task, head in zip(tasks, heads, strict=True)},
             max_tokens=record["max_tokens"],

@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import random
 import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from sklearn.metrics import accuracy_score, f1_score
-
-from mtl_edge.bundle import Task
 from mtl_edge.errors import OptionError
 from mtl_edge.files import require_free
 from mtl_edge.options import named
 from mtl_edge.table import text_table
-from mtl_edge.training.backbone import Backbone, load_backbone
-from mtl_edge.training.baselines import bag_of_words, mean_pooling
-from mtl_edge.training.checkpoint import Checkpoint, Sample, save_checkpoint
+from mtl_edge.training.backbone import load_backbone
+from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mtl_edge.training.data import Columns, Rows, TaskData, build_task, conflicts, read_rows
-from mtl_edge.training.fit import Labelled, Recipe, fit_head, fit_temperature, predict
-from mtl_edge.training.heads import HeadConfig, MixedAttentionHead, build_head
-from mtl_edge.training.states import States, encode
+from mtl_edge.training.fit import Recipe
+from mtl_edge.training.heads import DEFAULT_HEAD, HEADS
+from mtl_edge.training.run import CACHE_LIMIT, Options, train
+from mtl_edge.training.scenarios import SCENARIOS
+from mtl_edge.training.states import default_cache
 
-__all__ = ["add_arguments", "add_column_arguments", "columns_of", "run", "train"]
-
-CALIBRATION_ROWS = 300
-PACKAGES = ("torch", "transformers", "optimum", "tokenizers", "numpy", "scikit-learn")
+__all__ = ["add_arguments", "add_column_arguments", "columns_of", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +56,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--learning-rate", type=float, default=default.learning_rate, help="default: %(default)s"
     )
     parser.add_argument("--seed", type=int, default=default.seed, help="default: %(default)s")
+    parts = parser.add_argument_group("what learns")
+    known = "; ".join(f"{name}: {scenario.summary}" for name, scenario in SCENARIOS.items())
+    parts.add_argument("--scenario", default="heads", help=f"default: %(default)s. {known}")
+    parts.add_argument(
+        "--learn", action="append", default=[], metavar="TASK", help="of one-head: whose head"
+    )
+    parts.add_argument(
+        "--freeze", action="append", default=[], metavar="PART", help="a task, or backbone"
+    )
+    parts.add_argument("--top-layers", type=int, default=2, help="default: %(default)s")
+    parts.add_argument(
+        "--backbone-learning-rate",
+        type=float,
+        default=default.backbone_learning_rate,
+        help="where the backbone learns; default: %(default)s",
+    )
+    parts.add_argument(
+        "--mix-temperature",
+        type=float,
+        default=default.temperature,
+        help="where the backbone learns: 1 mixes tasks by their rows, more evens them out, inf "
+        "makes them equal; default: %(default)s",
+    )
+    parts.add_argument(
+        "--class-weights", action="store_true", help="weight each label's loss by its rarity"
+    )
+    parts.add_argument(
+        "--extend", type=Path, metavar="CHECKPOINT", help="go on from its backbone and heads"
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--head",
+        action="append",
+        default=[],
+        metavar="[TASK=]HEAD",
+        help=f"{', '.join(HEADS)}; linear and mlp with :cls, :mean or :max; "
+        f"default: {DEFAULT_HEAD}",
+    )
+    model.add_argument("--depth", type=int, help="layers of the backbone to use; default: all")
+    cache = parser.add_argument_group("cache of encoder states")
+    cache.add_argument("--cache", type=Path, default=default_cache(), help="default: %(default)s")
+    cache.add_argument(
+        "--cache-limit",
+        type=float,
+        default=CACHE_LIMIT / 10**9,
+        metavar="GB",
+        help="default: %(default)s",
+    )
 
 
 def add_column_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,17 +136,43 @@ def run(args: argparse.Namespace) -> None:
         epochs=None if args.epochs is None else _positive("--epochs", args.epochs),
         batch_size=_positive("--batch-size", args.batch_size),
         learning_rate=_positive("--learning-rate", args.learning_rate),
+        backbone_learning_rate=_positive("--backbone-learning-rate", args.backbone_learning_rate),
+        class_weights=args.class_weights,
+        temperature=_positive("--mix-temperature", args.mix_temperature),
         seed=args.seed,
     )
     if args.max_tokens < 3:
         raise OptionError(f"--max-tokens is {args.max_tokens}, expected 3 or more")
     started = time.monotonic()
     tasks = _read_tasks(args)
-    backbone = load_backbone(args.backbone)
-    checkpoint = train(tasks, backbone, recipe, args.max_tokens)
+    start = load_checkpoint(args.extend) if args.extend else None
+    backbone = start.backbone if start else load_backbone(args.backbone)
+    checkpoint = train(tasks, backbone, _options(args, tasks, recipe), start)
     save_checkpoint(checkpoint, args.out, overwrite=args.overwrite)
     print(_summary(checkpoint))
     print(f"\ncheckpoint {args.out}, {time.monotonic() - started:.0f} s")
+
+
+def _options(args: argparse.Namespace, tasks: Sequence[TaskData], recipe: Recipe) -> Options:
+    names = [task.name for task in tasks]
+    heads: dict[str, str] = {}
+    for option in sorted(args.head, key=lambda o: "=" in o):
+        task, _, spec = option.rpartition("=")
+        if task and task not in names:
+            raise OptionError(f"--head {option}: no task {task!r}; there are {', '.join(names)}")
+        heads |= dict.fromkeys([task] if task else names, spec)
+    return Options(
+        scenario=args.scenario,
+        learn=args.learn,
+        freeze=args.freeze,
+        top_layers=_positive("--top-layers", args.top_layers),
+        heads=heads,
+        depth=args.depth,
+        max_tokens=args.max_tokens,
+        recipe=recipe,
+        cache=args.cache,
+        cache_limit=int(_positive("--cache-limit", args.cache_limit) * 10**9),
+    )
 
 
 def _positive(option: str, value: float) -> Any:
@@ -142,105 +206,6 @@ def _remarks(name: str, rows: Rows, dev: Rows | None) -> list[str]:
     if dev is not None and (shared := len(set(rows.texts) & set(dev.texts))):
         remarks.append(f"task {name}: {shared} texts stand in train and in dev")
     return remarks
-
-
-def train(
-    tasks: Sequence[TaskData], backbone: Backbone, recipe: Recipe, max_tokens: int
-) -> Checkpoint:
-    """Teach one head per task on the frozen backbone."""
-    encoder = backbone.text_encoder(max_tokens)
-    # A text that several tasks label is encoded once.
-    place: dict[str, int] = {}
-    for task in tasks:
-        for rows in filter(None, (task.train, task.selection, task.dev)):
-            for text in rows.texts:
-                place.setdefault(text, len(place))
-    with tempfile.TemporaryDirectory(prefix="mtl-edge-") as folder:
-        states = encode(backbone.encoder, encoder(list(place)), Path(folder) / "states.npy")
-        heads: dict[str, MixedAttentionHead] = {}
-        done: list[Task] = []
-        report: dict[str, Any] = {}
-        for task in tasks:
-            heads[task.name], temperature, report[task.name] = _fit(
-                task, states, place, backbone, recipe
-            )
-            done.append(Task(task.name, task.labels, temperature))
-    return Checkpoint(
-        backbone=backbone,
-        tasks=tuple(done),
-        heads=heads,
-        max_tokens=encoder.max_tokens,
-        samples=_samples(tasks, recipe.seed),
-        report=report,
-        run={
-            "scenario": "backbone frozen, heads trained",
-            "recipe": recipe.to_json(),
-            "versions": {name: version(name) for name in ("mtl-edge", *PACKAGES)},
-        },
-    )
-
-
-def _fit(
-    task: TaskData,
-    states: States,
-    place: Mapping[str, int],
-    backbone: Backbone,
-    recipe: Recipe,
-) -> tuple[MixedAttentionHead, float, dict[str, Any]]:
-    """A taught head, its temperature and its figures."""
-    torch.manual_seed(recipe.seed)
-    head = build_head(
-        HeadConfig(
-            states=backbone.info.layers + 1,
-            width=backbone.info.hidden_size,
-            labels=len(task.labels),
-        )
-    )
-    learn, choose = (
-        Labelled([place[text] for text in rows.texts], task.indices(rows))
-        for rows in (task.train, task.selection)
-    )
-    chosen = fit_head(head, states, learn, choose, recipe, f"task {task.name}")
-    temperature = fit_temperature(predict(head, states, choose.rows).numpy(), choose.labels)
-    split, rows = task.report
-    asked = [place[text] for text in rows.texts]
-    means = states.means()
-    answers = {
-        "head": np.array(task.labels)[predict(head, states, asked).argmax(1).numpy()],
-        "mean_pooling": mean_pooling(means[learn.rows], task.train.labels, means[asked]),
-        "bag_of_words": bag_of_words(task.train.texts, task.train.labels, rows.texts),
-    }
-    report = {
-        "train": {**task.train.source, "rows": len(task.train)},
-        "selection": {"rows": len(task.selection), **chosen},
-        "reported": {**rows.source, "split": split, "rows": len(rows)},
-        "parameters": sum(p.numel() for p in head.parameters()),
-        **{
-            name: {
-                "accuracy": float(accuracy_score(rows.labels, answer)),
-                "macro_f1": float(f1_score(rows.labels, answer, average="macro")),
-            }
-            for name, answer in answers.items()
-        },
-    }
-    return head, temperature, report
-
-
-def _samples(tasks: Sequence[TaskData], seed: int) -> list[Sample]:
-    """Rows that export needs: some of train to calibrate with, the rest to compare on."""
-    generator = random.Random(seed)
-    samples = []
-    for task in tasks:
-        count = min(len(task.train), CALIBRATION_ROWS // len(tasks) + 1)
-        calibration = task.train.take(generator.sample(range(len(task.train)), count))
-        splits = {"calibration": calibration, "selection": task.selection, "dev": task.dev}
-        for split, rows in splits.items():
-            if rows is not None:
-                samples += [
-                    Sample(split, task.name, text, label)
-                    for text, label in zip(rows.texts, rows.labels, strict=True)
-                ]
-    return samples
 
 
 def _summary(checkpoint: Checkpoint) -> str:

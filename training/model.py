@@ -8,29 +8,49 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from mtl_edge.errors import BackboneError
 from mtl_edge.planning import pad, plan
-from mtl_edge.training.heads import MixedAttentionHead
+from mtl_edge.training.heads import Head
 
-__all__ = ["MultiTaskModel", "logits_of"]
+__all__ = ["MultiTaskModel", "layers_of", "logits_of"]
 
 
 class MultiTaskModel(nn.Module):
     """One pass of the encoder, every task's logits."""
 
-    def __init__(self, encoder: nn.Module, heads: Mapping[str, MixedAttentionHead]) -> None:
+    def __init__(self, encoder: PreTrainedModel, heads: Mapping[str, Head]) -> None:
         super().__init__()
         self.encoder = encoder
         # A list, not a ModuleDict: a task may have any name, and a submodule may not.
         self.heads = nn.ModuleList(heads.values())
         self.tasks = tuple(heads)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        """Logits `[batch, labels]` in the order of `tasks`, for inputs `[batch, tokens]`."""
-        states = self.encoder(
+    def states(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """One `[batch, tokens, width]` for the embeddings and each layer."""
+        states: tuple[Tensor, ...] = self.encoder(
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
         ).hidden_states
+        return states
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """Logits `[batch, labels]` in the order of `tasks`, for inputs `[batch, tokens]`."""
+        states = self.states(input_ids, attention_mask)
         return tuple(head(states, attention_mask) for head in self.heads)
+
+
+def layers_of(encoder: PreTrainedModel) -> nn.ModuleList:
+    """The encoder's transformer layers.
+
+    Raises:
+        BackboneError: it keeps them in a way that is not known here.
+    """
+    count: int = encoder.config.num_hidden_layers
+    for module in encoder.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise BackboneError(f"{type(encoder).__name__} has no list of {count} layers; use all layers")
 
 
 @torch.inference_mode()
@@ -39,12 +59,14 @@ def logits_of(
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Logits `[n, labels]` per task, for texts given as token ids."""
     model.eval()
+    place = next(model.parameters()).device
     order: list[int] = []
     parts: list[tuple[Tensor, ...]] = []
     for batch in plan([len(tokens) for tokens in ids]):
         order += batch
         input_ids, mask = pad([ids[position] for position in batch])
-        parts.append(model(torch.from_numpy(input_ids), torch.from_numpy(mask)))
+        outputs = model(torch.from_numpy(input_ids).to(place), torch.from_numpy(mask).to(place))
+        parts.append(tuple(output.cpu() for output in outputs))
     back = np.argsort(order)
     return {
         task: torch.cat([part[i] for part in parts]).numpy()[back]

@@ -1,90 +1,309 @@
-"""Encoder states, computed once and read many times."""
+"""Encoder states, computed once and kept on disk.
+
+A frozen encoder gives the same states for the same tokens, whatever is learnt from them, so they
+are kept in a cache that all runs share:
+
+    CACHE/SPACE/ID.npy        values: float16 [tokens, layers + 1, width]
+    CACHE/SPACE/ID.index.npy  texts in it: 16 bytes of key, first row, number of rows
+
+SPACE is a digest of everything besides the tokens that decides the states: weights, configuration,
+precision, attention. A text's key is a digest of its token ids, and so of text, tokenizer and
+maximum tokens. A shard is written under another name, then renamed, its index last: a killed run
+loses the shard it was at and a later one goes on from there; two runs at once never write to the
+same file, at worst both compute the same shard. States are read through a memory map, so a corpus
+may be larger than memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import platformdirs
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
+from mtl_edge.errors import OptionError
 from mtl_edge.planning import pad, plan
+from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.progress import Progress
 
-__all__ = ["States", "encode"]
+__all__ = ["StateCache", "States", "default_cache", "device"]
+
+Values = npt.NDArray[np.float16]
+
+SHARD_BYTES = 64 * 10**6
+KEY_BYTES = 16
+INDEX = np.dtype([("key", f"V{KEY_BYTES}"), ("start", np.int64), ("length", np.int32)])
+PARTIAL = ".partial"
+DAY = 24 * 60 * 60
+
+
+def default_cache() -> Path:
+    """`$MTL_EDGE_CACHE`, or the user's cache folder."""
+    given = os.environ.get("MTL_EDGE_CACHE")
+    return Path(given) if given else Path(platformdirs.user_cache_dir("mtl-edge")) / "states"
 
 
 class States:
-    """Every layer's states of every token of many texts, on disk.
+    """Every layer's states of every token of many texts.
 
-    Text `i` has the rows `offsets[i]:offsets[i + 1]` of an array `[tokens, layers + 1, width]` of
-    float16, in which ten bits of fraction keep what the heads can tell apart.
+    Text `i` has `lengths[i]` rows from `starts[i]` of the array `shards[owners[i]]`, which is
+    float16 `[tokens, layers + 1, width]`; ten bits of fraction keep what heads can tell apart.
     """
 
-    def __init__(self, values: npt.NDArray[np.float16], offsets: npt.NDArray[np.int64]) -> None:
-        self._values = values
-        self._offsets = offsets
-        self.lengths = np.diff(offsets)
+    def __init__(
+        self,
+        shards: Sequence[Values],
+        owners: Sequence[int],
+        starts: Sequence[int],
+        lengths: Sequence[int],
+    ) -> None:
+        self._shards = shards
+        self._owners = np.asarray(owners, np.int32)
+        self._starts = np.asarray(starts, np.int64)
+        self.lengths = np.asarray(lengths, np.int32)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def batch(self, positions: Sequence[int]) -> tuple[tuple[Tensor, ...], Tensor]:
-        """States, one float32 `[batch, tokens, width]` a layer, and the mask `[batch, tokens]`."""
-        longest = int(self.lengths[list(positions)].max())
-        padded = np.zeros((len(positions), longest, *self._values.shape[1:]), np.float16)
-        mask = np.zeros((len(positions), longest), np.float32)
-        for row, position in enumerate(positions):
-            start, end = self._offsets[position], self._offsets[position + 1]
-            padded[row, : end - start] = self._values[start:end]
-            mask[row, : end - start] = 1
+    def of(self, position: int) -> Values:
+        """One text's states, `[tokens, layers + 1, width]`."""
+        start = self._starts[position]
+        shard = self._shards[self._owners[position]]
+        values: Values = shard[start : start + self.lengths[position]]
+        return values
+
+    def batch(
+        self, positions: Sequence[int], states: int | None = None
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """States of the first `states` layers, embeddings included (default: all), and the mask.
+
+        Returns:
+            One float32 `[batch, tokens, width]` a layer; the mask, float32 `[batch, tokens]`.
+        """
+        texts = [self.of(position)[:, :states] for position in positions]
+        longest = max(len(text) for text in texts)
+        padded = np.zeros((len(texts), longest, *texts[0].shape[1:]), np.float16)
+        mask = np.zeros((len(texts), longest), np.float32)
+        for row, text in enumerate(texts):
+            padded[row, : len(text)] = text
+            mask[row, : len(text)] = 1
         layers = torch.from_numpy(padded).permute(2, 0, 1, 3).float().unbind(0)
         return layers, torch.from_numpy(mask)
 
-    def means(self) -> npt.NDArray[np.float32]:
-        """The last layer's mean over tokens, `[texts, width]`: what most users would pool."""
-        last = self._values[:, -1]
-        return np.stack(
-            [
-                last[start:end].mean(0, dtype=np.float32)
-                for start, end in zip(self._offsets, self._offsets[1:], strict=False)
-            ]
-        )
+    def means(self, positions: Sequence[int]) -> npt.NDArray[np.float32]:
+        """The last layer's mean over tokens, `[positions, width]`: what most users would pool."""
+        return np.stack([self.of(p)[:, -1].mean(0, dtype=np.float32) for p in positions])
+
+
+class StateCache:
+    """States on disk, shared by all runs of a user.
+
+    Args:
+        root: holds the spaces of all backbones.
+        limit: bytes that all of it may take; spaces not used for longest go first.
+    """
+
+    def __init__(self, root: Path, limit: int) -> None:
+        self._root = root
+        self._limit = limit
+
+    def states(self, backbone: Backbone, ids: Sequence[Sequence[int]]) -> States:
+        """States of texts given as token ids; those that are not there yet are computed.
+
+        Raises:
+            OptionError: what has to be added is over the limit, or over the free space.
+        """
+        precision = _precision()
+        folder = self._root / _space(backbone, precision)
+        folder.mkdir(parents=True, exist_ok=True)
+        os.utime(folder)  # the time of last use, by which spaces are evicted
+        _clean(folder)
+        keys = [_key(tokens) for tokens in ids]
+        known = _Index(folder)
+        missing = {k: tokens for k, tokens in zip(keys, ids, strict=True) if k not in known}
+        if missing:
+            shape = (backbone.info.layers + 1, backbone.info.hidden_size)
+            tokens = sum(map(len, missing.values()))
+            self._make_room(folder, 2 * tokens * shape[0] * shape[1])
+            with Progress("encoding", total=tokens, unit="tokens") as progress:
+                for keys_of_shard in _shards(missing, SHARD_BYTES // (2 * shape[0] * shape[1])):
+                    texts = [missing[key] for key in keys_of_shard]
+                    _write(folder, keys_of_shard, texts, backbone, precision, progress)
+            known = _Index(folder)
+        return known.select(keys)
+
+    def _make_room(self, folder: Path, needed: int) -> None:
+        """Evict other spaces until `needed` bytes more are within the limit and on the disk."""
+        own = _size(folder)
+        if own + needed > self._limit:
+            raise OptionError(
+                f"the states of these texts take {_gb(own + needed)}, and the cache {self._root} "
+                f"may take {_gb(self._limit)}; raise --cache-limit, lower --max-tokens, or train "
+                "on fewer rows"
+            )
+        others = [space for space in self._root.iterdir() if space.is_dir() and space != folder]
+        for space in sorted(others, key=lambda s: s.stat().st_mtime):
+            if _size(self._root) + needed <= self._limit:
+                break
+            print(f"note: cached states in {space} make room", file=sys.stderr)
+            shutil.rmtree(space, ignore_errors=True)
+        free = shutil.disk_usage(self._root).free
+        if needed > free:
+            raise OptionError(
+                f"the states of these texts take {_gb(needed)}, and {self._root} has {_gb(free)} "
+                "free; make room there or set MTL_EDGE_CACHE to a folder on another disk"
+            )
+
+
+class _Index:
+    """Where each text of a space is."""
+
+    def __init__(self, folder: Path) -> None:
+        self._shards: list[Values] = []
+        self._places: dict[bytes, tuple[int, int, int]] = {}
+        for file in sorted(folder.glob("*.index.npy")):
+            self._add(file)
+
+    def _add(self, file: Path) -> None:
+        """Add a shard, or delete one that was damaged: it will be computed again."""
+        values = file.with_name(file.name.replace(".index.npy", ".npy"))
+        try:
+            index = np.load(file, allow_pickle=False)
+            shard = np.load(values, mmap_mode="r", allow_pickle=False)
+            if index.dtype != INDEX or len(shard) != index["length"].sum():
+                raise ValueError("index and values do not belong together")
+        except (OSError, ValueError, EOFError) as error:
+            print(f"note: {values} is damaged ({error}); computed again", file=sys.stderr)
+            file.unlink(missing_ok=True)
+            values.unlink(missing_ok=True)
+            return
+        for key, start, length in index.tolist():
+            self._places[key] = (len(self._shards), start, length)
+        self._shards.append(shard)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._places
+
+    def select(self, keys: Sequence[bytes]) -> States:
+        owners, starts, lengths = zip(*(self._places[key] for key in keys), strict=True)
+        return States(self._shards, owners, starts, lengths)
+
+
+def _clean(folder: Path) -> None:
+    """Remove what runs killed more than a day ago left half written."""
+    for file in folder.glob(f"*{PARTIAL}"):
+        with contextlib.suppress(FileNotFoundError):  # another run may be cleaning too
+            if time.time() - file.stat().st_mtime > DAY:
+                file.unlink()
+
+
+def _key(tokens: Sequence[int]) -> bytes:
+    ids = np.asarray(tokens, np.int32).tobytes()
+    return hashlib.blake2b(ids, digest_size=KEY_BYTES).digest()
+
+
+def _space(backbone: Backbone, precision: torch.dtype) -> str:
+    config = backbone.encoder.config.to_dict()
+    for name in ("transformers_version", "_name_or_path"):  # of no consequence for the states
+        config.pop(name, None)
+    parts = (backbone.info.sha256, json.dumps(config, sort_keys=True, default=str), str(precision))
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=KEY_BYTES).hexdigest()
+
+
+def _shards(missing: dict[bytes, Sequence[int]], tokens: int) -> Iterator[list[bytes]]:
+    """Keys in groups of about so many tokens, those of like length together, longest first."""
+    shard: list[bytes] = []
+    size = 0
+    for key in sorted(missing, key=lambda k: len(missing[k]), reverse=True):
+        if shard and size + len(missing[key]) > tokens:
+            yield shard
+            shard, size = [], 0
+        shard.append(key)
+        size += len(missing[key])
+    yield shard
 
 
 @torch.inference_mode()
-def encode(encoder: PreTrainedModel, ids: Sequence[Sequence[int]], file: Path) -> States:
-    """Run a frozen encoder over texts given as token ids; the states go to `file`.
-
-    Batches hold texts of like length. The products run in bfloat16 where the CPU has it.
-    """
-    config = encoder.config
-    lengths = [len(tokens) for tokens in ids]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    probe = encoder(torch.tensor([[0]]), output_hidden_states=True).hidden_states
-    shape = (int(offsets[-1]), len(probe), config.hidden_size)
-    values = np.lib.format.open_memmap(file, "w+", np.float16, shape)
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=_has_bfloat16())
-    with Progress("encoding", total=len(ids), unit="texts") as progress:
+def _write(
+    folder: Path,
+    keys: Sequence[bytes],
+    texts: Sequence[Sequence[int]],
+    backbone: Backbone,
+    precision: torch.dtype,
+    progress: Progress,
+) -> None:
+    """Compute one shard and put it in place."""
+    lengths = [len(tokens) for tokens in texts]
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    index = np.array(list(zip(keys, starts, lengths, strict=False)), INDEX)
+    name = secrets.token_hex(8)
+    files = [folder / f"{name}.npy", folder / f"{name}.index.npy"]
+    partial = [file.with_name(file.name + PARTIAL) for file in files]
+    shape = (int(starts[-1]), backbone.info.layers + 1, backbone.info.hidden_size)
+    try:
+        values = np.lib.format.open_memmap(partial[0], "w+", np.float16, shape)
         for batch in plan(lengths):
-            input_ids, mask = pad([ids[position] for position in batch])
-            with autocast:
-                states = encoder(
-                    input_ids=torch.from_numpy(input_ids),
-                    attention_mask=torch.from_numpy(mask),
-                    output_hidden_states=True,
-                ).hidden_states
-            stacked = torch.stack([s.half() for s in states], 2).numpy()
-            for row, position in enumerate(batch):
-                start, end = offsets[position], offsets[position + 1]
-                values[start:end] = stacked[row, : end - start]
-            progress.update(len(batch))
-    return States(values, offsets)
+            for position, states in zip(
+                batch, _encode(backbone, [texts[p] for p in batch], precision), strict=True
+            ):
+                start = starts[position]
+                values[start : start + lengths[position]] = states[: lengths[position]]
+            progress.update(sum(lengths[position] for position in batch))
+        values.flush()
+        del values
+        with partial[1].open("wb") as file:
+            np.save(file, index)
+        for source, target in zip(partial, files, strict=True):
+            source.rename(target)
+    finally:
+        for file_ in partial:
+            file_.unlink(missing_ok=True)
 
 
-def _has_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 matrices itself; emulation would be slower than fp32."""
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+def _encode(backbone: Backbone, texts: Sequence[Sequence[int]], precision: torch.dtype) -> Values:
+    """States `[batch, tokens, layers + 1, width]`."""
+    input_ids, mask = (torch.from_numpy(array).to(device()) for array in pad(texts))
+    encoder = backbone.encoder.to(device())  # type: ignore[arg-type]
+    with torch.autocast(device().type, precision, enabled=precision != torch.float32):
+        states = encoder(
+            input_ids=input_ids, attention_mask=mask, output_hidden_states=True
+        ).hidden_states
+    result: Values = torch.stack([s.half() for s in states], 2).cpu().numpy()
+    return result
+
+
+def device() -> torch.device:
+    """Where training runs: on a GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _precision() -> torch.dtype:
+    """bfloat16 where the hardware multiplies it; emulation would be slower than float32."""
+    if device().type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    fast = torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*.npy*"):
+        with contextlib.suppress(FileNotFoundError):  # another run may have evicted it meanwhile
+            total += file.stat().st_size
+    return total
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.2f} GB"

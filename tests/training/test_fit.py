@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
 from mtl_edge.errors import MtlEdgeError
-from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.baselines import bag_of_words, mean_pooling
-from mtl_edge.training.fit import Labelled, Recipe, fit_head, fit_temperature, predict
+from mtl_edge.training.calibration import calibration_error, fit_temperature
+from mtl_edge.training.fit import Labelled, Recipe, criterion_for, fit_head, predict
 from mtl_edge.training.heads import HeadConfig, build_head
-from mtl_edge.training.states import States, encode
+from mtl_edge.training.states import States
 
 ROWS = 240
 
@@ -28,7 +26,7 @@ def states() -> States:
     for row in range(ROWS):
         marked = offsets[row] + generator.integers(lengths[row])
         values[marked, 1, :4] += 4 if row % 2 else -4
-    return States(values, offsets)
+    return States([values], [0] * ROWS, offsets[:-1], lengths)
 
 
 def train(
@@ -63,7 +61,7 @@ def test_the_kept_weights_are_those_of_the_best_epoch(states: States) -> None:
 
 
 def test_a_loss_that_is_not_a_number_stops_training(states: States) -> None:
-    states._values[0] = np.nan
+    states.of(0)[:] = np.nan
     with pytest.raises(MtlEdgeError, match="loss became nan in epoch 1; lower --learning-rate"):
         train(states)
 
@@ -91,21 +89,18 @@ def test_the_temperature_undoes_overconfidence() -> None:
     assert fit_temperature(logits * 4, labels) == pytest.approx(4, abs=0.4)
 
 
-def test_states_are_the_encoder_s(tiny_backbone: Path, tmp_path: Path) -> None:
-    encoder = load_backbone(str(tiny_backbone)).encoder
-    ids = [[101, 2023, 102], [101, 2023, 2003, 1037, 3231, 102], [101, 102]]
-    states = encode(encoder, ids, tmp_path / "states.npy")
-    for row, tokens in enumerate(ids):
-        expected = encoder(torch.tensor([tokens]), output_hidden_states=True).hidden_states
-        values, mask = states.batch([row])
-        assert len(values) == len(expected) == 3
-        assert mask.tolist() == [[1.0] * len(tokens)]
-        for value, reference in zip(values, expected, strict=True):
-            # bfloat16 products, float16 storage
-            torch.testing.assert_close(value, reference, atol=0.05, rtol=0.05)
-    np.testing.assert_allclose(
-        states.means()[1], states.batch([1])[0][-1][0].mean(0).numpy(), atol=1e-3
-    )
+def test_calibration_error_is_the_gap_between_sureness_and_success() -> None:
+    logits = np.log(np.float32([[0.8, 0.2]] * 100))
+    assert calibration_error(logits, [0] * 80 + [1] * 20, 1.0) == pytest.approx(0, abs=1e-6)
+    assert calibration_error(logits, [0] * 50 + [1] * 50, 1.0) == pytest.approx(0.3, abs=1e-6)
+
+
+def test_rare_labels_weigh_more_when_asked() -> None:
+    labels = [0] * 90 + [1] * 10
+    assert criterion_for(labels, 2, Recipe()).weight is None
+    weight = criterion_for(labels, 2, Recipe(class_weights=True)).weight
+    assert weight is not None
+    assert weight.tolist() == pytest.approx([100 / 180, 5.0])
 
 
 def test_baselines_solve_what_words_decide() -> None:

@@ -1,0 +1,178 @@
+"""Encoder states are computed once, survive a kill, and never fill the disk unasked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mtl_edge.errors import OptionError
+from mtl_edge.training import states as module
+from mtl_edge.training.backbone import Backbone, load_backbone
+from mtl_edge.training.states import StateCache
+
+GB = 10**9
+IDS = [[101, 2000 + i, *range(3000, 3000 + i % 11), 102] for i in range(60)]
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_backbone: Path) -> Backbone:
+    return load_backbone(str(tiny_backbone))
+
+
+@pytest.fixture
+def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many texts the encoder was asked for, call by call."""
+    calls: list[int] = []
+    encode = module._encode
+
+    def counted(backbone: Backbone, texts: list[list[int]], precision: torch.dtype) -> object:
+        calls.append(len(texts))
+        return encode(backbone, texts, precision)
+
+    monkeypatch.setattr(module, "_encode", counted)
+    return calls
+
+
+def test_states_are_the_encoder_s(backbone: Backbone, tmp_path: Path) -> None:
+    states = StateCache(tmp_path, GB).states(backbone, IDS)
+    assert states.lengths.tolist() == [len(tokens) for tokens in IDS]
+    for row in (0, 10, 59):
+        tokens = torch.tensor([IDS[row]])
+        expected = backbone.encoder(tokens, output_hidden_states=True).hidden_states
+        values, mask = states.batch([row])
+        assert len(values) == len(expected) == 3
+        assert mask.tolist() == [[1.0] * len(IDS[row])]
+        for value, reference in zip(values, expected, strict=True):
+            # bfloat16 products where the CPU has them, float16 on disk
+            torch.testing.assert_close(value, reference, atol=0.05, rtol=0.05)
+        np.testing.assert_allclose(states.means([row])[0], values[-1][0].mean(0).numpy(), atol=2e-3)
+
+
+def test_a_batch_is_padded_and_may_have_fewer_layers(backbone: Backbone, tmp_path: Path) -> None:
+    states = StateCache(tmp_path, GB).states(backbone, IDS)
+    values, mask = states.batch([0, 10], states=2)
+    assert len(values) == 2
+    assert values[0].shape == (2, len(IDS[10]), 64)
+    assert mask.sum(1).tolist() == [len(IDS[0]), len(IDS[10])]
+    assert not values[0][0, len(IDS[0]) :].any()
+
+
+def test_the_second_run_computes_only_what_is_new(
+    backbone: Backbone, tmp_path: Path, encodings: list[int]
+) -> None:
+    first = StateCache(tmp_path, GB).states(backbone, IDS[:40])
+    assert sum(encodings) == 40
+    again = StateCache(tmp_path, GB).states(backbone, IDS[:40])
+    assert sum(encodings) == 40
+    np.testing.assert_array_equal(first.of(7), again.of(7))
+    StateCache(tmp_path, GB).states(backbone, IDS)
+    assert sum(encodings) == 60
+
+
+def test_a_text_that_comes_twice_is_encoded_once(
+    backbone: Backbone, tmp_path: Path, encodings: list[int]
+) -> None:
+    states = StateCache(tmp_path, GB).states(backbone, [IDS[0], IDS[1], IDS[0]])
+    assert sum(encodings) == 2
+    np.testing.assert_array_equal(states.of(0), states.of(2))
+
+
+def test_other_weights_have_states_of_their_own(
+    backbone: Backbone, tmp_path: Path, encodings: list[int]
+) -> None:
+    other = backbone.changed(backbone.encoder, "test")
+    StateCache(tmp_path, GB).states(backbone, IDS)
+    StateCache(tmp_path, GB).states(other, IDS)
+    assert sum(encodings) == 120
+
+
+def test_a_damaged_shard_is_computed_again(
+    backbone: Backbone,
+    tmp_path: Path,
+    encodings: list[int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = StateCache(tmp_path, GB).states(backbone, IDS)
+    expected = first.of(5).copy()
+    (values,) = (f for f in tmp_path.rglob("*.npy") if ".index." not in f.name)
+    values.write_bytes(values.read_bytes()[:-100])
+    again = StateCache(tmp_path, GB).states(backbone, IDS)
+    np.testing.assert_array_equal(again.of(5), expected)
+    assert sum(encodings) == 120
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_over_the_limit_nothing_is_computed(
+    backbone: Backbone, tmp_path: Path, encodings: list[int]
+) -> None:
+    with pytest.raises(OptionError, match="raise --cache-limit"):
+        StateCache(tmp_path, 1000).states(backbone, IDS)
+    assert not encodings
+
+
+def test_states_not_used_for_longest_make_room(backbone: Backbone, tmp_path: Path) -> None:
+    size = 2 * sum(map(len, IDS)) * 3 * 64
+    old, used = backbone.changed(backbone.encoder, "old"), backbone
+    StateCache(tmp_path, GB).states(old, IDS)
+    (folder,) = tmp_path.iterdir()
+    os.utime(folder, (0, 0))
+    StateCache(tmp_path, int(1.5 * size) + 10_000).states(used, IDS)
+    assert folder not in tmp_path.iterdir()
+
+
+def test_a_full_disk_is_said_before_any_work(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = module.shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OptionError, match="MTL_EDGE_CACHE"):
+        StateCache(tmp_path, GB).states(backbone, IDS)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from mtl_edge.training import states
+from mtl_edge.training.backbone import load_backbone
+states.SHARD_BYTES = 20_000
+ids = [[101, 2000 + i, *range(3000, 3000 + i % 11), 102] for i in range(int(sys.argv[3]))]
+found = states.StateCache(Path(sys.argv[1]), 10**9).states(load_backbone(sys.argv[2]), ids)
+print(float(sum(found.of(i).astype("f8").sum() for i in range(len(found)))))
+"""
+
+
+def test_a_killed_run_is_resumed(
+    backbone: Backbone, tiny_backbone: Path, tmp_path: Path, encodings: list[int]
+) -> None:
+    cache = tmp_path / "cache"
+    command = [sys.executable, "-c", PROGRAM, str(cache), str(tiny_backbone), "20000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for _ in range(600):
+        if len(list(cache.rglob("*.index.npy"))) >= 10:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    assert process.communicate()[0] == b""
+    # The longest texts come first: what was done before the kill is not done again.
+    ids = [[101, 2000 + i, *range(3000, 3010), 102] for i in range(10, 200, 11)]
+    StateCache(cache, GB).states(backbone, ids)
+    assert not encodings
+    StateCache(cache, GB).states(backbone, [*ids, [101, 102]])
+    assert encodings == [1]
+
+
+def test_two_runs_at_once_get_the_same_states(tiny_backbone: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path), str(tiny_backbone), "500"]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    sums = [run.communicate()[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0]
+    assert float(sums[0]) == pytest.approx(float(sums[1]), rel=1e-3)
+    assert not list(tmp_path.rglob("*.partial"))
