@@ -92,6 +92,8 @@ def quantize(
             rewritten.append(graph.product(node, inputs[name]))
         elif node.op_type == "EmbedLayerNormalization":
             rewritten += graph.embeddings(node)
+        elif node.op_type == "Gather" and node.input[1] == "input_ids":
+            rewritten += graph.words(node.input[0], node.output[0])
         else:
             rewritten.append(node)
     return graph.finish(rewritten)
@@ -111,6 +113,8 @@ def _ranges(
     """Each named tensor's range over the calibration texts, per channel (its last axis)."""
     if not calibration:
         raise ExportError("no texts to calibrate int8 with; the checkpoint holds no samples")
+    if not names:  # a graph without any transformer layer
+        return {}
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     probe.graph.output.extend(
@@ -214,25 +218,32 @@ class _Graph:
             "MatMulIntegerToFloat", inputs, list(node.output), name=node.name, domain=MICROSOFT
         )
 
+    def words(self, table: str, output: str) -> list[NodeProto]:
+        """Rows of the word table for `input_ids`: int8, one scale a row."""
+        values = self.array(table)
+        scale = np.maximum(np.abs(values).max(1, keepdims=True) / 127, 1e-12).astype(np.float32)
+        rows = self.add("/word_rows_int8", np.rint(values / scale).astype(np.int8))
+        scales = self.add("/word_rows_scale", scale)
+        make = helper.make_node
+        return [
+            make("Gather", [rows, "input_ids"], ["/words_int8"]),
+            make("Gather", [scales, "input_ids"], ["/words_scale"]),
+            make("Cast", ["/words_int8"], ["/words_unscaled"], to=TensorProto.FLOAT),
+            make("Mul", ["/words_unscaled", "/words_scale"], [output]),
+        ]
+
     def embeddings(self, node: NodeProto) -> list[NodeProto]:
         """Word rows in int8; positions, and the one segment there is, added to them in float32.
 
         The operator's second output, how long each text is, becomes the mask itself.
         """
         _, _, words, positions, segments, gamma, beta = node.input[:7]
-        table = self.array(words)
-        scale = np.maximum(np.abs(table).max(1, keepdims=True) / 127, 1e-12).astype(np.float32)
-        rows = self.add("/word_rows_int8", np.rint(table / scale).astype(np.int8))
-        scales = self.add("/word_rows_scale", scale)
         position_rows = self.array(positions)
         if segments:
             position_rows = position_rows + self.array(segments)[0]
         make = helper.make_node
         return [
-            make("Gather", [rows, "input_ids"], ["/words_int8"]),
-            make("Gather", [scales, "input_ids"], ["/words_scale"]),
-            make("Cast", ["/words_int8"], ["/words_unscaled"], to=TensorProto.FLOAT),
-            make("Mul", ["/words_unscaled", "/words_scale"], ["/words"]),
+            *self.words(words, "/words"),
             *self._positions(node, position_rows),
             make(
                 "SkipLayerNormalization",

@@ -29,9 +29,11 @@ class MultiTaskModel(nn.Module):
 
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """One `[batch, tokens, width]` for the embeddings and each layer."""
-        states: tuple[Tensor, ...] = self.encoder(
+        output = self.encoder(
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
-        ).hidden_states
+        )
+        # Without any layer, the embeddings are the last state and there is none before it.
+        states: tuple[Tensor, ...] = output.hidden_states or (output.last_hidden_state,)
         return states
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
