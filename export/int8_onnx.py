@@ -54,11 +54,16 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """Names of a quantized tensor and of what it was quantized with."""
+    """Names of a quantized tensor and of what it was quantized with.
+
+    Attributes:
+        factor: of an input that was smoothed, what each channel was multiplied by.
+    """
 
     values: str
     scale: str
     zero_point: str
+    factor: FloatArray | None = None
 
 
 def quantize(
@@ -81,6 +86,7 @@ def quantize(
         if _is_encoder_product(node, graph, backbone_width):
             readers.setdefault(node.input[0], []).append(node)
     ranges = _ranges(graph.model, list(readers), calibration)
+    loose_words = all(node.op_type != "EmbedLayerNormalization" for node in graph.nodes)
     inputs: dict[str, Quantized] = {}
     rewritten: list[NodeProto] = []
     for node in graph.nodes:
@@ -92,7 +98,7 @@ def quantize(
             rewritten.append(graph.product(node, inputs[name]))
         elif node.op_type == "EmbedLayerNormalization":
             rewritten += graph.embeddings(node)
-        elif node.op_type == "Gather" and node.input[1] == "input_ids":
+        elif loose_words and node.op_type == "Gather" and node.input[1] == "input_ids":
             rewritten += graph.words(node.input[0], node.output[0])
         else:
             rewritten.append(node)
@@ -156,7 +162,7 @@ class _Graph:
     ) -> tuple[Quantized, list[NodeProto]]:
         """Unsigned, with a zero point: the form that ONNX Runtime's kernels are fastest with."""
         steps = []
-        source = name
+        source, factor = name, None
         if seen.largest.max() > UNEVEN * np.median(seen.largest):
             factor = self._smooth(seen, [reader.input[1] for reader in readers])
             seen = Range(seen.low * factor, seen.high * factor)
@@ -169,6 +175,7 @@ class _Graph:
             f"{name}_int8",
             self.add(f"{name}_scale", np.asarray(scale, np.float32)),
             self.add(f"{name}_zero_point", np.asarray(round(-low / scale), np.uint8)),
+            factor,
         )
         inputs = [source, to.scale, to.zero_point]
         steps.append(
@@ -177,19 +184,20 @@ class _Graph:
         return to, steps
 
     def _smooth(self, seen: Range, weights: Sequence[str]) -> FloatArray:
-        """What to multiply each channel by; the weights' rows are divided by the same."""
+        """What to multiply each channel by; the weights' rows will be divided by the same."""
         rows = np.max([np.abs(self.array(name)).max(1) for name in weights], 0)
         tiny = 1e-5
         divisor = np.maximum(seen.largest, tiny) ** SMOOTHING
         divisor /= np.maximum(rows, tiny) ** (1 - SMOOTHING)
         factor: FloatArray = (np.exp(np.log(divisor).mean()) / divisor).astype(np.float32)
-        for name in weights:
-            self.add(name, (self.array(name) / factor[:, np.newaxis]).astype(np.float32))
         return factor
 
-    def _weight(self, name: str) -> Quantized:
-        """Signed and symmetric, one scale a column."""
-        weight = self.array(name)
+    def _weight(self, node: NodeProto, left: Quantized) -> Quantized:
+        """Signed and symmetric, one scale a column; of its node alone, as layers may share one."""
+        weight = self.array(node.input[1])
+        if left.factor is not None:
+            weight = (weight / left.factor[:, np.newaxis]).astype(np.float32)
+        name = f"{node.output[0]}_weight"
         scale = np.maximum(np.abs(weight).max(0) / 127, 1e-12).astype(np.float32)
         return Quantized(
             self.add(f"{name}_int8", np.rint(weight / scale).astype(np.int8)),
@@ -198,7 +206,7 @@ class _Graph:
         )
 
     def product(self, node: NodeProto, left: Quantized) -> NodeProto:
-        right = self._weight(node.input[1])
+        right = self._weight(node, left)
         if node.op_type == "Attention":
             bias, mask = node.input[2], node.input[3]
             inputs = [left.values, right.values, bias, left.scale, right.scale, mask]

@@ -15,6 +15,7 @@ import torch
 import transformers
 from huggingface_hub import snapshot_download
 from optimum.utils import NormalizedConfigManager
+from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from mtl_edge import bundle
@@ -208,6 +209,9 @@ def _longest(encoder: PreTrainedModel, folder: Path) -> int:
     if not tokenizer.is_fast:
         raise BackboneError(f"{folder} has no fast tokenizer (tokenizer.json); convert it first")
     positions: int = getattr(encoder.config, "max_position_embeddings", 512)
+    table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
+    if isinstance(table, nn.Embedding) and table.padding_idx is not None:
+        positions -= table.padding_idx + 1  # RoBERTa and its kin count from behind the padding's
     return min(positions, tokenizer.model_max_length)
 
 
