@@ -3,7 +3,8 @@
     python -m mtl_edge.benchmarks.readme [README.md] [benchmarks/results]
 
 `figures.json` is written by `python -m mtl_edge.benchmarks.figures`, `real.json` by
-`mtl-edge bench ... --json benchmarks/results/real.json`.
+`mtl-edge bench ... --json benchmarks/results/real.json`, `study` by
+`mtl-edge study ... --out benchmarks/results/study`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def fill(readme: Path, results: Path) -> None:
     """Replace both blocks; what stands outside the markers is kept."""
     text = readme.read_text(encoding="utf-8")
     text = _replace(text, "figures", figures.markdown(_read(results / "figures.json")))
+    text = _replace(text, "study", (results / "study" / "study.md").read_text(encoding="utf-8"))
     text = _replace(text, "real", _real(_read(results / "real.json")))
     readme.write_text(text, encoding="utf-8")
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,39 @@ from mtl_edge.training.run import CACHE_LIMIT, Options, train
 from mtl_edge.training.scenarios import SCENARIOS
 from mtl_edge.training.states import default_cache
 
-__all__ = ["add_arguments", "add_column_arguments", "columns_of", "run"]
+__all__ = [
+    "add_arguments",
+    "add_column_arguments",
+    "add_data_arguments",
+    "add_recipe_arguments",
+    "columns_of",
+    "options_of",
+    "read_tasks",
+    "run",
+]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, help="the checkpoint's folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+    add_recipe_arguments(parser)
+    parts = parser.add_argument_group("what learns")
+    known = "; ".join(f"{name}: {scenario.summary}" for name, scenario in SCENARIOS.items())
+    parts.add_argument("--scenario", default="heads", help=f"default: %(default)s. {known}")
+    parts.add_argument(
+        "--learn", action="append", default=[], metavar="TASK", help="of one-head: whose head"
+    )
+    parts.add_argument(
+        "--freeze", action="append", default=[], metavar="PART", help="a task, or backbone"
+    )
+    parts.add_argument(
+        "--extend", type=Path, metavar="CHECKPOINT", help="go on from its backbone and heads"
+    )
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say what the tasks are and what they start from."""
     parser.add_argument(
         "--task",
         action="append",
@@ -42,9 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="distilbert-base-uncased",
         help="a name on the Hub, a local folder, or minilm (packaged); default: %(default)s",
     )
-    parser.add_argument("--out", type=Path, required=True, help="the checkpoint's folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
     parser.add_argument("--max-tokens", type=int, default=128, help="default: %(default)s")
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say how parts learn and what the model is."""
     default = Recipe()
     parser.add_argument(
         "--epochs", type=int, help="default: 8, or as many more as 500 steps take on few rows"
@@ -56,15 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--learning-rate", type=float, default=default.learning_rate, help="default: %(default)s"
     )
     parser.add_argument("--seed", type=int, default=default.seed, help="default: %(default)s")
-    parts = parser.add_argument_group("what learns")
-    known = "; ".join(f"{name}: {scenario.summary}" for name, scenario in SCENARIOS.items())
-    parts.add_argument("--scenario", default="heads", help=f"default: %(default)s. {known}")
-    parts.add_argument(
-        "--learn", action="append", default=[], metavar="TASK", help="of one-head: whose head"
-    )
-    parts.add_argument(
-        "--freeze", action="append", default=[], metavar="PART", help="a task, or backbone"
-    )
+    parts = parser.add_argument_group("where the backbone learns")
     parts.add_argument("--top-layers", type=int, default=2, help="default: %(default)s")
     parts.add_argument(
         "--backbone-learning-rate",
@@ -79,11 +103,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the backbone learns: 1 mixes tasks by their rows, more evens them out, inf "
         "makes them equal; default: %(default)s",
     )
-    parts.add_argument(
+    parser.add_argument(
         "--class-weights", action="store_true", help="weight each label's loss by its rarity"
-    )
-    parts.add_argument(
-        "--extend", type=Path, metavar="CHECKPOINT", help="go on from its backbone and heads"
     )
     model = parser.add_argument_group("model")
     model.add_argument(
@@ -124,7 +145,9 @@ def columns_of(args: argparse.Namespace, tasks: Sequence[str]) -> dict[str, Colu
     for option in sorted(args.label_column, key=lambda o: "=" in o):
         task, _, column = option.rpartition("=")
         if task and task not in columns:
-            raise OptionError(f"--label-column {option}: no task {task!r}; there are {tasks}")
+            raise OptionError(
+                f"--label-column {option}: no task {task!r}; there are {', '.join(tasks)}"
+            )
         for name in [task] if task else tasks:
             columns[name] = Columns(args.text_column, column)
     return columns
@@ -132,6 +155,25 @@ def columns_of(args: argparse.Namespace, tasks: Sequence[str]) -> dict[str, Colu
 
 def run(args: argparse.Namespace) -> None:
     require_free(args.out, overwrite=args.overwrite)
+    started = time.monotonic()
+    options = replace(
+        options_of(args), scenario=args.scenario, learn=args.learn, freeze=args.freeze
+    )
+    tasks = read_tasks(args)
+    start = load_checkpoint(args.extend) if args.extend else None
+    backbone = start.backbone if start else load_backbone(args.backbone)
+    checkpoint = train(tasks, backbone, options, start)
+    save_checkpoint(checkpoint, args.out, overwrite=args.overwrite)
+    print(_summary(checkpoint))
+    print(f"\ncheckpoint {args.out}, {time.monotonic() - started:.0f} s")
+
+
+def options_of(args: argparse.Namespace) -> Options:
+    """What the options of `add_recipe_arguments` say.
+
+    Raises:
+        OptionError: a number that is out of range, or a task that is not there.
+    """
     recipe = Recipe(
         epochs=None if args.epochs is None else _positive("--epochs", args.epochs),
         batch_size=_positive("--batch-size", args.batch_size),
@@ -143,18 +185,7 @@ def run(args: argparse.Namespace) -> None:
     )
     if args.max_tokens < 3:
         raise OptionError(f"--max-tokens is {args.max_tokens}, expected 3 or more")
-    started = time.monotonic()
-    tasks = _read_tasks(args)
-    start = load_checkpoint(args.extend) if args.extend else None
-    backbone = start.backbone if start else load_backbone(args.backbone)
-    checkpoint = train(tasks, backbone, _options(args, tasks, recipe), start)
-    save_checkpoint(checkpoint, args.out, overwrite=args.overwrite)
-    print(_summary(checkpoint))
-    print(f"\ncheckpoint {args.out}, {time.monotonic() - started:.0f} s")
-
-
-def _options(args: argparse.Namespace, tasks: Sequence[TaskData], recipe: Recipe) -> Options:
-    names = [task.name for task in tasks]
+    names = list(named("--task", args.task))
     heads: dict[str, str] = {}
     for option in sorted(args.head, key=lambda o: "=" in o):
         task, _, spec = option.rpartition("=")
@@ -162,9 +193,6 @@ def _options(args: argparse.Namespace, tasks: Sequence[TaskData], recipe: Recipe
             raise OptionError(f"--head {option}: no task {task!r}; there are {', '.join(names)}")
         heads |= dict.fromkeys([task] if task else names, spec)
     return Options(
-        scenario=args.scenario,
-        learn=args.learn,
-        freeze=args.freeze,
         top_layers=_positive("--top-layers", args.top_layers),
         heads=heads,
         depth=args.depth,
@@ -181,7 +209,13 @@ def _positive(option: str, value: float) -> Any:
     return value
 
 
-def _read_tasks(args: argparse.Namespace) -> list[TaskData]:
+def read_tasks(args: argparse.Namespace) -> list[TaskData]:
+    """The tasks that the options of `add_data_arguments` name; remarks go to standard error.
+
+    Raises:
+        DataError: a file that cannot be used.
+        OptionError: names that do not fit together.
+    """
     files, dev_files = named("--task", args.task), named("--dev", args.dev)
     if unknown := sorted(set(dev_files) - set(files)):
         raise OptionError(f"--dev {unknown[0]}: no such --task; there are {', '.join(files)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -32,6 +33,7 @@ from mtl_edge.training.states import StateCache, States, default_cache
 __all__ = ["Options", "train"]
 
 CALIBRATION_ROWS = 300
+TRAIN_ROWS_SCORED = 1000  # enough to see overfitting
 PACKAGES = ("torch", "transformers", "optimum", "tokenizers", "numpy", "scikit-learn")
 CACHE_LIMIT = 20 * 10**9
 
@@ -119,6 +121,7 @@ def train(
         for task in tasks
     }
     chosen: dict[str, Any] = {}
+    began = time.monotonic()
     learned = sum(p.numel() for name in learning.heads for p in heads[name].parameters())
     if learning.backbone == "frozen":
         for task in tasks:
@@ -147,6 +150,7 @@ def train(
         learned = result["parameters"]
         backbone = backbone.changed(model.encoder, learning.backbone)
         scores = _Scores(heads, states, model, ids)
+    seconds = time.monotonic() - began
     temperatures = {
         task.name: fit_temperature(
             scores.logits(task.name, rows.selection[task.name].rows),
@@ -188,6 +192,7 @@ def train(
             "backbone": learning.backbone,
             "heads_that_learned": sorted(learning.heads),
             "parameters_that_learned": learned,
+            "seconds_of_learning": round(seconds, 2),
             "texts": len(rows.texts),
             "texts_cut_to_max_tokens": truncated,
             "recipe": options.recipe.to_json(),
@@ -270,14 +275,19 @@ def _report(
     asked = rows.report[task.name]
     logits = scores.logits(task.name, asked.rows)
     labels = np.array(task.labels)
+    learn = rows.train[task.name]
+    seen, known = learn.rows[:TRAIN_ROWS_SCORED], learn.labels[:TRAIN_ROWS_SCORED]
     answers = {"head": labels[logits.argmax(1)], "before": labels[before.argmax(1)]}
     if options.baselines:
-        learn = rows.train[task.name].rows
-        means = states.means(learn), states.means(asked.rows)
+        means = states.means(learn.rows), states.means(asked.rows)
         answers["mean_pooling"] = mean_pooling(means[0], task.train.labels, means[1])
         answers["bag_of_words"] = bag_of_words(task.train.texts, task.train.labels, reported.texts)
     return {
-        "train": {**task.train.source, "rows": len(task.train)},
+        "train": {
+            **task.train.source,
+            "rows": len(task.train),
+            "accuracy": float((scores.logits(task.name, seen).argmax(1) == known).mean()),
+        },
         "selection": {"rows": len(task.selection), **chosen},
         "reported": {**reported.source, "split": split, "rows": len(reported)},
         "parameters": sum(p.numel() for p in scores.heads[task.name].parameters()),

@@ -40,6 +40,9 @@ COMMANDS: Mapping[str, Command] = {
         "mtl_edge.cli.demo", "run all the commands below on small data that ships along"
     ),
     "train": Command("mtl_edge.training.command", "labelled text to checkpoint", "train"),
+    "study": Command(
+        "mtl_edge.training.study", "every scenario on your tasks, side by side", "bench"
+    ),
     "export": Command("mtl_edge.export.command", "checkpoint to bundle", "export"),
     "bench": Command("mtl_edge.benchmarks.command", "accuracy and latency of a bundle", "bench"),
     "predict": Command("mtl_edge.cli.predict", "answers for texts"),
