@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -127,7 +128,9 @@ def _unfreeze(model: MultiTaskModel, learning: Learning) -> list[nn.Module]:
         config = LoraConfig(
             r=LORA_RANK, lora_alpha=2 * LORA_RANK, lora_dropout=0.05, target_modules="all-linear"
         )
-        model.encoder = get_peft_model(model.encoder, config)  # type: ignore[assignment]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by old names
+            model.encoder = get_peft_model(model.encoder, config)  # type: ignore[assignment]
         learners.append(model.encoder)
     return learners
 

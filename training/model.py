@@ -14,7 +14,7 @@ from mtl_edge.errors import BackboneError
 from mtl_edge.planning import pad, plan
 from mtl_edge.training.heads import Head
 
-__all__ = ["MultiTaskModel", "layers_of", "logits_of"]
+__all__ = ["MultiTaskModel", "layers_of", "logits_of", "states_of"]
 
 
 class MultiTaskModel(nn.Module):
@@ -29,17 +29,22 @@ class MultiTaskModel(nn.Module):
 
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """One `[batch, tokens, width]` for the embeddings and each layer."""
-        output = self.encoder(
-            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
-        )
-        # Without any layer, the embeddings are the last state and there is none before it.
-        states: tuple[Tensor, ...] = output.hidden_states or (output.last_hidden_state,)
-        return states
+        return states_of(self.encoder, input_ids, attention_mask)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """Logits `[batch, labels]` in the order of `tasks`, for inputs `[batch, tokens]`."""
         states = self.states(input_ids, attention_mask)
         return tuple(head(states, attention_mask) for head in self.heads)
+
+
+def states_of(
+    encoder: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor
+) -> tuple[Tensor, ...]:
+    """One `[batch, tokens, width]` for the embeddings and each layer."""
+    output = encoder(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True)
+    # Without any layer, the embeddings are the last state and there is none before it.
+    states: tuple[Tensor, ...] = output.hidden_states or (output.last_hidden_state,)
+    return states
 
 
 def layers_of(encoder: PreTrainedModel) -> nn.ModuleList:

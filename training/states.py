@@ -36,6 +36,7 @@ from torch import Tensor
 from mtl_edge.errors import OptionError
 from mtl_edge.planning import pad, plan
 from mtl_edge.training.backbone import Backbone
+from mtl_edge.training.model import states_of
 from mtl_edge.training.progress import Progress
 
 __all__ = ["StateCache", "States", "default_cache", "device"]
@@ -134,11 +135,11 @@ class StateCache:
         known = _Index(folder)
         missing = {k: tokens for k, tokens in zip(keys, ids, strict=True) if k not in known}
         if missing:
-            shape = (backbone.info.layers + 1, backbone.info.hidden_size)
+            width = 2 * _states(backbone) * backbone.info.hidden_size
             tokens = sum(map(len, missing.values()))
-            self._make_room(folder, 2 * tokens * shape[0] * shape[1])
+            self._make_room(folder, tokens * width)
             with Progress("encoding", total=tokens, unit="tokens") as progress:
-                for keys_of_shard in _shards(missing, SHARD_BYTES // (2 * shape[0] * shape[1])):
+                for keys_of_shard in _shards(missing, SHARD_BYTES // width):
                     texts = [missing[key] for key in keys_of_shard]
                     _write(folder, keys_of_shard, texts, backbone, precision, progress)
             known = _Index(folder)
@@ -201,6 +202,11 @@ class _Index:
         return States(self._shards, owners, starts, lengths)
 
 
+def _states(backbone: Backbone) -> int:
+    """States of a token: the embeddings' and one per layer that the encoder still has."""
+    return int(backbone.encoder.config.num_hidden_layers) + 1
+
+
 def _clean(folder: Path) -> None:
     """Remove what runs killed more than a day ago left half written."""
     for file in folder.glob(f"*{PARTIAL}"):
@@ -251,7 +257,7 @@ def _write(
     name = secrets.token_hex(8)
     files = [folder / f"{name}.npy", folder / f"{name}.index.npy"]
     partial = [file.with_name(file.name + PARTIAL) for file in files]
-    shape = (int(starts[-1]), backbone.info.layers + 1, backbone.info.hidden_size)
+    shape = (int(starts[-1]), _states(backbone), backbone.info.hidden_size)
     try:
         values = np.lib.format.open_memmap(partial[0], "w+", np.float16, shape)
         for batch in plan(lengths):
@@ -277,9 +283,7 @@ def _encode(backbone: Backbone, texts: Sequence[Sequence[int]], precision: torch
     input_ids, mask = (torch.from_numpy(array).to(device()) for array in pad(texts))
     encoder = backbone.encoder.to(device())  # type: ignore[arg-type]
     with torch.autocast(device().type, precision, enabled=precision != torch.float32):
-        states = encoder(
-            input_ids=input_ids, attention_mask=mask, output_hidden_states=True
-        ).hidden_states
+        states = states_of(encoder, input_ids, mask)
     result: Values = torch.stack([s.half() for s in states], 2).cpu().numpy()
     return result
 

@@ -222,6 +222,10 @@ def test_fewer_layers_train_and_export(
     words = [c for c in graph.initializer if list(c.dims)[:1] == [30522] and c.dims[1] > 1]
     assert [c.data_type for c in words] == [onnx.TensorProto.INT8]
     assert sum(n.op_type == "QAttention" for n in graph.node) == depth
+    extend = ["train", "--extend", str(tmp_path / "c"), "--task", f"again={rows}"]
+    extend += ["--label-column", "topic", "--epochs", "1", "--out", str(tmp_path / "extended")]
+    assert main(extend) == 0
+    assert load_checkpoint(tmp_path / "extended").depth == depth
 
 
 def test_a_depth_that_is_not_there_is_refused(
