@@ -51,8 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.threads < 1:
-        raise OptionError(f"--threads is {args.threads}, expected 1 or more")
     bundle = open_bundle(args.bundle)
     contenders = _contenders(bundle, args)
     data = _read(bundle, args)

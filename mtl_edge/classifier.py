@@ -91,10 +91,8 @@ class EdgeClassifier:
         Raises:
             BundleError: the bundle is missing, incomplete or altered.
             EngineError: the engine is unknown, not installed or cannot run the graph.
-            OptionError: the bundle has no such graph, or `threads` is below 1.
+            OptionError: the bundle has no such graph, or `threads` is out of range.
         """
-        if threads is not None and threads < 1:
-            raise OptionError(f"threads is {threads}, expected 1 or more")
         bundle = open_bundle(path, verify=verify)
         encoder = TextEncoder.from_file(bundle.file(TOKENIZER), bundle.manifest.max_tokens)
         graph = choose_graph(bundle.manifest, engine=engine, target=target)

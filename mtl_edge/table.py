@@ -30,7 +30,7 @@ def markdown_table(header: Sequence[str], rows: Rows) -> str:
     """The same table in Markdown."""
     right = [_numeric(column) for column in zip(*rows, strict=True)] or [False] * len(header)
     rule = ["---:" if at_right else "---" for at_right in right]
-    lines = ["| " + " | ".join(c.replace("|", "\\|") for c in row) + " |"
+    lines = ["| " + " | ".join(" ".join(c.replace("|", "\\|").split()) for c in row) + " |"
              for row in (header, rule, *rows)]  # fmt: skip
     return "\n".join(lines)
 

@@ -13,9 +13,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mtl_edge.errors import EngineError, MissingPackageError
+from mtl_edge.errors import EngineError, MissingPackageError, OptionError
 
 __all__ = ["ENGINES", "Engine", "Logits", "available", "default_threads", "start"]
+
+MOST_THREADS = 512
 
 Logits = dict[str, npt.NDArray[np.float32]]
 
@@ -73,7 +75,10 @@ def start(name: str, file: Path, threads: int | None = None) -> Engine:
     Raises:
         EngineError: the engine is unknown, or refuses the file.
         MissingPackageError: the engine's package is not installed.
+        OptionError: `threads` is out of range.
     """
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise OptionError(f"threads is {threads}, expected 1 to {MOST_THREADS}")
     if name not in ENGINES:
         raise EngineError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
     info = ENGINES[name]

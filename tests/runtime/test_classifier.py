@@ -134,5 +134,6 @@ def test_what_the_bundle_lacks_is_named(shared_bundle: Path) -> None:
         EdgeClassifier.load(shared_bundle, target="onnx-int4")
     with pytest.raises(OptionError, match="no graph for engine openvino and target onnx-int8"):
         EdgeClassifier.load(shared_bundle, engine="openvino", target="onnx-int8")
-    with pytest.raises(OptionError, match="threads is 0"):
-        EdgeClassifier.load(shared_bundle, threads=0)
+    for threads in (0, -1, 10**7):
+        with pytest.raises(OptionError, match=f"threads is {threads}, expected 1 to"):
+            EdgeClassifier.load(shared_bundle, threads=threads)

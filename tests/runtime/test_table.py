@@ -22,7 +22,8 @@ def test_numbers_stand_at_the_right() -> None:
     assert lines[3].endswith("100.50")
 
 
-def test_markdown_escapes_bars() -> None:
+def test_markdown_escapes_bars_and_line_breaks() -> None:
+    assert markdown_table(["a\nb"], [["x"]]).splitlines() == ["| a b |", "| --- |", "| x |"]
     assert markdown_table(["a|b"], [["1"]]).splitlines() == ["| a\\|b |", "| ---: |", "| 1 |"]
 
 
