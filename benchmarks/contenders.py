@@ -16,7 +16,7 @@ from mtl_edge.planning import pad, plan
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.model import MultiTaskModel
 
-__all__ = ["Contender", "from_bundle", "from_model", "logits_of"]
+__all__ = ["Contender", "from_bundle", "from_checkpoint", "from_model", "logits_of"]
 
 Ids = npt.NDArray[np.int64]
 

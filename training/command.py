@@ -79,7 +79,9 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that say how parts learn and what the model is."""
     default = Recipe()
     parser.add_argument(
-        "--epochs", type=int, help="default: 8, or as many more as 500 steps take on few rows"
+        "--epochs",
+        type=int,
+        help="default: 8, or as many more as 500 steps take on few rows; 3 if the backbone learns",
     )
     parser.add_argument(
         "--batch-size", type=int, default=default.batch_size, help="default: %(default)s"

@@ -15,7 +15,15 @@ from mtl_edge.training.heads import Head
 from mtl_edge.training.progress import Progress
 from mtl_edge.training.states import States
 
-__all__ = ["Labelled", "Recipe", "batches_of", "criterion_for", "fit_head", "predict"]
+__all__ = [
+    "Labelled",
+    "Recipe",
+    "batches_of",
+    "criterion_for",
+    "fit_head",
+    "predict",
+    "require_finite",
+]
 
 BATCHES_SORTED_TOGETHER = 16
 FEWEST_STEPS = 500
