@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from mtl_edge.benchmarks.contenders import Contender, from_bundle, from_checkpoint, logits_of
+from mtl_edge.benchmarks.contenders import Contender, from_bundle, from_checkpoint
 from mtl_edge.benchmarks.machine import describe
 from mtl_edge.bundle import TOKENIZER, Bundle, Task, open_bundle
 from mtl_edge.engines import default_threads
 from mtl_edge.errors import CheckpointError, DataError, MissingPackageError, OptionError
 from mtl_edge.options import named
+from mtl_edge.planning import in_batches
 from mtl_edge.table import text_table
 from mtl_edge.text import TextEncoder
 from mtl_edge.timing import Timing, alternate
@@ -129,10 +130,7 @@ def measure(
         "latency_ms": {
             shape: {
                 name: {
-                    "median": t.median,
-                    "p10": t.quantile(0.1),
-                    "p90": t.quantile(0.9),
-                    "rounds": len(t.rounds),
+                    **t.to_json(),
                     "times_as_fast_as_first": t.ratio_of(times[contenders[0].name]),
                 }
                 for name, t in times.items()
@@ -146,7 +144,7 @@ def _accuracy(
     task: Task, rows: Rows, encoder: TextEncoder, contenders: Sequence[Contender]
 ) -> dict[str, Any]:
     ids = encoder(rows.texts)
-    answers = {c.name: logits_of(c, ids)[task.name].argmax(1) for c in contenders}
+    answers = {c.name: in_batches(c.run, ids)[task.name].argmax(1) for c in contenders}
     first = answers[contenders[0].name]
     expected = np.array([task.labels.index(label) for label in rows.labels])
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +12,9 @@ import torch
 from mtl_edge import engines
 from mtl_edge.bundle import Bundle
 from mtl_edge.engines import Logits
-from mtl_edge.planning import pad, plan
 from mtl_edge.training.checkpoint import Checkpoint
-from mtl_edge.training.model import MultiTaskModel
 
-__all__ = ["Contender", "from_bundle", "from_checkpoint", "from_model", "logits_of"]
+__all__ = ["Contender", "from_bundle", "from_checkpoint"]
 
 Ids = npt.NDArray[np.int64]
 
@@ -49,31 +47,15 @@ def from_bundle(bundle: Bundle, threads: int) -> list[Contender]:
     ]
 
 
-def from_model(name: str, model: MultiTaskModel, threads: int) -> Contender:
+def from_checkpoint(checkpoint: Checkpoint, threads: int) -> Contender:
     """The torch model in fp32, with the attention that torch runs fastest."""
     torch.set_num_threads(threads)
+    model = checkpoint.model()
     model.encoder.set_attn_implementation("sdpa")
-    model.eval()
 
     @torch.inference_mode()
     def run(input_ids: Ids, mask: Ids) -> Logits:
         outputs = model(torch.from_numpy(input_ids), torch.from_numpy(mask))
         return {task: out.numpy() for task, out in zip(model.tasks, outputs, strict=True)}
 
-    return Contender(name, run, sum(4 * p.numel() for p in model.parameters()))
-
-
-def from_checkpoint(checkpoint: Checkpoint, threads: int) -> Contender:
-    """The checkpoint in torch fp32."""
-    return from_model("torch fp32", checkpoint.model(), threads)
-
-
-def logits_of(contender: Contender, ids: Sequence[Sequence[int]]) -> Logits:
-    """Logits `[n, labels]` per task for texts given as token ids, batched by length."""
-    order: list[int] = []
-    parts: list[Logits] = []
-    for batch in plan([len(tokens) for tokens in ids]):
-        order += batch
-        parts.append(contender.run(*pad([ids[position] for position in batch])))
-    back = np.argsort(order)
-    return {task: np.concatenate([part[task] for part in parts])[back] for task in parts[0]}
+    return Contender("torch fp32", run, sum(4 * p.numel() for p in model.parameters()))

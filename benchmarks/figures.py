@@ -27,12 +27,13 @@ import numpy as np
 
 from mtl_edge.benchmarks import random_backbone
 from mtl_edge.benchmarks.ceiling import matrix_rates
-from mtl_edge.benchmarks.contenders import Contender, from_bundle, from_checkpoint, logits_of
+from mtl_edge.benchmarks.contenders import Contender, from_bundle, from_checkpoint
 from mtl_edge.benchmarks.machine import describe
 from mtl_edge.bundle import open_bundle
 from mtl_edge.engines import default_threads
 from mtl_edge.export.command import export
 from mtl_edge.export.targets import DEFAULT
+from mtl_edge.planning import in_batches
 from mtl_edge.table import markdown_table
 from mtl_edge.timing import Timing, alternate
 from mtl_edge.training.backbone import load_backbone
@@ -128,10 +129,10 @@ def _faithful(
     """Accuracy of torch and of each graph on the held-out rows, and the graphs' agreement."""
     samples = [s for s in checkpoint.samples if s.split == "dev"]
     ids = checkpoint.backbone.text_encoder(128)([s.text for s in samples])
-    expected = logits_of(reference, ids)
+    expected = in_batches(reference.run, ids)
     result: dict[str, dict[str, float]] = {}
     for name, contender in {"torch fp32": reference, **graphs}.items():
-        logits = logits_of(contender, ids)
+        logits = in_batches(contender.run, ids)
         result[name] = {}
         for task in checkpoint.tasks:
             rows = np.array([s.task == task.name for s in samples])
@@ -158,10 +159,7 @@ def _time(name: str, runs: Mapping[str, Run], shape: tuple[int, int]) -> dict[st
 
 def _figures(time: Timing, times: Mapping[str, Timing]) -> dict[str, Any]:
     return {
-        "median": time.median,
-        "p10": time.quantile(0.1),
-        "p90": time.quantile(0.9),
-        "rounds": len(time.rounds),
+        **time.to_json(),
         "times_as_fast_as_torch_one_model": time.ratio_of(times["torch fp32, one model"]),
         "times_as_fast_as_torch_a_model_per_task": time.ratio_of(
             times["torch fp32, a model per task"]

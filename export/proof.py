@@ -22,10 +22,11 @@ from sklearn.metrics import accuracy_score, f1_score
 from mtl_edge.bundle import Task
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.errors import ExportError
+from mtl_edge.probabilities import softmax
 from mtl_edge.training.checkpoint import Checkpoint, Sample
 from mtl_edge.training.model import logits_of
 
-__all__ = ["FP32_TOLERANCE", "evaluate", "figures", "softmax"]
+__all__ = ["FP32_TOLERANCE", "evaluate", "figures"]
 
 FP32_TOLERANCE = 1e-4
 LEAST_AGREEMENT = 0.9  # by three standard errors below it, a graph is broken, not merely rounded
@@ -81,14 +82,6 @@ def figures(task: Task, labels: Sequence[str], logits: npt.NDArray[np.float32]) 
     }
 
 
-def softmax(task: Task, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Probabilities `[n, labels]` at the task's temperature."""
-    scaled = logits / task.temperature
-    exponentials = np.exp(scaled - scaled.max(1, keepdims=True))
-    result: npt.NDArray[np.float32] = exponentials / exponentials.sum(1, keepdims=True)
-    return result
-
-
 def _rows(checkpoint: Checkpoint, task: str) -> list[Sample]:
     split = checkpoint.report[task]["reported"]["split"]
     return [s for s in checkpoint.samples if s.task == task and s.split == split]
@@ -97,7 +90,7 @@ def _rows(checkpoint: Checkpoint, task: str) -> list[Sample]:
 def _change(
     task: Task, before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]
 ) -> dict[str, float]:
-    difference = np.abs(softmax(task, before) - softmax(task, after))
+    difference = np.abs(softmax(before, task.temperature) - softmax(after, task.temperature))
     return {
         "agreement": float((before.argmax(1) == after.argmax(1)).mean()),
         "max_probability_change": float(difference.max()),

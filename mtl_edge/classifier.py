@@ -15,7 +15,8 @@ from mtl_edge import engines
 from mtl_edge.bundle import TOKENIZER, Bundle, Graph, Manifest, Task, Verify, open_bundle
 from mtl_edge.engines import Engine, Logits
 from mtl_edge.errors import EngineError, MissingPackageError, OptionError
-from mtl_edge.planning import pad, plan
+from mtl_edge.planning import in_batches
+from mtl_edge.probabilities import softmax
 from mtl_edge.text import TextEncoder
 
 __all__ = ["Answer", "EdgeClassifier", "Prediction"]
@@ -133,7 +134,7 @@ class EdgeClassifier:
             TextError: an item is not a string.
         """
         logits = self.logits(texts)
-        return {task.name: _softmax(logits[task.name] / task.temperature) for task in self.tasks}
+        return {task.name: softmax(logits[task.name], task.temperature) for task in self.tasks}
 
     def logits(self, texts: Sequence[str]) -> Logits:
         """The graph's own outputs `[n, labels]` per task, before temperature and softmax.
@@ -142,13 +143,19 @@ class EdgeClassifier:
             TextError: `texts` is a single string, or an item is not a string.
         """
         ids = self._encoder([texts] if isinstance(texts, str) else texts)
-        results = {task.name: np.empty((len(ids), len(task.labels)), np.float32)
-                   for task in self.tasks}  # fmt: skip
-        for batch in plan([len(tokens) for tokens in ids]):
-            outputs = self._engine.run(*pad([ids[position] for position in batch]))
-            for name, result in results.items():
-                result[batch] = _expected(outputs, name, (len(batch), result.shape[1]))
-        return results
+        if not ids:
+            return {t.name: np.empty((0, len(t.labels)), np.float32) for t in self.tasks}
+        return in_batches(self._run, ids)
+
+    def _run(
+        self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]
+    ) -> Logits:
+        """One batch's logits, their names and shapes checked against the manifest."""
+        outputs = self._engine.run(input_ids, attention_mask)
+        return {
+            task.name: _expected(outputs, task.name, (len(input_ids), len(task.labels)))
+            for task in self.tasks
+        }
 
     def close(self) -> None:
         """Release the engine; the classifier cannot be used afterwards."""
@@ -205,12 +212,6 @@ def _expected(outputs: Logits, name: str, shape: tuple[int, int]) -> npt.NDArray
             "the manifest: export the bundle again"
         )
     return value
-
-
-def _softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: npt.NDArray[np.float32] = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return result
 
 
 def _answer(task: Task, row: npt.NDArray[Any]) -> Answer:

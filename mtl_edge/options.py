@@ -1,4 +1,4 @@
-"""Options of the form NAME=VALUE."""
+"""Options of the forms NAME=VALUE and [NAME=]VALUE."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mtl_edge.errors import OptionError
 
-__all__ = ["named"]
+__all__ = ["for_each", "named"]
 
 
 def named(option: str, values: Sequence[str]) -> dict[str, str]:
@@ -23,4 +23,21 @@ def named(option: str, values: Sequence[str]) -> dict[str, str]:
         if name in result:
             raise OptionError(f"{option} {name!r} was given twice; name each task once")
         result[name] = rest
+    return result
+
+
+def for_each(option: str, values: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """`["x", "b=y"]` as a value for each of `names`: those with a name override those without.
+
+    Names that no value speaks of are left out.
+
+    Raises:
+        OptionError: a value is for a name that is not among `names`.
+    """
+    result: dict[str, str] = {}
+    for value in sorted(values, key=lambda v: "=" in v):
+        name, _, rest = value.rpartition("=")
+        if name and name not in names:
+            raise OptionError(f"{option} {value}: no task {name!r}; there are {', '.join(names)}")
+        result |= dict.fromkeys([name] if name else names, rest)
     return result

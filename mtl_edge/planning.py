@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Batch", "pad", "plan"]
+__all__ = ["Batch", "in_batches", "pad", "plan"]
 
 Ids = npt.NDArray[np.int64]
+Logits = Mapping[str, npt.NDArray[np.float32]]
 Batch = list[int]
 
 TOKENS_PER_BATCH = 4096
@@ -42,3 +43,22 @@ def pad(ids: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
         input_ids[row, : len(tokens)] = tokens
         mask[row, : len(tokens)] = 1
     return input_ids, mask
+
+
+def in_batches(
+    run: Callable[[Ids, Ids], Logits], ids: Sequence[Sequence[int]]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Results `[n, ...]` by name of one or more texts, computed in batches of like length.
+
+    Args:
+        run: from `input_ids` and `attention_mask`, both `[batch, tokens]`, to `[batch, ...]` by
+            name.
+        ids: each text's token ids; results come in their order.
+    """
+    order: list[int] = []
+    parts: list[Logits] = []
+    for batch in plan([len(tokens) for tokens in ids]):
+        order += batch
+        parts.append(run(*pad([ids[position] for position in batch])))
+    back = np.argsort(order)
+    return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}

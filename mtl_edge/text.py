@@ -70,7 +70,7 @@ class TextEncoder:
         """Write the tokenizer with its truncation."""
         self._tokenizer.save(str(path))
 
-    def count_truncated(self, texts: Sequence[str]) -> int:
-        """How many of `texts` are longer than `max_tokens`."""
+    def counted(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Token ids of each text, and how many texts are longer than `max_tokens`."""
         encodings = self._tokenizer.encode_batch_fast(as_texts(texts))
-        return sum(bool(encoding.overflowing) for encoding in encodings)
+        return [e.ids for e in encodings], sum(bool(e.overflowing) for e in encodings)

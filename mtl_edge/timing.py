@@ -27,6 +27,15 @@ class Timing:
     def quantile(self, q: float) -> float:
         return float(np.quantile(self.rounds, q))
 
+    def to_json(self) -> dict[str, float | int]:
+        """Median, spread and number of rounds, for the record."""
+        return {
+            "median": self.median,
+            "p10": self.quantile(0.1),
+            "p90": self.quantile(0.9),
+            "rounds": len(self.rounds),
+        }
+
     def ratio_of(self, other: Timing) -> tuple[float, float, float]:
         """How many times longer `other` took, round by round: median, lower and upper quartile."""
         ratios = np.asarray(other.rounds) / np.asarray(self.rounds)

@@ -18,23 +18,11 @@ from mtl_edge.cli import main
 from mtl_edge.training.checkpoint import load_checkpoint
 from mtl_edge.training.model import logits_of
 from tests.conftest import DEMO, REAL, ROOT, needs_real_data
-from tests.export.graphs import onnxruntime_operators, openvino_products
+from tests.export.graphs import require_int8
 
 pytestmark = pytest.mark.slow
 
 LAYERS = 6
-
-
-def require_int8(bundle: Path, work: Path) -> None:
-    """Both graphs run every product of the encoder in int8, once a layer, and are fused."""
-    count, fp32 = onnxruntime_operators(bundle / "model.int8.onnx", work)
-    assert count["QAttention"] == LAYERS
-    assert count["MatMulIntegerToFloat"] == 3 * LAYERS
-    assert count["BiasGelu"] == LAYERS
-    assert count["SkipLayerNormalization"] == 2 * LAYERS + 1
-    assert len(fp32) == 6, "only the two heads' three products each are left in fp32"
-    products = openvino_products(bundle / "openvino.int8.xml")
-    assert products["u8"] + products["i8"] == products.total() == 6 * LAYERS
 
 
 def test_the_demo_runs_twice_and_prints_its_three_things(
@@ -108,7 +96,7 @@ def test_on_real_data_batch_mates_do_not_change_an_answer(real: Path, target: st
 
 @needs_real_data
 def test_on_real_data_the_graphs_run_in_int8(real: Path, tmp_path: Path) -> None:
-    require_int8(real / "bundle", tmp_path)
+    require_int8(real / "bundle", tmp_path, LAYERS)
 
 
 def test_distilbert_at_full_size_trains_exports_and_runs_as_fused(tmp_path: Path) -> None:
@@ -121,7 +109,7 @@ def test_distilbert_at_full_size_trains_exports_and_runs_as_fused(tmp_path: Path
     assert main([*train, "--out", str(tmp_path / "checkpoint")]) == 0
     bundle = tmp_path / "bundle"
     assert main(["export", str(tmp_path / "checkpoint"), "--out", str(bundle)]) == 0
-    require_int8(bundle, tmp_path)
+    require_int8(bundle, tmp_path, LAYERS)
     for engine in ("onnxruntime", "openvino"):
         with EdgeClassifier.load(bundle, engine=engine) as classifier:
             assert classifier.manifest.backbone.hidden_size == 768

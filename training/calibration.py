@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
+from mtl_edge.probabilities import softmax
+
 __all__ = ["calibration_error", "fit_temperature"]
 
 BINS = 15
@@ -35,9 +37,7 @@ def calibration_error(
     logits: npt.NDArray[np.float32], labels: Sequence[int], temperature: float
 ) -> float:
     """Expected calibration error of the largest probability, 15 equal bins (Naeini et al. 2015)."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled = np.exp(scaled - scaled.max(1, keepdims=True))
-    probabilities = scaled / scaled.sum(1, keepdims=True)
+    probabilities = softmax(logits.astype(np.float64), temperature)
     sure = probabilities.max(1)
     right = probabilities.argmax(1) == np.asarray(labels)
     bins = np.minimum((sure * BINS).astype(int), BINS - 1)

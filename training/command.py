@@ -12,7 +12,7 @@ from typing import Any
 
 from mtl_edge.errors import OptionError
 from mtl_edge.files import require_free
-from mtl_edge.options import named
+from mtl_edge.options import for_each, named
 from mtl_edge.table import text_table
 from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -143,16 +143,8 @@ def add_column_arguments(parser: argparse.ArgumentParser) -> None:
 
 def columns_of(args: argparse.Namespace, tasks: Sequence[str]) -> dict[str, Columns]:
     """Each task's columns, from the options of `add_column_arguments`."""
-    columns = dict.fromkeys(tasks, Columns(args.text_column))
-    for option in sorted(args.label_column, key=lambda o: "=" in o):
-        task, _, column = option.rpartition("=")
-        if task and task not in columns:
-            raise OptionError(
-                f"--label-column {option}: no task {task!r}; there are {', '.join(tasks)}"
-            )
-        for name in [task] if task else tasks:
-            columns[name] = Columns(args.text_column, column)
-    return columns
+    labels = for_each("--label-column", args.label_column, tasks)
+    return {task: Columns(args.text_column, labels.get(task)) for task in tasks}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -187,16 +179,9 @@ def options_of(args: argparse.Namespace) -> Options:
     )
     if args.max_tokens < 3:
         raise OptionError(f"--max-tokens is {args.max_tokens}, expected 3 or more")
-    names = list(named("--task", args.task))
-    heads: dict[str, str] = {}
-    for option in sorted(args.head, key=lambda o: "=" in o):
-        task, _, spec = option.rpartition("=")
-        if task and task not in names:
-            raise OptionError(f"--head {option}: no task {task!r}; there are {', '.join(names)}")
-        heads |= dict.fromkeys([task] if task else names, spec)
     return Options(
         top_layers=_positive("--top-layers", args.top_layers),
-        heads=heads,
+        heads=for_each("--head", args.head, list(named("--task", args.task))),
         depth=args.depth,
         max_tokens=args.max_tokens,
         recipe=recipe,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mtl_edge.errors import BackboneError
-from mtl_edge.planning import pad, plan
+from mtl_edge.planning import in_batches
 from mtl_edge.training.heads import Head
 
 __all__ = ["MultiTaskModel", "layers_of", "logits_of", "states_of"]
@@ -67,15 +67,11 @@ def logits_of(
     """Logits `[n, labels]` per task, for texts given as token ids."""
     model.eval()
     place = next(model.parameters()).device
-    order: list[int] = []
-    parts: list[tuple[Tensor, ...]] = []
-    for batch in plan([len(tokens) for tokens in ids]):
-        order += batch
-        input_ids, mask = pad([ids[position] for position in batch])
+
+    def run(
+        input_ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]
+    ) -> dict[str, npt.NDArray[np.float32]]:
         outputs = model(torch.from_numpy(input_ids).to(place), torch.from_numpy(mask).to(place))
-        parts.append(tuple(output.cpu() for output in outputs))
-    back = np.argsort(order)
-    return {
-        task: torch.cat([part[i] for part in parts]).numpy()[back]
-        for i, task in enumerate(model.tasks)
-    }
+        return {t: out.cpu().numpy() for t, out in zip(model.tasks, outputs, strict=True)}
+
+    return in_batches(run, ids)

@@ -113,8 +113,7 @@ def train(
     heads = _heads(tasks, kept, backbone, depth, options, start)
     encoder = backbone.text_encoder(start.max_tokens if start else options.max_tokens)
     rows = _Rows(tasks)
-    ids = encoder(rows.texts)
-    truncated = encoder.count_truncated(rows.texts)
+    ids, truncated = encoder.counted(rows.texts)
     states = StateCache(options.cache, options.cache_limit).states(backbone, ids)
     before = {
         task.name: predict(heads[task.name], states, rows.report[task.name].rows).numpy()

@@ -52,3 +52,21 @@ def openvino_table_types(file: Path, rows: int) -> set[str]:
         and list(node.shape)[:1] == [rows]
         and node.shape[1] > 1
     }
+
+
+def require_int8(bundle: Path, work: Path, layers: int) -> list[tuple[int, ...]]:
+    """Both graphs run every product of the encoder in int8, once a layer, and are fused.
+
+    Returns:
+        Shapes of the weights that ONNX Runtime multiplies in fp32, those of two heads.
+    """
+    count, fp32 = onnxruntime_operators(bundle / "model.int8.onnx", work)
+    assert count["QAttention"] == layers
+    assert count["MatMulIntegerToFloat"] == 3 * layers
+    assert count["BiasGelu"] == layers
+    assert count["SkipLayerNormalization"] == 2 * layers + 1
+    assert count["Attention"] == count["EmbedLayerNormalization"] == 0
+    assert len(fp32) == 6, "only the two heads' three products each are left in fp32"
+    products = openvino_products(bundle / "openvino.int8.xml")
+    assert products["u8"] + products["i8"] == products.total() == 6 * layers
+    return fp32
