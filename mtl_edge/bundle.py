@@ -53,11 +53,13 @@ class Task:
         labels: in the order of the logits.
         temperature: logits are divided by it before the softmax (Guo et al. 2017,
             arXiv:1706.04599).
+        thresholds: per label, the probability from which on its answer is sure; none: all are.
     """
 
     name: str
     labels: tuple[str, ...]
     temperature: float = 1.0
+    thresholds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,7 @@ def _manifest_from(data: dict[str, Any]) -> Manifest:
                 _as(str, task["name"]),
                 tuple(_as(str, label) for label in _as(list, task["labels"])),
                 float(task["temperature"]),
+                tuple(float(value) for value in _as(list, task.get("thresholds", []))),
             )
             for task in _as(list, data["tasks"])
         ),
@@ -254,6 +257,8 @@ def _check_manifest(manifest: Manifest, file: Path) -> None:
             raise _altered(f"{file}: task {task.name!r} needs two or more distinct labels")
         if not 0 < task.temperature < float("inf"):
             raise _altered(f"{file}: task {task.name!r} has temperature {task.temperature}")
+        if len(task.thresholds) not in (0, len(task.labels)):
+            raise _altered(f"{file}: task {task.name!r} needs a threshold for each label, or none")
     if manifest.max_tokens < 3:
         raise _altered(f"{file} has max_tokens {manifest.max_tokens}, expected 3 or more")
 

@@ -30,11 +30,14 @@ class Answer:
         label: the most probable one.
         probability: the label's.
         probabilities: of every label, in the task's order; they sum to 1.
+        sure: false where the probability is below the threshold that was fitted for the label: an
+            app should rather abstain. Always true if none was.
     """
 
     label: str
     probability: float
     probabilities: Mapping[str, float]
+    sure: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,4 +220,7 @@ def _expected(outputs: Logits, name: str, shape: tuple[int, int]) -> npt.NDArray
 def _answer(task: Task, row: npt.NDArray[Any]) -> Answer:
     values: list[float] = row.tolist()
     best = int(row.argmax())
-    return Answer(task.labels[best], values[best], dict(zip(task.labels, values, strict=True)))
+    sure = not task.thresholds or values[best] >= task.thresholds[best]
+    return Answer(
+        task.labels[best], values[best], dict(zip(task.labels, values, strict=True)), sure
+    )

@@ -7,12 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
+from scipy.stats import beta
 
 from mtl_edge.probabilities import softmax
 
-__all__ = ["calibration_error", "fit_temperature"]
+__all__ = ["calibration_error", "fit_temperature", "fit_thresholds"]
 
 BINS = 15
+CONFIDENCE = 0.9
+SHARES = 10
+NEVER = 1.01  # no probability reaches it
 
 
 def fit_temperature(logits: npt.NDArray[np.float32], labels: Sequence[int]) -> float:
@@ -47,3 +51,32 @@ def calibration_error(
         if (bins == b).any()
     ]
     return float(sum(gaps))
+
+
+def fit_thresholds(
+    probabilities: npt.NDArray[np.float32], labels: Sequence[int], accuracy: float
+) -> tuple[float, ...]:
+    """Per label, the least probability from which on its answers are right at `accuracy`.
+
+    A label's answers are ordered by how sure they are. Of the surest tenth, two tenths and so on,
+    the largest share is chosen for which the lower bound of its accuracy (Clopper & Pearson 1934)
+    reaches `accuracy` with 90% confidence, divided among the ten tests: selection with a guaranteed
+    risk (Geifman & El-Yaniv 2017, arXiv:1705.08500). A label for which no share does, as when it
+    has few answers, gets a threshold that no probability reaches.
+    """
+    answers, sure = probabilities.argmax(1), probabilities.max(1)
+    right = answers == np.asarray(labels)
+    thresholds = []
+    for label in range(probabilities.shape[1]):
+        order = np.flatnonzero(answers == label)
+        order = order[np.argsort(-sure[order], kind="stable")]
+        found = NEVER
+        for tenths in range(SHARES, 0, -1):
+            count = len(order) * tenths // SHARES
+            good = int(right[order[:count]].sum())
+            error = (1 - CONFIDENCE) / SHARES
+            if good and beta.ppf(error, good, count - good + 1) >= accuracy:
+                found = float(sure[order[count - 1]])
+                break
+        thresholds.append(found)
+    return tuple(thresholds)

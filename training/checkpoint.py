@@ -2,39 +2,44 @@
 
 checkpoint.json      tasks, heads, recipe, figures, versions; every file's size and sha256
 heads.safetensors    the heads' weights, as `0.mix`, `0.query.weight`, ... in the tasks' order
+depth-N.safetensors  the same for heads on the first N layers, if they were trained
 backbone/            configuration, weights and tokenizer, as transformers writes them
 samples.jsonl        texts for calibrating int8 and for comparing what export makes
+config.toml          the options of the run: `mtl-edge train --config` repeats it
+metrics.jsonl        losses and accuracies by epoch
+curves.png, confusion.png   the same as pictures, and the reported rows' confusion matrices
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
+import tomli_w
 from safetensors import SafetensorError
 from torch import nn
 
 from mtl_edge.bundle import Backbone as BackboneInfo
 from mtl_edge.bundle import FileEntry, Task
-from mtl_edge.errors import CheckpointError
+from mtl_edge.errors import CheckpointError, OptionError
 from mtl_edge.files import sha256_of, staged_folder
 from mtl_edge.training.backbone import Backbone, load_backbone
+from mtl_edge.training.figures import draw_confusion, draw_curves
 from mtl_edge.training.heads import Head, HeadConfig, build_head
 from mtl_edge.training.model import MultiTaskModel
 
-__all__ = ["Checkpoint", "Sample", "Samples", "load_checkpoint", "save_checkpoint"]
+__all__ = ["RECORD", "Checkpoint", "Sample", "Samples", "load_checkpoint", "save_checkpoint"]
 
-SCHEMA = 1
-RECORD, HEADS, BACKBONE, SAMPLES = (
-    "checkpoint.json",
-    "heads.safetensors",
-    "backbone",
-    "samples.jsonl",
-)
+SCHEMA = 2
+RECORD, HEADS, BACKBONE = "checkpoint.json", "heads.safetensors", "backbone"
+SAMPLES, CONFIG, METRICS = "samples.jsonl", "config.toml", "metrics.jsonl"
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +65,11 @@ class Checkpoint:
 
     Attributes:
         depth: how many of the backbone's layers it uses.
+        shallower: heads for fewer layers, by depth and task, if they were trained.
         report: per task, the figures of training: see `mtl_edge.training.run`.
         run: scenario, recipe and versions of the run, for the record.
+        config: the options of `mtl-edge train` that repeat the run.
+        metrics: lines of figures by epoch: see `mtl_edge.training.loop`.
     """
 
     backbone: Backbone
@@ -72,6 +80,38 @@ class Checkpoint:
     samples: Samples
     report: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
+    shallower: Mapping[int, Mapping[str, Head]] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Sequence[Mapping[str, Any]] = ()
+
+    def at(self, depth: int) -> Checkpoint:
+        """The same with fewer layers, and the heads that were trained for them.
+
+        Raises:
+            OptionError: there are no such heads.
+        """
+        if depth == self.depth:
+            return self
+        if depth not in self.shallower:
+            known = ", ".join(map(str, [*self.shallower, self.depth]))
+            raise OptionError(
+                f"the checkpoint has heads for depth {known}, not {depth}; train with --depth "
+                f"{depth}, or for all depths with --all-depths"
+            )
+        return replace(
+            self,
+            backbone=self.backbone.truncated(depth),
+            depth=depth,
+            tasks=tuple(self._task_at(task, depth) for task in self.tasks),
+            heads=self.shallower[depth],
+            shallower={d: heads for d, heads in self.shallower.items() if d < depth},
+        )
+
+    def _task_at(self, task: Task, depth: int) -> Task:
+        found = self.report[task.name]["depths"][str(depth)]
+        return replace(
+            task, temperature=found["temperature"], thresholds=tuple(found["thresholds"])
+        )
 
     def model(self) -> MultiTaskModel:
         """Encoder and heads in one module, in evaluation mode."""
@@ -85,16 +125,29 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = F
     Raises:
         OutputExistsError: `folder` exists and `overwrite` is false.
     """
-    heads = nn.ModuleList(checkpoint.heads[task.name] for task in checkpoint.tasks)
+    names = [task.name for task in checkpoint.tasks]
     with staged_folder(folder, overwrite=overwrite) as stage:
-        safetensors.torch.save_file(heads.state_dict(), stage / HEADS)
+        for name, heads in _head_files(checkpoint.heads, checkpoint.shallower).items():
+            modules = nn.ModuleList(heads[task] for task in names)
+            safetensors.torch.save_file(modules.state_dict(), stage / name)
         checkpoint.backbone.save(stage / BACKBONE)
         with (stage / SAMPLES).open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(asdict(sample)) + "\n" for sample in checkpoint.samples)
+        if checkpoint.config:
+            (stage / CONFIG).write_text(tomli_w.dumps(checkpoint.config), encoding="utf-8")
+        if checkpoint.metrics:
+            lines = "".join(json.dumps(line) + "\n" for line in checkpoint.metrics)
+            (stage / METRICS).write_text(lines, encoding="utf-8")
+            draw_curves(checkpoint.metrics, stage / "curves.png")
+        if checkpoint.report:
+            draw_confusion(checkpoint.tasks, checkpoint.report, stage / "confusion.png")
         record = {
             "schema": SCHEMA,
             "tasks": [asdict(task) for task in checkpoint.tasks],
-            "heads": [checkpoint.heads[task.name].config.to_json() for task in checkpoint.tasks],
+            "heads": _configs(checkpoint.heads, names),
+            "shallower": {
+                str(depth): _configs(heads, names) for depth, heads in checkpoint.shallower.items()
+            },
             "backbone": asdict(checkpoint.backbone.info),
             "depth": checkpoint.depth,
             "max_tokens": checkpoint.max_tokens,
@@ -110,6 +163,16 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = F
         (stage / RECORD).write_text(text + "\n", encoding="utf-8")
 
 
+def _head_files(
+    heads: Mapping[str, Head], shallower: Mapping[int, Mapping[str, Head]]
+) -> dict[str, Mapping[str, Head]]:
+    return {HEADS: heads, **{f"depth-{d}.safetensors": found for d, found in shallower.items()}}
+
+
+def _configs(heads: Mapping[str, Head], names: Sequence[str]) -> list[dict[str, Any]]:
+    return [heads[name].config.to_json() for name in names]
+
+
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Verify and read a checkpoint.
 
@@ -122,11 +185,15 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         for entry in record["files"]:
             _check(folder, FileEntry(**entry))
         tasks = tuple(
-            Task(t["name"], tuple(t["labels"]), t["temperature"]) for t in record["tasks"]
+            Task(t["name"], tuple(t["labels"]), t["temperature"], tuple(t["thresholds"]))
+            for t in record["tasks"]
         )
-        heads = [build_head(HeadConfig(**config)) for config in record["heads"]]
-        weights = safetensors.torch.load_file(folder / HEADS)
-        nn.ModuleList(heads).load_state_dict(weights)
+        names = [task.name for task in tasks]
+        heads = _read_heads(folder / HEADS, names, record["heads"])
+        shallower = {
+            int(depth): _read_heads(folder / f"depth-{int(depth)}.safetensors", names, configs)
+            for depth, configs in record["shallower"].items()
+        }
         lines = (folder / SAMPLES).read_text(encoding="utf-8").splitlines()
         samples = [Sample(**json.loads(line)) for line in lines]
         backbone = load_backbone(str(folder / BACKBONE))
@@ -135,16 +202,33 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             backbone=backbone,
             depth=record["depth"],
             tasks=tasks,
-            heads={task.name: head.eval() for task, head in zip(tasks, heads, strict=True)},
+            heads=heads,
+            shallower=shallower,
             max_tokens=record["max_tokens"],
             samples=samples,
             report=record["report"],
             run=record["run"],
+            config=_optional(folder / CONFIG, tomllib.loads, {}),
+            metrics=_optional(
+                folder / METRICS, lambda text: list(map(json.loads, text.splitlines())), []
+            ),
         )
     except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise _altered(f"{folder}: {' '.join(str(error).split())[:300]}") from error
+
+
+def _read_heads(
+    file: Path, names: Sequence[str], configs: Sequence[Mapping[str, Any]]
+) -> dict[str, Head]:
+    heads = [build_head(HeadConfig(**config)).eval() for config in configs]
+    nn.ModuleList(heads).load_state_dict(safetensors.torch.load_file(file))
+    return dict(zip(names, heads, strict=True))
+
+
+def _optional(file: Path, parse: Callable[[str], _T], absent: _T) -> _T:
+    return parse(file.read_text(encoding="utf-8")) if file.is_file() else absent
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -164,6 +248,10 @@ def _read_record(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{file} has schema {record['schema']}, and this release reads up to {SCHEMA}; "
             "upgrade with `pip install -U mtl-edge`"
+        )
+    if record["schema"] < SCHEMA:
+        raise CheckpointError(
+            f"{file} has schema {record['schema']}, and this release reads {SCHEMA}; train again"
         )
     return record
 

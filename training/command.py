@@ -7,21 +7,27 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mtl_edge.errors import OptionError
-from mtl_edge.files import require_free
+from mtl_edge.files import require_free, sha256_of
 from mtl_edge.options import for_each, named
 from mtl_edge.table import text_table
-from mtl_edge.training.backbone import load_backbone
-from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mtl_edge.training.backbone import Backbone, load_backbone
+from mtl_edge.training.batches import MIXES
+from mtl_edge.training.checkpoint import RECORD, Checkpoint, load_checkpoint, save_checkpoint
 from mtl_edge.training.data import Columns, Rows, TaskData, build_task, conflicts, read_rows
-from mtl_edge.training.fit import Recipe
 from mtl_edge.training.heads import DEFAULT_HEAD, HEADS
+from mtl_edge.training.journal import Journal
+from mtl_edge.training.recipe import Recipe
 from mtl_edge.training.run import CACHE_LIMIT, Options, train
 from mtl_edge.training.scenarios import SCENARIOS
-from mtl_edge.training.states import default_cache
+from mtl_edge.training.states import default_cache, device
+from mtl_edge.training.weighting import WEIGHTINGS
 
 __all__ = [
     "add_arguments",
@@ -32,6 +38,7 @@ __all__ = [
     "options_of",
     "read_tasks",
     "run",
+    "task_sources",
 ]
 
 
@@ -39,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint's folder")
     parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+    parser.add_argument(
+        "--restart", action="store_true", help="forget what a stopped run with this --out left"
+    )
+    parser.add_argument(
+        "--tensorboard", type=Path, metavar="FOLDER", help="write figures for TensorBoard there"
+    )
     add_recipe_arguments(parser)
     parts = parser.add_argument_group("what learns")
     known = "; ".join(f"{name}: {scenario.summary}" for name, scenario in SCENARIOS.items())
@@ -59,12 +72,22 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task",
         action="append",
-        required=True,
+        default=[],
         metavar="NAME=FILE",
-        help="a task and its training rows: CSV, TSV, JSONL or Parquet; repeat for each task",
+        help="a task and its training rows: CSV, TSV, JSONL or Parquet, or "
+        "hub:NAME[:SUBSET][:SPLIT], a data set of the Hub; repeat for each task",
     )
     parser.add_argument(
         "--dev", action="append", default=[], metavar="NAME=FILE", help="rows to report figures on"
+    )
+    parser.add_argument("--data", metavar="FILE", help="training rows with a label column a task")
+    parser.add_argument("--dev-data", metavar="FILE", help="the same, to report figures on")
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="TASK=COLUMN",
+        help="of --data: a task, and the column of its labels; rows without one are passed over",
     )
     add_column_arguments(parser)
     parser.add_argument(
@@ -90,6 +113,12 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         "--learning-rate", type=float, default=default.learning_rate, help="default: %(default)s"
     )
     parser.add_argument("--seed", type=int, default=default.seed, help="default: %(default)s")
+    parser.add_argument(
+        "--patience",
+        type=int,
+        metavar="EPOCHS",
+        help="stop early after so many without improvement; default: run all, keep the best",
+    )
     parts = parser.add_argument_group("where the backbone learns")
     parts.add_argument("--top-layers", type=int, default=2, help="default: %(default)s")
     parts.add_argument(
@@ -99,11 +128,31 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the backbone learns; default: %(default)s",
     )
     parts.add_argument(
+        "--mix",
+        default=default.mix,
+        choices=MIXES,
+        help="which task a batch is of: drawn by their rows, by rows to the power of "
+        "1/temperature, with equal chances, or in turns; default: %(default)s",
+    )
+    parts.add_argument(
         "--mix-temperature",
         type=float,
-        default=default.temperature,
-        help="where the backbone learns: 1 mixes tasks by their rows, more evens them out, inf "
-        "makes them equal; default: %(default)s",
+        default=default.mix_temperature,
+        help="of --mix temperature; default: %(default)s",
+    )
+    parts.add_argument(
+        "--weighting",
+        default=default.weighting,
+        choices=WEIGHTINGS,
+        help="of the tasks' losses: by --task-weight, or learned from how uncertain each task stays"
+        "; default: %(default)s",
+    )
+    parts.add_argument(
+        "--task-weight",
+        action="append",
+        default=[],
+        metavar="TASK=WEIGHT",
+        help="how much a task's loss counts; default: 1",
     )
     parser.add_argument(
         "--class-weights", action="store_true", help="weight each label's loss by its rarity"
@@ -118,6 +167,18 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         f"default: {DEFAULT_HEAD}",
     )
     model.add_argument("--depth", type=int, help="layers of the backbone to use; default: all")
+    model.add_argument(
+        "--all-depths",
+        action="store_true",
+        help="teach heads for every smaller depth too, for `export --depth`",
+    )
+    model.add_argument(
+        "--abstain",
+        type=float,
+        metavar="ACCURACY",
+        help="fit thresholds from which on answers are right at this rate, as 0.95; an answer "
+        "below its label's is marked unsure",
+    )
     cache = parser.add_argument_group("cache of encoder states")
     cache.add_argument("--cache", type=Path, default=default_cache(), help="default: %(default)s")
     cache.add_argument(
@@ -156,10 +217,42 @@ def run(args: argparse.Namespace) -> None:
     tasks = read_tasks(args)
     start = load_checkpoint(args.extend) if args.extend else None
     backbone = start.backbone if start else load_backbone(args.backbone)
-    checkpoint = train(tasks, backbone, options, start)
+    journal = Journal(
+        args.out.with_name(f"{args.out.name}.unfinished"),
+        _identity(args, tasks, backbone),
+        restart=args.restart,
+        tensorboard=args.tensorboard,
+    )
+    checkpoint = train(tasks, backbone, options, start, journal)
+    if cut := checkpoint.run["texts_cut_to_max_tokens"]:
+        print(
+            f"note: {cut} of {checkpoint.run['texts']} texts are longer than "
+            f"{checkpoint.max_tokens} tokens and were cut; --max-tokens sets the limit",
+            file=sys.stderr,
+        )
+    checkpoint = replace(checkpoint, config={"train": args.resolved})
     save_checkpoint(checkpoint, args.out, overwrite=args.overwrite)
+    journal.close()
     print(_summary(checkpoint))
     print(f"\ncheckpoint {args.out}, {time.monotonic() - started:.0f} s")
+
+
+def _identity(
+    args: argparse.Namespace, tasks: Sequence[TaskData], backbone: Backbone
+) -> dict[str, Any]:
+    """What decides the result of a run."""
+    return {
+        "options": args.resolved,
+        "data": {
+            task.name: [dict(rows.source) for rows in (task.train, task.dev) if rows is not None]
+            for task in tasks
+        },
+        "backbone": backbone.info.sha256,
+        "extends": sha256_of(args.extend / RECORD) if args.extend else None,
+        "versions": {name: version(name) for name in ("mtl-edge", "torch", "transformers")},
+        "device": str(device()),
+        "threads": torch.get_num_threads(),  # sums are split among them
+    }
 
 
 def options_of(args: argparse.Namespace) -> Options:
@@ -174,20 +267,58 @@ def options_of(args: argparse.Namespace) -> Options:
         learning_rate=_positive("--learning-rate", args.learning_rate),
         backbone_learning_rate=_positive("--backbone-learning-rate", args.backbone_learning_rate),
         class_weights=args.class_weights,
-        temperature=_positive("--mix-temperature", args.mix_temperature),
+        mix=args.mix,
+        mix_temperature=_positive("--mix-temperature", args.mix_temperature),
+        weighting=args.weighting,
+        task_weights=_weights(args),
+        patience=None if args.patience is None else _positive("--patience", args.patience),
         seed=args.seed,
     )
     if args.max_tokens < 3:
         raise OptionError(f"--max-tokens is {args.max_tokens}, expected 3 or more")
+    if args.abstain is not None and not 0 < args.abstain < 1:
+        raise OptionError(f"--abstain is {args.abstain}, expected a share between 0 and 1")
     return Options(
         top_layers=_positive("--top-layers", args.top_layers),
-        heads=for_each("--head", args.head, list(named("--task", args.task))),
+        heads=for_each("--head", args.head, list(task_sources(args))),
         depth=args.depth,
+        all_depths=args.all_depths,
         max_tokens=args.max_tokens,
         recipe=recipe,
+        abstain=args.abstain,
         cache=args.cache,
         cache_limit=int(_positive("--cache-limit", args.cache_limit) * 10**9),
     )
+
+
+def _weights(args: argparse.Namespace) -> dict[str, float]:
+    weights = named("--task-weight", args.task_weight)
+    tasks = list(task_sources(args))
+    if unknown := sorted(set(weights) - set(tasks)):
+        raise OptionError(f"--task-weight {unknown[0]}: no such task; there are {', '.join(tasks)}")
+    try:
+        return {task: _positive("--task-weight", float(value)) for task, value in weights.items()}
+    except ValueError as error:
+        raise OptionError(f"--task-weight: {error}; expected TASK=NUMBER") from None
+
+
+def task_sources(args: argparse.Namespace) -> dict[str, str]:
+    """Where each task's training rows come from, in order.
+
+    Raises:
+        OptionError: no task is named, or one twice.
+    """
+    files, labels = named("--task", args.task), named("--label", args.label)
+    if bool(labels) != bool(args.data):
+        raise OptionError("--data FILE goes with --label TASK=COLUMN, once or more; give both")
+    if args.dev_data and not args.data:
+        raise OptionError("--dev-data goes with --data")
+    if twice := sorted(set(files) & set(labels)):
+        raise OptionError(f"task {twice[0]!r} is named by both --task and --label; name it once")
+    sources = {**files, **dict.fromkeys(labels, args.data)}
+    if not sources:
+        raise OptionError("no task: give --task NAME=FILE, or --data FILE and --label TASK=COLUMN")
+    return sources
 
 
 def _positive(option: str, value: float) -> Any:
@@ -203,16 +334,19 @@ def read_tasks(args: argparse.Namespace) -> list[TaskData]:
         DataError: a file that cannot be used.
         OptionError: names that do not fit together.
     """
-    files, dev_files = named("--task", args.task), named("--dev", args.dev)
-    if unknown := sorted(set(dev_files) - set(files)):
-        raise OptionError(f"--dev {unknown[0]}: no such --task; there are {', '.join(files)}")
-    columns = columns_of(args, list(files))
+    sources, labels = task_sources(args), named("--label", args.label)
+    dev = {**dict.fromkeys(labels if args.dev_data else (), args.dev_data)}
+    dev |= named("--dev", args.dev)
+    if unknown := sorted(set(dev) - set(sources)):
+        raise OptionError(f"--dev {unknown[0]}: no such --task; there are {', '.join(sources)}")
+    columns = columns_of(args, list(sources))
+    columns |= {task: replace(columns[task], label=label) for task, label in labels.items()}
     tasks = []
-    for name, file in files.items():
-        rows = read_rows(name, Path(file), columns[name])
-        dev = read_rows(name, Path(dev_files[name]), columns[name]) if name in dev_files else None
-        tasks.append(build_task(name, rows, dev, args.seed))
-        for remark in _remarks(name, rows, dev):
+    for name, source in sources.items():
+        rows = read_rows(name, source, columns[name])
+        reported = read_rows(name, dev[name], columns[name]) if name in dev else None
+        tasks.append(build_task(name, rows, reported, args.seed))
+        for remark in _remarks(name, rows, reported):
             print(f"note: {remark}", file=sys.stderr)
     return tasks
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import re
 from collections import Counter
@@ -12,10 +14,12 @@ from typing import Any
 
 import pandas as pd
 
-from mtl_edge.errors import DataError
+from mtl_edge.errors import DataError, MissingPackageError
 from mtl_edge.files import sha256_of
 
-__all__ = ["READERS", "Columns", "Rows", "TaskData", "build_task", "read_rows"]
+__all__ = ["HUB", "READERS", "Columns", "Rows", "TaskData", "build_task", "read_rows"]
+
+HUB = "hub:"
 
 NAME = re.compile(r"[\w-]{1,64}")
 SELECTION_SHARE = 0.1
@@ -90,30 +94,38 @@ class TaskData:
         return [position[label] for label in rows.labels]
 
 
-def read_rows(task: str, path: Path, columns: Columns = Columns()) -> Rows:
-    """Read a CSV, TSV, JSONL or Parquet file.
+def read_rows(task: str, source: str | Path, columns: Columns = Columns()) -> Rows:
+    """Read a CSV, TSV, JSONL or Parquet file, or a data set of the Hub.
+
+    Args:
+        source: a file, or `hub:NAME[:SUBSET][:SPLIT]`; the split is `train` if not named.
 
     Raises:
-        DataError: the file is missing, of an unknown kind, malformed, empty or lacks a column.
+        DataError: the data are missing, of an unknown kind, malformed, empty or lack a column.
+        MissingPackageError: a data set of the Hub is asked for, and `datasets` is not installed.
     """
-    frame = _read_frame(path)
-    text = _column(frame, path, (columns.text,), "--text-column")
+    name = str(source)
+    frame, record = _from_hub(name) if name.startswith(HUB) else _from_file(Path(source))
+    if frame.empty:
+        raise DataError(f"{name} has no rows; expected labelled texts")
+    text = _column(frame, name, (columns.text,), "--text-column")
     wanted = (columns.label,) if columns.label else ("label", task)
-    label = _column(frame, path, wanted, "--label-column")
+    label = _column(frame, name, wanted, "--label-column")
     labels = [value.strip() for value in _strings(frame[label])]
     kept = [i for i, value in enumerate(labels) if value]
     if not kept:
-        raise DataError(f"{path} has no labelled row; expected a label in column {label!r}")
+        raise DataError(f"{name} has no labelled row; expected a label in column {label!r}")
     texts = _strings(frame[text])
     return Rows(
         tuple(texts[i] for i in kept),
         tuple(labels[i] for i in kept),
-        {"file": path.name, "sha256": sha256_of(path)},
+        record,
         len(labels) - len(kept),
     )
 
 
-def _read_frame(path: Path) -> pd.DataFrame:
+def _from_file(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Rows, and the file's name and checksum."""
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"{path} has the ending {path.suffix!r}; expected {', '.join(READERS)}")
@@ -127,9 +139,39 @@ def _read_frame(path: Path) -> pd.DataFrame:
         raise DataError(
             f"{path} is not a well-formed {path.suffix} file: {' '.join(str(error).split())}"
         ) from None
-    if frame.empty:
-        raise DataError(f"{path} has no rows; expected labelled texts")
-    return frame
+    return frame, {"file": path.name, "sha256": sha256_of(path)}
+
+
+def _from_hub(source: str) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Rows, class labels by their names, and a checksum of the rows."""
+    try:
+        import datasets
+    except ImportError:
+        raise MissingPackageError(
+            f"{source} needs the package datasets; install it with `pip install 'mtl-edge[hub]'`"
+        ) from None
+    name, *rest = source.removeprefix(HUB).split(":")
+    if not name or len(rest) > 2:
+        raise DataError(f"{source}: expected hub:NAME, hub:NAME:SPLIT or hub:NAME:SUBSET:SPLIT")
+    subset = rest[0] if len(rest) == 2 else None
+    split = rest[-1] if rest else "train"
+    try:
+        rows = datasets.load_dataset(name, subset, split=split)
+    except Exception as error:  # bad names, no such split, no network: a dozen unrelated classes
+        raise DataError(
+            f"{source} cannot be loaded ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}); check name, subset and split, or save it as a "
+            "file where there is a network"
+        ) from None
+    frame = rows.to_pandas()
+    for column, kind in rows.features.items():
+        if isinstance(kind, datasets.ClassLabel):
+            # -1 is how unlabelled rows are written.
+            frame[column] = [kind.int2str(int(v)) if v >= 0 else "" for v in frame[column]]
+    content = hashlib.sha256()
+    for column in frame.columns:
+        content.update(json.dumps([column, *map(str, frame[column])]).encode())
+    return frame, {"file": source, "sha256": content.hexdigest()}
 
 
 def _strings(column: pd.Series[Any]) -> list[str]:
@@ -139,13 +181,13 @@ def _strings(column: pd.Series[Any]) -> list[str]:
     ]
 
 
-def _column(frame: pd.DataFrame, path: Path, wanted: Sequence[str], flag: str) -> str:
+def _column(frame: pd.DataFrame, source: str, wanted: Sequence[str], flag: str) -> str:
     for name in wanted:
         if name in frame.columns:
             return name
     there = ", ".join(map(repr, frame.columns))
     raise DataError(
-        f"{path} has no column {' or '.join(map(repr, wanted))}; it has {there}; "
+        f"{source} has no column {' or '.join(map(repr, wanted))}; it has {there}; "
         f"name one with {flag}"
     )
 

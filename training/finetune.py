@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import copy
-import random
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mtl_edge.planning import pad
-from mtl_edge.training.fit import Labelled, Recipe, batches_of, criterion_for, require_finite
+from mtl_edge.planning import Tokens, pad
+from mtl_edge.training.batches import Labelled, Show, mixed
+from mtl_edge.training.heads import Head
+from mtl_edge.training.journal import Journal
+from mtl_edge.training.loop import Learner, Loop, Score, score
 from mtl_edge.training.model import MultiTaskModel, layers_of, logits_of
-from mtl_edge.training.progress import Progress
+from mtl_edge.training.recipe import Recipe, criterion_for
 from mtl_edge.training.scenarios import Learning
 from mtl_edge.training.states import device
+from mtl_edge.training.weighting import WEIGHTINGS
 
 __all__ = ["finetune"]
 
 EPOCHS = 3
+TaskBatch = tuple[str, list[int]]
 LORA_RANK = 8
 LORA_FACTOR = (
     10  # low-rank updates start at zero and need larger steps (Hu et al. 2021, 2106.09685)
@@ -29,92 +32,121 @@ LORA_FACTOR = (
 
 def finetune(
     model: MultiTaskModel,
-    ids: Sequence[Sequence[int]],
+    ids: Sequence[Tokens],
     train: Mapping[str, Labelled],
     selection: Mapping[str, Labelled],
     learning: Learning,
     recipe: Recipe,
+    *,
+    journal: Journal | None = None,
+    show: Show | None = None,
 ) -> tuple[MultiTaskModel, dict[str, Any]]:
     """Teach the backbone and the heads that learn; keep the epoch best on `selection`.
 
     Args:
         ids: token ids of all texts, which the positions in `train` and `selection` refer to.
         train: rows of the tasks whose heads learn.
+        show: see `mtl_edge.training.batches`; of a batch at fault.
 
     Returns:
         The model, updates merged into its weights; that epoch's number and mean accuracy, and how
         many parameters learned.
 
     Raises:
-        MtlEdgeError: the loss is not a number.
+        MtlEdgeError: a loss is not a number.
     """
     torch.manual_seed(recipe.seed)
     rate = recipe.backbone_learning_rate * (LORA_FACTOR if learning.backbone == "lora" else 1)
     learners = _unfreeze(model, learning)
-    model.to(device())
-    heads = [p for head in _learning_heads(model, learning) for p in head.parameters()]
-    known = set(map(id, heads))
-    backbone = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
-    groups: list[dict[str, Any]] = [
-        {"params": parameters, "lr": lr}
-        for parameters, lr in ((backbone, rate), (heads, recipe.learning_rate))
-        if parameters
+    weighting = WEIGHTINGS[recipe.weighting](list(train), recipe.task_weights)
+    both = nn.ModuleList([model, weighting]).to(device())
+    heads = [
+        group
+        for head in _learning_heads(model, learning)
+        for group in head.groups(recipe.learning_rate)
     ]
-    parameters = sum(p.numel() for group in groups for p in group["params"])
-    optimizer = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
-    epochs = recipe.epochs or EPOCHS
-    steps = sum(-(-len(rows.rows) // recipe.batch_size) for rows in train.values())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [group["lr"] for group in groups], total_steps=epochs * steps, pct_start=0.1
-    )
+    known = {id(p) for group in heads for p in group["params"]}
+    backbone = [p for p in model.parameters() if p.requires_grad and id(p) not in known]
+    weights = list(weighting.parameters())
+    groups = [
+        {"params": backbone, "lr": rate},
+        *heads,
+        *([{"params": weights, "lr": recipe.learning_rate}] if weights else []),
+    ]
     criteria = {
         task: criterion_for(rows.labels, _head(model, task).config.labels, recipe).to(device())
         for task, rows in train.items()
     }
-    mix = _mix(ids, train, recipe, steps)
-    best, kept, result = -1.0, copy.deepcopy(model.state_dict()), {}
-    with Progress(f"training {learning.backbone}", total=epochs * steps, unit="steps") as progress:
-        for epoch in range(1, epochs + 1):
-            model.eval()
-            for part in learners:  # dropout is off in what is frozen
-                part.train()
-            for _ in range(steps):
-                task, batch = next(mix)
-                rows = train[task]
-                loss = criteria[task](
-                    _forward(model, task, [ids[rows.rows[i]] for i in batch]),
-                    torch.tensor([rows.labels[i] for i in batch], device=device()),
-                )
-                require_finite(loss, task, epoch, "--backbone-learning-rate", rate)
-                optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_([p for g in groups for p in g["params"]], 1.0)
-                optimizer.step()
-                schedule.step()
-                progress.update()
-            accuracy = _accuracy(model, ids, selection)
-            progress.update(0, f"selection {accuracy:.1%}")
-            if accuracy > best:
-                best, kept = accuracy, copy.deepcopy(model.state_dict())
-                result = {"epoch": epoch, "accuracy": accuracy, "parameters": parameters}
-    model.load_state_dict(kept)
+    loop = Loop(
+        name="model",
+        title=f"training {learning.backbone}",
+        groups=groups,
+        epochs=recipe.epochs or EPOCHS,
+        steps=sum(-(-len(rows) // recipe.batch_size) for rows in train.values()),
+        weight_decay=recipe.weight_decay,
+        warmup=0.1,
+        training=learners,
+        rate_option="--backbone-learning-rate",
+        clip=1.0,
+        patience=recipe.patience,
+        journal=journal or Journal(),
+    )
+
+    def losses_of(batch: TaskBatch) -> dict[str, Tensor]:
+        task, chosen = batch
+        rows = train[task]
+        logits = _forward(model, task, [ids[rows.rows[i]] for i in chosen])
+        targets = torch.tensor([rows.labels[i] for i in chosen], device=device())
+        return {task: weighting(task, criteria[task](logits, targets))}
+
+    def judge() -> dict[str, Score]:
+        model.eval()  # dropout is off in what is frozen, and in all of it here
+        return {
+            task: score(
+                torch.from_numpy(logits_of(model, [ids[row] for row in rows.rows])[task]),
+                rows.labels,
+            )
+            for task, rows in selection.items()
+        }
+
+    def rows_of(batch: TaskBatch) -> list[Mapping[str, str]]:
+        task, chosen = batch
+        rows = train[task]
+        return [show(task, rows.rows[i], rows.labels[i]) for i in chosen] if show else []
+
+    model.eval()
+    found = loop.run(
+        {"model": Learner(both, list(train))},
+        mixed(
+            train,
+            [len(tokens) for tokens in ids],
+            recipe.batch_size,
+            recipe.mix,
+            recipe.mix_temperature,
+            recipe.seed,
+        ),
+        losses_of,
+        judge,
+        rows_of,
+    )
     if learning.backbone == "lora":
         model.encoder = model.encoder.merge_and_unload()  # type: ignore[operator]
-    return model.cpu().eval().requires_grad_(False), result
+    parameters = sum(p.numel() for group in groups for p in group["params"])
+    return model.cpu().eval().requires_grad_(False), {**found["model"], "parameters": parameters}
 
 
 def _head(model: MultiTaskModel, task: str) -> Any:
     return model.heads[model.tasks.index(task)]
 
 
-def _learning_heads(model: MultiTaskModel, learning: Learning) -> list[nn.Module]:
+def _learning_heads(model: MultiTaskModel, learning: Learning) -> list[Head]:
     return [_head(model, task) for task in model.tasks if task in learning.heads]
 
 
 def _unfreeze(model: MultiTaskModel, learning: Learning) -> list[nn.Module]:
     """Let what learns require gradients, and nothing else; returns its modules."""
     model.requires_grad_(False)
-    learners = _learning_heads(model, learning)
+    learners: list[nn.Module] = list(_learning_heads(model, learning))
     if learning.backbone == "full":
         learners.append(model.encoder)
     elif learning.backbone == "top-layers":
@@ -135,40 +167,8 @@ def _unfreeze(model: MultiTaskModel, learning: Learning) -> list[nn.Module]:
     return learners
 
 
-def _mix(
-    ids: Sequence[Sequence[int]], train: Mapping[str, Labelled], recipe: Recipe, steps: int
-) -> Iterator[tuple[str, list[int]]]:
-    """Batches without end, each of one task, drawn by the share that the temperature gives it."""
-    generator = random.Random(recipe.seed)
-    tasks = list(train)
-    shares = [len(train[task].rows) ** (1 / recipe.temperature) for task in tasks]
-    streams = {task: _endless(ids, train[task], recipe, generator) for task in tasks}
-    while True:
-        (task,) = generator.choices(tasks, shares)
-        yield task, next(streams[task])
-
-
-def _endless(
-    ids: Sequence[Sequence[int]], rows: Labelled, recipe: Recipe, generator: random.Random
-) -> Iterator[list[int]]:
-    lengths = [len(ids[row]) for row in rows.rows]
-    while True:
-        yield from batches_of(lengths, recipe.batch_size, generator)
-
-
-def _forward(model: MultiTaskModel, task: str, texts: Sequence[Sequence[int]]) -> Tensor:
+def _forward(model: MultiTaskModel, task: str, texts: Sequence[Tokens]) -> Tensor:
     """One task's logits; the other heads do not run."""
     input_ids, mask = (torch.from_numpy(array).to(device()) for array in pad(texts))
-    logits: Tensor = _head(model, task)(model.states(input_ids, mask), mask)
+    logits: Tensor = _head(model, task)(model.states(input_ids, mask), mask, input_ids)
     return logits
-
-
-def _accuracy(
-    model: MultiTaskModel, ids: Sequence[Sequence[int]], selection: Mapping[str, Labelled]
-) -> float:
-    """Mean over the tasks."""
-    scores = []
-    for task, rows in selection.items():
-        logits = logits_of(model, [ids[row] for row in rows.rows])[task]
-        scores.append(float((logits.argmax(1) == rows.labels).mean()))
-    return sum(scores) / len(scores)

@@ -1,9 +1,10 @@
 """Heads: encoder states to a task's logits. One table, one small interface.
 
-A head is a module with `config` and `forward(states, mask) -> logits`. `states` is one float32
-`[batch, tokens, width]` for the embeddings and each layer, `mask` is `[batch, tokens]` with 1 where
-there is a token and 0 where there is padding, logits are `[batch, labels]`. A head is also a part
-of the exported graph, so it uses only what both engines run well.
+A head is a module with `config` and `forward(states, mask, ids) -> logits`. `states` is one float32
+`[batch, tokens, width]` for the embeddings and each layer; `mask` is `[batch, tokens]` with 1 where
+there is a token and 0 where there is padding; `ids` are the tokens, int64 `[batch, tokens]`; logits
+are `[batch, labels]`. A head is also a part of the exported graph, so it uses only what both
+engines run well.
 """
 
 from __future__ import annotations
@@ -17,9 +18,23 @@ from torch import Tensor, nn
 
 from mtl_edge.errors import OptionError
 
-__all__ = ["DEFAULT_HEAD", "HEADS", "Head", "HeadConfig", "build_head", "head_config"]
+__all__ = [
+    "DEFAULT_HEAD",
+    "HEADS",
+    "Head",
+    "HeadConfig",
+    "LayerMix",
+    "MixingHead",
+    "build_head",
+    "head_config",
+]
 
 MASKED = -1e4
+LONGEST_NGRAM = 3
+# Multipliers of the hash. Ids stay below 2 ** 18, so every intermediate value fits 32 bits, which
+# is what OpenVINO computes integers in.
+FACTORS = (3001, 4093)
+NGRAM_RATE = 7.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +50,8 @@ class HeadConfig:
         channels: of `convolution`.
         hidden: width of the hidden layer.
         token_dropout: share of tokens that a head does not see in a training step.
+        buckets: of the table of n-grams; 0: no such table.
+        ngram_dropout: share of n-grams that a head does not see in a training step.
     """
 
     states: int
@@ -47,6 +64,8 @@ class HeadConfig:
     hidden: int = 256
     dropout: float = 0.3
     token_dropout: float = 0.0
+    buckets: int = 2**18
+    ngram_dropout: float = 0.7
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,9 +76,13 @@ class Head(nn.Module):
 
     config: HeadConfig
 
-    def forward(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
+    def forward(self, states: Sequence[Tensor], mask: Tensor, ids: Tensor) -> Tensor:
         """Logits `[batch, labels]`."""
         raise NotImplementedError
+
+    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Parameters with their learning rates, as optimizers take them."""
+        return [{"params": list(self.parameters()), "lr": learning_rate}]
 
 
 class LinearHead(Head):
@@ -71,7 +94,7 @@ class LinearHead(Head):
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.width, config.labels)
 
-    def forward(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
+    def forward(self, states: Sequence[Tensor], mask: Tensor, ids: Tensor) -> Tensor:
         pooled = POOLINGS[self.config.pooling](states[-1], mask.to(states[-1].dtype))
         logits: Tensor = self.output(self.dropout(pooled))
         return logits
@@ -87,29 +110,122 @@ class MlpHead(Head):
         self.hidden = nn.Linear(config.width, config.hidden)
         self.output = nn.Linear(config.hidden, config.labels)
 
-    def forward(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
+    def forward(self, states: Sequence[Tensor], mask: Tensor, ids: Tensor) -> Tensor:
         pooled = POOLINGS[self.config.pooling](states[-1], mask.to(states[-1].dtype))
         hidden = nn.functional.gelu(self.hidden(self.dropout(pooled)))
         logits: Tensor = self.output(self.dropout(hidden))
         return logits
 
 
-class AttentionHead(Head):
-    """Learned mix over layers, attention pooling and mean, one hidden layer.
+class MixingHead(Head):
+    """A head that reads a learned mix over layers.
 
-    The mix is ELMo's (Peters et al. 2018, arXiv:1802.05365), without its global scale; the pooling
-    is structured self-attention (Lin et al. 2017, arXiv:1703.03130) with one linear map for scores.
+    The mix is ELMo's (Peters et al. 2018, arXiv:1802.05365), without its global scale.
     """
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__()
         self.config = config
         self.mix = nn.Parameter(torch.zeros(config.states))
+        self.layer_mix = LayerMix()
+
+    def forward(
+        self, states: Sequence[Tensor], mask: Tensor, ids: Tensor, tokens: Tensor | None = None
+    ) -> Tensor:
+        """Logits `[batch, labels]`; `tokens` are the mixed states, if someone mixed them before."""
+        if tokens is None:
+            (tokens,) = self.layer_mix([self.mix], states)
+        return self.answer(tokens, mask, ids)
+
+    def answer(self, tokens: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
+        """Logits from mixed states `[batch, tokens, width]`."""
+        raise NotImplementedError
+
+
+class LayerMix(nn.Module):
+    """For each mix, its weighted sum of the states: one matrix product for all heads.
+
+    Sums of their own would cost a tenth of the encoder's time.
+    """
+
+    def forward(self, mixes: Sequence[Tensor], states: Sequence[Tensor]) -> Sequence[Tensor]:
+        """One `[batch, tokens, width]` a mix."""
+        if len(states) == 1:
+            return [states[0]] * len(mixes)
+        weights = torch.stack([torch.softmax(mix, 0) for mix in mixes])
+        stacked = torch.stack(list(states))
+        sums = (weights @ stacked.flatten(1)).view(len(mixes), *stacked.shape[1:])
+        return sums.unbind(0)
+
+
+class NgramTable(nn.Module):
+    """What each n-gram of tokens speaks for: one row of logits each, looked up by its hash.
+
+    The wide part beside the deep one (Cheng et al. 2016, arXiv:1606.07792), with the bigrams that
+    carried naive Bayes so far (Wang & Manning 2012): it knows the words that a frozen encoder has
+    smoothed away. Hashing is that of Weinberger et al. 2009 (arXiv:0902.2206).
+    """
+
+    def __init__(self, buckets: int, labels: int, dropout: float) -> None:
+        super().__init__()
+        self.buckets = buckets
+        self.weight = nn.Parameter(torch.zeros(buckets, labels))
+        self.dropout = dropout
+
+    def forward(self, ids: Tensor, real: Tensor) -> Tensor:
+        """Sum over the n-grams of each text, divided by the root of their number."""
+        sums, counts = [], []
+        hashes, there = ids, real
+        for length in range(1, LONGEST_NGRAM + 1):
+            if length > 1:
+                # An n-gram ends at a token and is there if the one before it was.
+                hashes = _earlier(hashes) * FACTORS[0] + ids * FACTORS[1] + length
+                there = _earlier(there) * real
+            hashes = hashes % self.buckets
+            rows = nn.functional.embedding(hashes, self.weight)
+            seen = there
+            if self.training and self.dropout:
+                seen = there * (torch.rand_like(there) >= self.dropout) / (1 - self.dropout)
+            sums.append((seen.unsqueeze(1) @ rows).squeeze(1))
+            counts.append(there.sum(1, keepdim=True))
+        return torch.stack(sums).sum(0) / torch.stack(counts).sum(0).sqrt()
+
+
+def _earlier(values: Tensor) -> Tensor:
+    """Each token's predecessor; 0 before the first."""
+    return nn.functional.pad(values, (1, 0))[:, :-1]
+
+
+class AttentionHead(MixingHead):
+    """Attention pooling and mean of the mixed states, one hidden layer.
+
+    The pooling is structured self-attention (Lin et al. 2017, arXiv:1703.03130) with one linear map
+    for scores.
+    """
+
+    def __init__(self, config: HeadConfig) -> None:
+        super().__init__(config)
         width = self._features(config)
         self.query = nn.Linear(width, config.queries, bias=False)
         self.hidden = nn.Linear((config.queries + 1) * width, config.hidden)
         self.output = nn.Linear(config.hidden, config.labels)
         self.dropout = nn.Dropout(config.dropout)
+        self.ngrams = (
+            NgramTable(config.buckets, config.labels, config.ngram_dropout)
+            if config.buckets
+            else None
+        )
+
+    def groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        table = [] if self.ngrams is None else list(self.ngrams.parameters())
+        known = set(map(id, table))
+        rest = [p for p in self.parameters() if id(p) not in known]
+        groups: list[dict[str, Any]] = [{"params": rest, "lr": learning_rate}]
+        if table:
+            # A row learns from the few texts that hold its n-gram, so it takes larger steps.
+            rate = NGRAM_RATE * learning_rate
+            groups.append({"params": table, "lr": rate, "weight_decay": 0.0})
+        return groups
 
     def _features(self, config: HeadConfig) -> int:
         """Make what turns mixed states into what is pooled; returns its width."""
@@ -118,21 +234,19 @@ class AttentionHead(Head):
     def _transform(self, mixed: Tensor, real: Tensor) -> Tensor:
         return mixed
 
-    def forward(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
-        weights = torch.softmax(self.mix, 0)
-        mixed = weights[0] * states[0]
-        for weight, state in zip(weights[1:], states[1:], strict=True):
-            mixed = mixed + weight * state
-        real = mask.to(mixed.dtype)
+    def answer(self, tokens: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
+        real = mask.to(tokens.dtype)
         if self.training and self.config.token_dropout:
             real = _drop_tokens(real, self.config.token_dropout)
-        tokens = self._transform(mixed, real)
+        tokens = self._transform(tokens, real)
         scores = self.query(tokens).transpose(1, 2) + (1 - real).unsqueeze(1) * MASKED
         asked = torch.softmax(scores, -1) @ tokens
         mean = (real / real.sum(1, keepdim=True)).unsqueeze(1) @ tokens
         pooled = torch.cat([asked, mean], 1).flatten(1)
         hidden = nn.functional.gelu(self.hidden(self.dropout(pooled)))
         logits: Tensor = self.output(self.dropout(hidden))
+        if self.ngrams is not None:
+            logits = logits + self.ngrams(ids, real)
         return logits
 
 

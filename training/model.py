@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mtl_edge.errors import BackboneError
-from mtl_edge.planning import in_batches
-from mtl_edge.training.heads import Head
+from mtl_edge.planning import Tokens, in_batches
+from mtl_edge.training.heads import Head, LayerMix, MixingHead
 
 __all__ = ["MultiTaskModel", "layers_of", "logits_of", "states_of"]
 
@@ -26,6 +26,7 @@ class MultiTaskModel(nn.Module):
         # A list, not a ModuleDict: a task may have any name, and a submodule may not.
         self.heads = nn.ModuleList(heads.values())
         self.tasks = tuple(heads)
+        self.layer_mix = LayerMix()
 
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """One `[batch, tokens, width]` for the embeddings and each layer."""
@@ -34,7 +35,14 @@ class MultiTaskModel(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """Logits `[batch, labels]` in the order of `tasks`, for inputs `[batch, tokens]`."""
         states = self.states(input_ids, attention_mask)
-        return tuple(head(states, attention_mask) for head in self.heads)
+        mixing = [head for head in self.heads if isinstance(head, MixingHead)]
+        tokens = iter(self.layer_mix([head.mix for head in mixing], states) if mixing else ())
+        return tuple(
+            head(states, attention_mask, input_ids, next(tokens))
+            if isinstance(head, MixingHead)
+            else head(states, attention_mask, input_ids)
+            for head in self.heads
+        )
 
 
 def states_of(
@@ -61,9 +69,7 @@ def layers_of(encoder: PreTrainedModel) -> nn.ModuleList:
 
 
 @torch.inference_mode()
-def logits_of(
-    model: MultiTaskModel, ids: Sequence[Sequence[int]]
-) -> dict[str, npt.NDArray[np.float32]]:
+def logits_of(model: MultiTaskModel, ids: Sequence[Tokens]) -> dict[str, npt.NDArray[np.float32]]:
     """Logits `[n, labels]` per task, for texts given as token ids."""
     model.eval()
     place = next(model.parameters()).device

@@ -18,15 +18,17 @@ class Progress:
 
     with Progress("encoding", total=100, unit="text") as progress:
         progress.update(32)
+
+    `done` of them were done before.
     """
 
-    def __init__(self, title: str, *, total: int, unit: str) -> None:
+    def __init__(self, title: str, *, total: int, unit: str, done: int = 0) -> None:
         self._title, self._total, self._unit = title, total, unit
-        self._done = 0
+        self._done = self._before = done
         self._note = ""
         self._started = self._last = time.monotonic()
         self._bar = (
-            tqdm(total=total, desc=title, unit=unit, leave=False, dynamic_ncols=True)
+            tqdm(total=total, initial=done, desc=title, unit=unit, leave=False, dynamic_ncols=True)
             if sys.stderr.isatty()
             else None
         )
@@ -40,7 +42,7 @@ class Progress:
             self._bar.update(count)
         elif time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
-            rate = self._done / (self._last - self._started)
+            rate = (self._done - self._before) / (self._last - self._started)
             left = (self._total - self._done) / rate
             self._line(f"{self._done:,}/{self._total:,}, {rate:,.0f}/s, {left:.0f} s left")
 
@@ -61,4 +63,4 @@ class Progress:
             self._bar.close()
         if kind is None:
             seconds = time.monotonic() - self._started
-            self._line(f"{self._done:,} {self._unit} in {seconds:.1f} s")
+            self._line(f"{self._done - self._before:,} {self._unit} in {seconds:.1f} s")

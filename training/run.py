@@ -18,17 +18,23 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from mtl_edge.bundle import Task
 from mtl_edge.errors import CheckpointError, OptionError
+from mtl_edge.planning import Tokens
+from mtl_edge.probabilities import softmax
+from mtl_edge.text import TextEncoder
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.baselines import bag_of_words, mean_pooling
-from mtl_edge.training.calibration import calibration_error, fit_temperature
+from mtl_edge.training.batches import Labelled
+from mtl_edge.training.calibration import calibration_error, fit_temperature, fit_thresholds
 from mtl_edge.training.checkpoint import Checkpoint, Sample
 from mtl_edge.training.data import TaskData
 from mtl_edge.training.finetune import finetune
-from mtl_edge.training.fit import Labelled, Recipe, fit_head, predict
+from mtl_edge.training.fit import fit_heads, predict
 from mtl_edge.training.heads import DEFAULT_HEAD, Head, build_head, head_config
+from mtl_edge.training.journal import Journal
 from mtl_edge.training.model import MultiTaskModel, logits_of
-from mtl_edge.training.scenarios import learning_of
-from mtl_edge.training.states import StateCache, States, default_cache
+from mtl_edge.training.recipe import Recipe
+from mtl_edge.training.scenarios import Learning, learning_of
+from mtl_edge.training.states import StateCache, States, default_cache, device
 
 __all__ = ["Options", "train"]
 
@@ -36,6 +42,7 @@ CALIBRATION_ROWS = 300
 TRAIN_ROWS_SCORED = 1000  # enough to see overfitting
 PACKAGES = ("torch", "transformers", "optimum", "tokenizers", "numpy", "scikit-learn")
 CACHE_LIMIT = 20 * 10**9
+TEXTS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,9 @@ class Options:
         learn, freeze, top_layers: see `mtl_edge.training.scenarios`.
         heads: how each task's head is named; a task that is not here gets the default.
         depth: layers of the backbone to use; none: all.
+        all_depths: whether to teach heads for every smaller depth too.
+        abstain: accuracy that answers shall have from their label's threshold on; none: no
+            thresholds.
         cache_limit: bytes that cached states may take.
         baselines: whether to measure what a head has to beat.
     """
@@ -56,8 +66,10 @@ class Options:
     top_layers: int = 2
     heads: Mapping[str, str] = field(default_factory=dict)
     depth: int | None = None
+    all_depths: bool = False
     max_tokens: int = 128
     recipe: Recipe = field(default_factory=Recipe)
+    abstain: float | None = None
     cache: Path = field(default_factory=default_cache)
     cache_limit: int = CACHE_LIMIT
     baselines: bool = True
@@ -71,6 +83,7 @@ class _Rows:
         self.train: dict[str, Labelled] = {}
         self.selection: dict[str, Labelled] = {}
         self.report: dict[str, Labelled] = {}
+        self._labels = {task.name: task.labels for task in tasks}
         for task in tasks:
             for split, rows in (
                 (self.train, task.train),
@@ -81,24 +94,32 @@ class _Rows:
                 split[task.name] = Labelled(positions, task.indices(rows))
         self.texts = list(place)
 
+    def show(self, task: str, text: int, label: int) -> dict[str, str]:
+        """A row as a user knows it."""
+        return {"task": task, "text": self.texts[text], "label": self._labels[task][label]}
+
 
 def train(
     tasks: Sequence[TaskData],
     backbone: Backbone,
     options: Options = Options(),
     start: Checkpoint | None = None,
+    journal: Journal | None = None,
 ) -> Checkpoint:
     """Teach what the scenario lets learn.
 
     Args:
         start: go on from its backbone and heads; `backbone` is then its own. Tasks of `start`
             that have no rows here keep their heads, to the bit.
+        journal: where figures and states go meanwhile, so that a stopped run can go on.
 
     Raises:
         OptionError: options that do not fit together or do not fit the tasks.
         CheckpointError: `start` has other labels for one of the tasks.
         MtlEdgeError: a loss is not a number.
+        KeyboardInterrupt: the user stopped the run.
     """
+    journal = journal or Journal()
     kept = [t for t in (start.tasks if start else ()) if t.name not in {d.name for d in tasks}]
     names = [*(t.name for t in kept), *(d.name for d in tasks)]
     learning = learning_of(
@@ -109,107 +130,133 @@ def train(
         top_layers=options.top_layers,
         fixed=[t.name for t in kept],
     )
-    depth = _depth(options, backbone, start)
-    heads = _heads(tasks, kept, backbone, depth, options, start)
+    depths = _depths(options, learning, backbone, start)
+    depth = depths[-1]
+    heads = {d: _heads(tasks, kept, backbone, d, options, start) for d in depths}
     encoder = backbone.text_encoder(start.max_tokens if start else options.max_tokens)
     rows = _Rows(tasks)
-    ids, truncated = encoder.counted(rows.texts)
+    ids, truncated = _encoded(encoder, rows.texts)
     states = StateCache(options.cache, options.cache_limit).states(backbone, ids)
     before = {
-        task.name: predict(heads[task.name], states, rows.report[task.name].rows).numpy()
+        task.name: predict(heads[depth][task.name], states, rows.report[task.name].rows).numpy()
         for task in tasks
     }
-    chosen: dict[str, Any] = {}
+    chosen: dict[str, dict[int, Any]] = {}
     began = time.monotonic()
-    learned = sum(p.numel() for name in learning.heads for p in heads[name].parameters())
+    learned = sum(
+        p.numel()
+        for at_depth in heads.values()
+        for name in learning.heads
+        for p in at_depth[name].parameters()
+    )
+    model = None
     if learning.backbone == "frozen":
         for task in tasks:
             if task.name in learning.heads:
-                chosen[task.name] = fit_head(
-                    heads[task.name],
+                chosen[task.name] = fit_heads(
+                    task.name,
+                    {d: at_depth[task.name] for d, at_depth in heads.items()},
                     states,
                     rows.train[task.name],
                     rows.selection[task.name],
                     options.recipe,
-                    f"task {task.name}",
+                    journal=journal,
+                    show=rows.show,
                 )
         backbone = backbone.truncated(depth)
-        scores = _Scores(heads, states, None, ids)
     else:
         backbone = backbone.truncated(depth)
         model, result = finetune(
-            MultiTaskModel(copy.deepcopy(backbone.encoder), heads),
+            MultiTaskModel(copy.deepcopy(backbone.encoder), heads[depth]),
             ids,
             {name: r for name, r in rows.train.items() if name in learning.heads},
             {name: r for name, r in rows.selection.items() if name in learning.heads},
             learning,
             options.recipe,
+            journal=journal,
+            show=rows.show,
         )
-        chosen = dict.fromkeys(learning.heads, result)
+        chosen = {name: {depth: result} for name in learning.heads}
         learned = result["parameters"]
         backbone = backbone.changed(model.encoder, learning.backbone)
-        scores = _Scores(heads, states, model, ids)
     seconds = time.monotonic() - began
-    temperatures = {
-        task.name: fit_temperature(
-            scores.logits(task.name, rows.selection[task.name].rows),
-            rows.selection[task.name].labels,
+    report = {
+        task.name: _report(
+            task,
+            rows,
+            states,
+            before[task.name],
+            {
+                d: _Scores(at_depth[task.name], task.name, states, model, ids)
+                for d, at_depth in heads.items()
+            },
+            chosen.get(task.name, {}),
+            options,
         )
         for task in tasks
     }
     return Checkpoint(
         backbone=backbone,
         depth=depth,
-        tasks=(
-            *kept,
-            *(Task(task.name, task.labels, temperatures[task.name]) for task in tasks),
-        ),
-        heads=heads,
+        tasks=(*kept, *(_task(task, report[task.name], depth) for task in tasks)),
+        heads=heads[depth],
+        shallower={d: heads[d] for d in depths[:-1]},
         max_tokens=encoder.max_tokens,
         samples=[
             *(s for s in (start.samples if start else ()) if s.task in {t.name for t in kept}),
             *_samples(tasks, names, options.recipe.seed),
         ],
-        report={
-            **{t.name: start.report[t.name] for t in kept if start},
-            **{
-                task.name: _report(
-                    task,
-                    rows,
-                    states,
-                    before[task.name],
-                    scores,
-                    temperatures[task.name],
-                    chosen.get(task.name, {}),
-                    options,
-                )
-                for task in tasks
-            },
-        },
+        report={**{t.name: start.report[t.name] for t in kept if start}, **report},
         run={
             "scenario": options.scenario,
             "backbone": learning.backbone,
             "heads_that_learned": sorted(learning.heads),
             "parameters_that_learned": learned,
             "seconds_of_learning": round(seconds, 2),
+            "device": str(device()),
             "texts": len(rows.texts),
             "texts_cut_to_max_tokens": truncated,
             "recipe": options.recipe.to_json(),
             "versions": {name: version(name) for name in ("mtl-edge", *PACKAGES)},
         },
+        metrics=[*(start.metrics if start else ()), *journal.metrics],
     )
 
 
-def _depth(options: Options, backbone: Backbone, start: Checkpoint | None) -> int:
+def _encoded(encoder: TextEncoder, texts: Sequence[str]) -> tuple[list[Tokens], int]:
+    """Token ids of each text, and how many texts are longer than the limit."""
+    ids: list[Tokens] = []
+    truncated = 0
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        found, longer = encoder.counted(texts[start : start + TEXTS_AT_ONCE])
+        ids += [np.array(tokens, np.int32) for tokens in found]  # a tenth of a list's memory
+        truncated += longer
+    return ids, truncated
+
+
+def _depths(
+    options: Options, learning: Learning, backbone: Backbone, start: Checkpoint | None
+) -> list[int]:
+    """Depths that get heads, the one to use last."""
     if start is not None:
         if options.depth not in (None, start.depth):
             raise OptionError(f"the checkpoint has depth {start.depth}; leave --depth out")
-        return start.depth
+        if options.all_depths and not start.shallower and start.depth:
+            raise OptionError(
+                f"the checkpoint has heads for depth {start.depth} alone; leave --all-depths out"
+            )
+        if learning.backbone != "frozen":
+            return [start.depth]
+        return [*start.shallower, start.depth]
     layers = backbone.info.layers
     depth = layers if options.depth is None else options.depth
     if not 0 <= depth <= layers:
         raise OptionError(f"--depth is {depth}, and the backbone has layers 0 to {layers}")
-    return depth
+    if not options.all_depths:
+        return [depth]
+    if learning.backbone != "frozen":
+        raise OptionError("--all-depths needs a frozen backbone; choose another --scenario")
+    return list(range(depth + 1))
 
 
 def _heads(
@@ -220,8 +267,9 @@ def _heads(
     options: Options,
     start: Checkpoint | None,
 ) -> dict[str, Head]:
-    """Heads by task: those of `start` where it has them, fresh ones for the rest."""
-    heads = {task.name: start.heads[task.name] for task in kept if start}
+    """Heads of one depth by task: those of `start` where it has them, fresh ones for the rest."""
+    there = start.at(depth).heads if start else {}
+    heads = {task.name: there[task.name] for task in kept}
     known = {task.name: task for task in start.tasks} if start else {}
     for task in tasks:
         if start is not None and task.name in known:
@@ -231,7 +279,7 @@ def _heads(
                     f"{task.train.source['file']} and {', '.join(known[task.name].labels)} in the "
                     "checkpoint; give the task another name, or start anew"
                 )
-            heads[task.name] = copy.deepcopy(start.heads[task.name])
+            heads[task.name] = copy.deepcopy(there[task.name])
             continue
         config = head_config(
             options.heads.get(task.name, DEFAULT_HEAD),
@@ -246,17 +294,23 @@ def _heads(
 
 @dataclass(frozen=True, slots=True)
 class _Scores:
-    """Logits of the finished model: from states where the backbone is still theirs."""
+    """One task's logits: from states where the backbone is still theirs, else from the model."""
 
-    heads: Mapping[str, Head]
+    head: Head
+    task: str
     states: States
     model: MultiTaskModel | None
-    ids: Sequence[Sequence[int]]
+    ids: Sequence[Tokens]
 
-    def logits(self, task: str, rows: Sequence[int]) -> npt.NDArray[np.float32]:
+    def __call__(self, rows: Labelled) -> npt.NDArray[np.float32]:
         if self.model is None:
-            return predict(self.heads[task], self.states, rows).numpy()
-        return logits_of(self.model, [self.ids[row] for row in rows])[task]
+            return predict(self.head, self.states, rows.rows).numpy()
+        return logits_of(self.model, [self.ids[row] for row in rows.rows])[self.task]
+
+
+def _task(task: TaskData, report: Mapping[str, Any], depth: int) -> Task:
+    found = report["depths"][str(depth)]
+    return Task(task.name, task.labels, found["temperature"], tuple(found["thresholds"]))
 
 
 def _report(
@@ -264,36 +318,47 @@ def _report(
     rows: _Rows,
     states: States,
     before: npt.NDArray[np.float32],
-    scores: _Scores,
-    temperature: float,
-    chosen: Mapping[str, float],
+    scores: Mapping[int, _Scores],
+    chosen: Mapping[int, Mapping[str, float]],
     options: Options,
 ) -> dict[str, Any]:
-    """The figures of one task."""
+    """The figures of one task; the deepest head's where depth is not named."""
     split, reported = task.report
     asked = rows.report[task.name]
-    logits = scores.logits(task.name, asked.rows)
+    deepest = max(scores)
+    depths = {
+        str(depth): _at_depth(task.name, rows, score, options.abstain)
+        for depth, score in scores.items()
+    }
+    logits = scores[deepest](asked)
     labels = np.array(task.labels)
     learn = rows.train[task.name]
-    seen, known = learn.rows[:TRAIN_ROWS_SCORED], learn.labels[:TRAIN_ROWS_SCORED]
+    seen = Labelled(learn.rows[:TRAIN_ROWS_SCORED], learn.labels[:TRAIN_ROWS_SCORED])
     answers = {"head": labels[logits.argmax(1)], "before": labels[before.argmax(1)]}
     if options.baselines:
         means = states.means(learn.rows), states.means(asked.rows)
         answers["mean_pooling"] = mean_pooling(means[0], task.train.labels, means[1])
         answers["bag_of_words"] = bag_of_words(task.train.texts, task.train.labels, reported.texts)
+    temperature = depths[str(deepest)]["temperature"]
     return {
         "train": {
             **task.train.source,
             "rows": len(task.train),
-            "accuracy": float((scores.logits(task.name, seen).argmax(1) == known).mean()),
+            "accuracy": float((scores[deepest](seen).argmax(1) == seen.labels).mean()),
         },
-        "selection": {"rows": len(task.selection), **chosen},
+        "selection": {"rows": len(task.selection), **chosen.get(deepest, {})},
         "reported": {**reported.source, "split": split, "rows": len(reported)},
-        "parameters": sum(p.numel() for p in scores.heads[task.name].parameters()),
+        "parameters": sum(p.numel() for p in scores[deepest].head.parameters()),
+        "depths": depths,
         "calibration_error": {
             "before": calibration_error(logits, asked.labels, 1.0),
             "after": calibration_error(logits, asked.labels, temperature),
         },
+        **(
+            {"abstaining": _abstaining(logits, asked, depths[str(deepest)])}
+            if options.abstain is not None
+            else {}
+        ),
         "confusion": confusion_matrix(
             reported.labels, answers["head"], labels=task.labels
         ).tolist(),
@@ -304,6 +369,38 @@ def _report(
             }
             for name, answer in answers.items()
         },
+    }
+
+
+def _at_depth(task: str, rows: _Rows, scores: _Scores, abstain: float | None) -> dict[str, Any]:
+    """What is chosen for one depth, and how it does."""
+    selection, asked = rows.selection[task], rows.report[task]
+    logits = scores(selection)
+    temperature = fit_temperature(logits, selection.labels)
+    thresholds = (
+        ()
+        if abstain is None
+        else fit_thresholds(softmax(logits, temperature), selection.labels, abstain)
+    )
+    return {
+        "temperature": temperature,
+        "thresholds": list(thresholds),
+        "selection_accuracy": float((logits.argmax(1) == selection.labels).mean()),
+        "accuracy": float((scores(asked).argmax(1) == asked.labels).mean()),
+    }
+
+
+def _abstaining(
+    logits: npt.NDArray[np.float32], asked: Labelled, chosen: Mapping[str, Any]
+) -> dict[str, float | None]:
+    """How many of the reported rows get a sure answer, and how many of those are right."""
+    probabilities = softmax(logits, chosen["temperature"])
+    answers = probabilities.argmax(1)
+    sure = probabilities.max(1) >= np.array(chosen["thresholds"])[answers]
+    right = answers == asked.labels
+    return {
+        "answered": float(sure.mean()),
+        "accuracy": float(right[sure].mean()) if sure.any() else None,
     }
 
 

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from mtl_edge.errors import OptionError
-from mtl_edge.planning import pad, plan
+from mtl_edge.planning import Tokens, pad, plan
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.model import states_of
 from mtl_edge.training.progress import Progress
@@ -61,6 +61,7 @@ class States:
 
     Text `i` has `lengths[i]` rows from `starts[i]` of the array `shards[owners[i]]`, which is
     float16 `[tokens, layers + 1, width]`; ten bits of fraction keep what heads can tell apart.
+    `ids[i]` are its tokens.
     """
 
     def __init__(
@@ -68,12 +69,13 @@ class States:
         shards: Sequence[Values],
         owners: Sequence[int],
         starts: Sequence[int],
-        lengths: Sequence[int],
+        ids: Sequence[Tokens],
     ) -> None:
         self._shards = shards
         self._owners = np.asarray(owners, np.int32)
         self._starts = np.asarray(starts, np.int64)
-        self.lengths = np.asarray(lengths, np.int32)
+        self._ids = [np.asarray(tokens, np.int32) for tokens in ids]
+        self.lengths = np.array([len(tokens) for tokens in self._ids], np.int32)
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -86,22 +88,31 @@ class States:
         return values
 
     def batch(
-        self, positions: Sequence[int], states: int | None = None
-    ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """States of the first `states` layers, embeddings included (default: all), and the mask.
+        self,
+        positions: Sequence[int],
+        states: int | None = None,
+        place: torch.device | None = None,
+    ) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        """What a head takes: states of the first `states` layers, embeddings included, and tokens.
+
+        Args:
+            place: where the tensors shall be; default: the CPU.
 
         Returns:
-            One float32 `[batch, tokens, width]` a layer; the mask, float32 `[batch, tokens]`.
+            One float32 `[batch, tokens, width]` a layer; the mask, float32 `[batch, tokens]`; the
+            tokens' ids, int64 of the same shape.
         """
         texts = [self.of(position)[:, :states] for position in positions]
         longest = max(len(text) for text in texts)
         padded = np.zeros((len(texts), longest, *texts[0].shape[1:]), np.float16)
         mask = np.zeros((len(texts), longest), np.float32)
-        for row, text in enumerate(texts):
+        ids = np.zeros((len(texts), longest), np.int64)
+        for row, (text, position) in enumerate(zip(texts, positions, strict=True)):
             padded[row, : len(text)] = text
             mask[row, : len(text)] = 1
-        layers = torch.from_numpy(padded).permute(2, 0, 1, 3).float().unbind(0)
-        return layers, torch.from_numpy(mask)
+            ids[row, : len(text)] = self._ids[position]
+        layers = torch.from_numpy(padded).to(place).permute(2, 0, 1, 3).float().unbind(0)
+        return layers, torch.from_numpy(mask).to(place), torch.from_numpy(ids).to(place)
 
     def means(self, positions: Sequence[int]) -> npt.NDArray[np.float32]:
         """The last layer's mean over tokens, `[positions, width]`: what most users would pool."""
@@ -120,7 +131,7 @@ class StateCache:
         self._root = root
         self._limit = limit
 
-    def states(self, backbone: Backbone, ids: Sequence[Sequence[int]]) -> States:
+    def states(self, backbone: Backbone, ids: Sequence[Tokens]) -> States:
         """States of texts given as token ids; those that are not there yet are computed.
 
         Raises:
@@ -143,7 +154,7 @@ class StateCache:
                     texts = [missing[key] for key in keys_of_shard]
                     _write(folder, keys_of_shard, texts, backbone, precision, progress)
             known = _Index(folder)
-        return known.select(keys)
+        return known.select(keys, ids)
 
     def _make_room(self, folder: Path, needed: int) -> None:
         """Evict other spaces until `needed` bytes more are within the limit and on the disk."""
@@ -173,7 +184,7 @@ class _Index:
 
     def __init__(self, folder: Path) -> None:
         self._shards: list[Values] = []
-        self._places: dict[bytes, tuple[int, int, int]] = {}
+        self._places: dict[bytes, tuple[int, int]] = {}
         for file in sorted(folder.glob("*.index.npy")):
             self._add(file)
 
@@ -190,16 +201,16 @@ class _Index:
             file.unlink(missing_ok=True)
             values.unlink(missing_ok=True)
             return
-        for key, start, length in index.tolist():
-            self._places[key] = (len(self._shards), start, length)
+        for key, start, _ in index.tolist():
+            self._places[key] = (len(self._shards), start)
         self._shards.append(shard)
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._places
 
-    def select(self, keys: Sequence[bytes]) -> States:
-        owners, starts, lengths = zip(*(self._places[key] for key in keys), strict=True)
-        return States(self._shards, owners, starts, lengths)
+    def select(self, keys: Sequence[bytes], ids: Sequence[Tokens]) -> States:
+        owners, starts = zip(*(self._places[key] for key in keys), strict=True)
+        return States(self._shards, owners, starts, ids)
 
 
 def _states(backbone: Backbone) -> int:
@@ -215,7 +226,7 @@ def _clean(folder: Path) -> None:
                 file.unlink()
 
 
-def _key(tokens: Sequence[int]) -> bytes:
+def _key(tokens: Tokens) -> bytes:
     ids = np.asarray(tokens, np.int32).tobytes()
     return hashlib.blake2b(ids, digest_size=KEY_BYTES).digest()
 
@@ -228,7 +239,7 @@ def _space(backbone: Backbone, precision: torch.dtype) -> str:
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=KEY_BYTES).hexdigest()
 
 
-def _shards(missing: dict[bytes, Sequence[int]], tokens: int) -> Iterator[list[bytes]]:
+def _shards(missing: dict[bytes, Tokens], tokens: int) -> Iterator[list[bytes]]:
     """Keys in groups of about so many tokens, those of like length together, longest first."""
     shard: list[bytes] = []
     size = 0
@@ -245,7 +256,7 @@ def _shards(missing: dict[bytes, Sequence[int]], tokens: int) -> Iterator[list[b
 def _write(
     folder: Path,
     keys: Sequence[bytes],
-    texts: Sequence[Sequence[int]],
+    texts: Sequence[Tokens],
     backbone: Backbone,
     precision: torch.dtype,
     progress: Progress,
@@ -278,7 +289,7 @@ def _write(
             file_.unlink(missing_ok=True)
 
 
-def _encode(backbone: Backbone, texts: Sequence[Sequence[int]], precision: torch.dtype) -> Values:
+def _encode(backbone: Backbone, texts: Sequence[Tokens], precision: torch.dtype) -> Values:
     """States `[batch, tokens, layers + 1, width]`."""
     input_ids, mask = (torch.from_numpy(array).to(device()) for array in pad(texts))
     encoder = backbone.encoder.to(device())  # type: ignore[arg-type]

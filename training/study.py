@@ -22,7 +22,6 @@ import numpy as np
 
 from mtl_edge.errors import OptionError
 from mtl_edge.files import require_free, staged_folder
-from mtl_edge.options import named
 from mtl_edge.table import markdown_table, text_table
 from mtl_edge.training.backbone import Backbone, load_backbone
 from mtl_edge.training.checkpoint import Checkpoint
@@ -31,6 +30,7 @@ from mtl_edge.training.command import (
     add_recipe_arguments,
     options_of,
     read_tasks,
+    task_sources,
 )
 from mtl_edge.training.data import TaskData
 from mtl_edge.training.run import Options, train
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     if args.seeds < 1:
         raise OptionError(f"--seeds is {args.seeds}, expected 1 or more")
     rows = study(read_tasks(args), load_backbone(args.backbone), options, names, args.seeds)
-    tasks = list(named("--task", args.task))
+    tasks = list(task_sources(args))
     header, cells = table_of(rows, tasks)
     with staged_folder(args.out, overwrite=args.overwrite) as stage:
         record = {

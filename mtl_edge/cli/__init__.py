@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mtl_edge.cli.config import config_of, with_config
 from mtl_edge.errors import MissingPackageError, MtlEdgeError
 from mtl_edge.version import __version__
 
@@ -41,13 +42,19 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "train": Command("mtl_edge.training.command", "labelled text to checkpoint", "train"),
     "study": Command(
-        "mtl_edge.training.study", "every scenario on your tasks, side by side", "bench"
+        "mtl_edge.training.study", "every scenario on your tasks, side by side", "train"
     ),
     "export": Command("mtl_edge.export.command", "checkpoint to bundle", "export"),
     "bench": Command("mtl_edge.benchmarks.command", "accuracy and latency of a bundle", "bench"),
     "predict": Command("mtl_edge.cli.predict", "answers for texts"),
     "info": Command("mtl_edge.cli.info", "what a bundle holds; verifies it"),
 }
+
+
+# What a command is told about where to write, not about what.
+NOT_THE_RUNS = frozenset(
+    {"help", "config", "out", "overwrite", "restart", "tensorboard", "cache", "cache_limit"}
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MtlEdgeError as error:
         print(f"mtl-edge: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("mtl-edge: interrupted; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"mtl-edge: interrupted; {stop or 'nothing was written'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader, as in `| head`, has enough; nothing must be flushed to it at exit.
@@ -88,10 +95,17 @@ def _front() -> argparse.ArgumentParser:
 def _run(name: str, arguments: Sequence[str]) -> int:
     command = COMMANDS[name]
     module = _import(name, command)
-    parser = argparse.ArgumentParser(prog=f"mtl-edge {name}", description=command.help)
+    parser = argparse.ArgumentParser(
+        prog=f"mtl-edge {name}", description=command.help, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"TOML; its table [{name}] holds options, without dashes"
+    )
     module.add_arguments(parser)
     # Intermixed: texts may come before, between and after options.
-    code: int | None = module.run(parser.parse_intermixed_args(arguments))
+    args = parser.parse_intermixed_args(with_config(name, parser, arguments))
+    args.resolved = config_of(parser, args, NOT_THE_RUNS)
+    code: int | None = module.run(args)
     sys.stdout.flush()
     return code or 0
 

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from mtl_edge import engines
-from mtl_edge.bundle import Bundle, open_bundle
+from mtl_edge.bundle import Bundle, Task, open_bundle
 from mtl_edge.classifier import choose_graph
 from mtl_edge.errors import MissingPackageError
 from mtl_edge.table import text_table
@@ -29,10 +29,18 @@ def run(args: argparse.Namespace) -> None:
         print(_describe(bundle))
 
 
+def _labels(task: Task) -> str:
+    """Labels, each with the probability from which on it is sure, if there is one."""
+    if not task.thresholds:
+        return ", ".join(task.labels)
+    pairs = zip(task.labels, task.thresholds, strict=True)
+    return ", ".join(f"{label} (sure from {value:.2f})" for label, value in pairs)
+
+
 def _describe(bundle: Bundle) -> str:
     manifest = bundle.manifest
     backbone = manifest.backbone
-    tasks = [[t.name, ", ".join(t.labels), f"{t.temperature:.2f}"] for t in manifest.tasks]
+    tasks = [[t.name, _labels(t), f"{t.temperature:.2f}"] for t in manifest.tasks]
     try:
         chosen = choose_graph(manifest).target
     except MissingPackageError:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from mtl_edge.classifier import EdgeClassifier, Prediction
+from mtl_edge.classifier import Answer, EdgeClassifier, Prediction
 from mtl_edge.errors import DataError, OptionError
 from mtl_edge.table import clip, text_table
 
@@ -76,6 +76,7 @@ def _print_json(texts: list[str], predictions: list[Prediction]) -> None:
             task: {
                 "label": answer.label,
                 "probability": round(answer.probability, 6),
+                "sure": answer.sure,
                 "probabilities": {k: round(v, 6) for k, v in answer.probabilities.items()},
             }
             for task, answer in prediction.items()
@@ -91,8 +92,12 @@ def _print_table(texts: list[str], predictions: list[Prediction]) -> None:
     rows = [
         [
             clip(text, max(24, min(72, room))),
-            *(f"{prediction[t].label} {prediction[t].probability:.0%}" for t in tasks),
+            *(_short(prediction[t]) for t in tasks),
         ]
         for text, prediction in zip(texts, predictions, strict=True)
     ]
     print(text_table(["text", *tasks], rows))
+
+
+def _short(answer: Answer) -> str:
+    return f"{answer.label} {answer.probability:.0%}{'' if answer.sure else ' (unsure)'}"

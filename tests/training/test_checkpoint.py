@@ -33,7 +33,14 @@ def test_a_checkpoint_survives_saving_and_loading(checkpoint: Path, tmp_path: Pa
 
 def test_nothing_in_a_checkpoint_is_pickled(checkpoint: Path) -> None:
     files = {p.relative_to(checkpoint).as_posix() for p in checkpoint.rglob("*") if p.is_file()}
-    assert {p.rpartition(".")[2] for p in files} <= {"json", "jsonl", "safetensors", "txt"}
+    assert {p.rpartition(".")[2] for p in files} <= {
+        "json",
+        "jsonl",
+        "safetensors",
+        "txt",
+        "toml",
+        "png",
+    }
 
 
 def test_training_leaves_the_backbone_as_it_was(checkpoint: Path, tiny_backbone: Path) -> None:

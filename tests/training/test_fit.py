@@ -8,9 +8,11 @@ import torch
 
 from mtl_edge.errors import MtlEdgeError
 from mtl_edge.training.baselines import bag_of_words, mean_pooling
+from mtl_edge.training.batches import Labelled
 from mtl_edge.training.calibration import calibration_error, fit_temperature
-from mtl_edge.training.fit import Labelled, Recipe, criterion_for, fit_head, predict
+from mtl_edge.training.fit import fit_heads, predict
 from mtl_edge.training.heads import HeadConfig, build_head
+from mtl_edge.training.recipe import Recipe, criterion_for
 from mtl_edge.training.states import States
 
 ROWS = 240
@@ -26,7 +28,8 @@ def states() -> States:
     for row in range(ROWS):
         marked = offsets[row] + generator.integers(lengths[row])
         values[marked, 1, :4] += 4 if row % 2 else -4
-    return States([values], [0] * ROWS, offsets[:-1], lengths)
+    ids = [generator.integers(1000, 2000, n) for n in lengths]
+    return States([values], [0] * ROWS, offsets[:-1], ids)
 
 
 def train(
@@ -38,7 +41,7 @@ def train(
     learn = Labelled(rows[:200], [r % 2 for r in rows[:200]])
     choose = Labelled(rows[200:], [r % 2 for r in rows[200:]])
     recipe = Recipe(epochs=8, seed=seed, **changes)  # type: ignore[arg-type]
-    return head, fit_head(head, states, learn, choose, recipe, "task")
+    return head, fit_heads("task", {2: head}, states, learn, choose, recipe)[2]
 
 
 def test_a_head_finds_the_token_that_matters(states: States) -> None:

@@ -16,8 +16,8 @@ from mtl_edge.cli import main
 from mtl_edge.errors import CheckpointError, OptionError
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 from mtl_edge.training.data import TaskData, build_task, read_rows
-from mtl_edge.training.fit import Recipe
 from mtl_edge.training.heads import HEADS
+from mtl_edge.training.recipe import Recipe
 from mtl_edge.training.run import Options, train
 from mtl_edge.training.scenarios import SCENARIOS, learning_of
 

@@ -47,9 +47,10 @@ def test_states_are_the_encoder_s(backbone: Backbone, tmp_path: Path) -> None:
     for row in (0, 10, 59):
         tokens = torch.tensor([IDS[row]])
         expected = backbone.encoder(tokens, output_hidden_states=True).hidden_states
-        values, mask = states.batch([row])
+        values, mask, ids = states.batch([row])
         assert len(values) == len(expected) == 3
         assert mask.tolist() == [[1.0] * len(IDS[row])]
+        assert ids.tolist() == [IDS[row]]
         for value, reference in zip(values, expected, strict=True):
             # bfloat16 products where the CPU has them, float16 on disk
             torch.testing.assert_close(value, reference, atol=0.05, rtol=0.05)
@@ -58,10 +59,11 @@ def test_states_are_the_encoder_s(backbone: Backbone, tmp_path: Path) -> None:
 
 def test_a_batch_is_padded_and_may_have_fewer_layers(backbone: Backbone, tmp_path: Path) -> None:
     states = StateCache(tmp_path, GB).states(backbone, IDS)
-    values, mask = states.batch([0, 10], states=2)
+    values, mask, ids = states.batch([0, 10], states=2)
     assert len(values) == 2
     assert values[0].shape == (2, len(IDS[10]), 64)
     assert mask.sum(1).tolist() == [len(IDS[0]), len(IDS[10])]
+    assert ids[0].tolist() == [*IDS[0], *[0] * (len(IDS[10]) - len(IDS[0]))]
     assert not values[0][0, len(IDS[0]) :].any()
 
 

@@ -1,0 +1,61 @@
+"""How parts learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["Recipe", "criterion_for"]
+
+FEWEST_STEPS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """AdamW on a one-cycle schedule (Smith & Topin 2018, arXiv:1708.07120).
+
+    Attributes:
+        epochs: none: 8 for heads on a frozen backbone, or as many more as 500 steps take where
+            there are few rows; 3 where the backbone learns.
+        backbone_learning_rate: where the backbone learns; low-rank updates take ten times as much.
+        class_weights: whether a label's loss is weighted by how rare it is.
+        mix, mix_temperature: of tasks where the backbone learns, see `mtl_edge.training.batches`.
+        weighting: of their losses, see `mtl_edge.training.weighting`.
+        task_weights: by task, of its loss; a task that is not here has 1.
+        patience: epochs without an improvement on the selection rows that stop learning early;
+            none: all epochs are run.
+    """
+
+    epochs: int | None = None
+    batch_size: int = 32
+    learning_rate: float = 1.5e-3
+    backbone_learning_rate: float = 5e-5
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.05
+    class_weights: bool = False
+    mix: str = "proportional"
+    mix_temperature: float = 2.0
+    weighting: str = "fixed"
+    task_weights: Mapping[str, float] = field(default_factory=dict)
+    patience: int | None = None
+    seed: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def epochs_of(self, steps: int) -> int:
+        """Epochs of a head on frozen states if one of them takes `steps` steps."""
+        return self.epochs or max(8, -(-FEWEST_STEPS // steps))
+
+
+def criterion_for(labels: Sequence[int], count: int, recipe: Recipe) -> nn.CrossEntropyLoss:
+    """The loss of a task with `count` labels; class weights average to 1 over the rows."""
+    weight = None
+    if recipe.class_weights:
+        seen = torch.bincount(torch.tensor(labels), minlength=count).clamp(min=1)
+        weight = len(labels) / (count * seen)
+    return nn.CrossEntropyLoss(weight, label_smoothing=recipe.label_smoothing)
