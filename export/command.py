@@ -42,6 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"comma-separated; default: %(default)s. {known}",
     )
 
+    parser.add_argument(
+        "--depth",
+        metavar="N",
+        help="layers of the encoder to export, with the heads that `train --all-depths` taught for "
+        "them; auto: the fewest that lose at most --depth-loss; default: all that were trained",
+    )
+    parser.add_argument(
+        "--depth-loss",
+        type=float,
+        default=0.5,
+        metavar="POINTS",
+        help="of --depth auto: accuracy that a task may lose on the selection rows; "
+        "default: %(default)s",
+    )
+
 
 def run(args: argparse.Namespace) -> None:
     require_free(args.out, overwrite=args.overwrite)
@@ -51,9 +66,40 @@ def run(args: argparse.Namespace) -> None:
     if not targets:
         raise OptionError(f"--targets is empty; there are {', '.join(TARGETS)}")
     started = time.monotonic()
-    manifest = export(load_checkpoint(args.checkpoint), args.out, targets, args.overwrite)
+    checkpoint = load_checkpoint(args.checkpoint)
+    if args.depth is not None:
+        checkpoint = checkpoint.at(_depth(checkpoint, args.depth, args.depth_loss))
+    manifest = export(checkpoint, args.out, targets, args.overwrite)
     print(_summary(manifest))
     print(f"\nbundle {args.out}, {time.monotonic() - started:.0f} s")
+
+
+def _depth(checkpoint: Checkpoint, asked: str, loss: float) -> int:
+    """The depth that `--depth` asks for."""
+    if asked != "auto":
+        if not asked.isdecimal():
+            raise OptionError(f"--depth {asked!r}: expected a number of layers, or auto")
+        return int(asked)
+    if not checkpoint.shallower:
+        raise OptionError(
+            f"--depth auto: the checkpoint has heads for depth {checkpoint.depth} alone; train "
+            "with --all-depths"
+        )
+
+    def lost(depth: int) -> float:
+        """The most points that a task loses at this depth."""
+        deepest = str(checkpoint.depth)
+        losses: list[float] = []
+        for task in checkpoint.tasks:
+            found = checkpoint.report[task.name]["depths"]
+            kept, whole = (found[d]["selection_accuracy"] for d in (str(depth), deepest))
+            losses.append(100 * (whole - kept))
+        return max(losses)
+
+    depths = sorted([*checkpoint.shallower, checkpoint.depth])
+    chosen = next(depth for depth in depths if lost(depth) <= max(loss, 0.0))
+    print(f"export: depth {chosen} of {checkpoint.depth}", file=sys.stderr)
+    return chosen
 
 
 def export(

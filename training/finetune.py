@@ -95,9 +95,13 @@ def finetune(
     def losses_of(batch: TaskBatch) -> dict[str, Tensor]:
         task, chosen = batch
         rows = train[task]
-        logits = _forward(model, task, [ids[rows.rows[i]] for i in chosen])
+        arrays = pad([ids[rows.rows[i]] for i in chosen])
+        input_ids, mask = (torch.from_numpy(array).to(device()) for array in arrays)
+        states = model.states(input_ids, mask)
         targets = torch.tensor([rows.labels[i] for i in chosen], device=device())
-        return {task: weighting(task, criteria[task](logits, targets))}
+        # The other heads do not run.
+        loss = _head(model, task).loss(criteria[task], targets, states, mask, input_ids)
+        return {task: weighting(task, loss)}
 
     def judge() -> dict[str, Score]:
         model.eval()  # dropout is off in what is frozen, and in all of it here
@@ -165,10 +169,3 @@ def _unfreeze(model: MultiTaskModel, learning: Learning) -> list[nn.Module]:
             model.encoder = get_peft_model(model.encoder, config)  # type: ignore[assignment]
         learners.append(model.encoder)
     return learners
-
-
-def _forward(model: MultiTaskModel, task: str, texts: Sequence[Tokens]) -> Tensor:
-    """One task's logits; the other heads do not run."""
-    input_ids, mask = (torch.from_numpy(array).to(device()) for array in pad(texts))
-    logits: Tensor = _head(model, task)(model.states(input_ids, mask), mask, input_ids)
-    return logits

@@ -69,7 +69,7 @@ def fit_heads(
         values, mask, ids = states.batch([train.rows[i] for i in batch], deepest, place)
         targets = torch.tensor([train.labels[i] for i in batch], device=place)
         return {
-            names[depth]: criterion(head(values[: head.config.states], mask, ids), targets)
+            names[depth]: head.loss(criterion, targets, values[: head.config.states], mask, ids)
             for depth, head in heads.items()
         }
 

@@ -46,9 +46,10 @@ class HeadConfig:
         width: of a state.
         kind: an entry of `HEADS`.
         pooling: of `linear` and `mlp`: `cls`, `mean` or `max`.
-        queries: learned questions that attention pooling asks of the tokens.
+        members: of `attention` and `convolution`: small heads whose logits are averaged.
+        queries: learned questions that attention pooling asks of the tokens, of each member.
         channels: of `convolution`.
-        hidden: width of the hidden layer.
+        hidden: width of the hidden layer, of each member.
         token_dropout: share of tokens that a head does not see in a training step.
         buckets: of the table of n-grams; 0: no such table.
         ngram_dropout: share of n-grams that a head does not see in a training step.
@@ -59,9 +60,10 @@ class HeadConfig:
     labels: int
     kind: str = "attention"
     pooling: str = "mean"
+    members: int = 4
     queries: int = 4
     channels: int = 128
-    hidden: int = 256
+    hidden: int = 64
     dropout: float = 0.3
     token_dropout: float = 0.0
     buckets: int = 2**18
@@ -79,6 +81,18 @@ class Head(nn.Module):
     def forward(self, states: Sequence[Tensor], mask: Tensor, ids: Tensor) -> Tensor:
         """Logits `[batch, labels]`."""
         raise NotImplementedError
+
+    def loss(
+        self,
+        criterion: nn.Module,
+        targets: Tensor,
+        states: Sequence[Tensor],
+        mask: Tensor,
+        ids: Tensor,
+    ) -> Tensor:
+        """What learning lowers: `criterion` of the logits and the labels' positions."""
+        loss: Tensor = criterion(self(states, mask, ids), targets)
+        return loss
 
     def groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Parameters with their learning rates, as optimizers take them."""
@@ -197,18 +211,24 @@ def _earlier(values: Tensor) -> Tensor:
 
 
 class AttentionHead(MixingHead):
-    """Attention pooling and mean of the mixed states, one hidden layer.
+    """Attention pooling and mean of the mixed states, one hidden layer; several of it, averaged.
 
     The pooling is structured self-attention (Lin et al. 2017, arXiv:1703.03130) with one linear map
-    for scores.
+    for scores. Members share the mix and the table of n-grams, differ in what they drew at the
+    start and drop in training, and each learns from a loss of its own (deep ensembles,
+    Lakshminarayanan et al. 2017, arXiv:1612.01474); narrow as they are, all together cost what one
+    wide one does.
     """
 
     def __init__(self, config: HeadConfig) -> None:
         super().__init__(config)
         width = self._features(config)
-        self.query = nn.Linear(width, config.queries, bias=False)
-        self.hidden = nn.Linear((config.queries + 1) * width, config.hidden)
-        self.output = nn.Linear(config.hidden, config.labels)
+        members, features = config.members, (config.queries + 1) * width
+        self.query = nn.Linear(width, members * config.queries, bias=False)
+        self.hidden = nn.Parameter(_drawn(members, features, config.hidden))
+        self.hidden_bias = nn.Parameter(torch.zeros(members, 1, config.hidden))
+        self.output = nn.Parameter(_drawn(members, config.hidden, config.labels))
+        self.output_bias = nn.Parameter(torch.zeros(members, 1, config.labels))
         self.dropout = nn.Dropout(config.dropout)
         self.ngrams = (
             NgramTable(config.buckets, config.labels, config.ngram_dropout)
@@ -234,20 +254,43 @@ class AttentionHead(MixingHead):
     def _transform(self, mixed: Tensor, real: Tensor) -> Tensor:
         return mixed
 
+    def loss(
+        self,
+        criterion: nn.Module,
+        targets: Tensor,
+        states: Sequence[Tensor],
+        mask: Tensor,
+        ids: Tensor,
+    ) -> Tensor:
+        (tokens,) = self.layer_mix([self.mix], states)
+        logits = self._members(tokens, mask, ids)
+        loss: Tensor = criterion(logits.flatten(0, 1), targets.repeat(len(logits)))
+        return loss
+
     def answer(self, tokens: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
+        return self._members(tokens, mask, ids).mean(0)
+
+    def _members(self, tokens: Tensor, mask: Tensor, ids: Tensor) -> Tensor:
+        """Each member's logits, `[members, batch, labels]`."""
         real = mask.to(tokens.dtype)
         if self.training and self.config.token_dropout:
             real = _drop_tokens(real, self.config.token_dropout)
         tokens = self._transform(tokens, real)
         scores = self.query(tokens).transpose(1, 2) + (1 - real).unsqueeze(1) * MASKED
-        asked = torch.softmax(scores, -1) @ tokens
+        asked = (torch.softmax(scores, -1) @ tokens).view(
+            tokens.shape[0], self.config.members, self.config.queries, -1
+        )
         mean = (real / real.sum(1, keepdim=True)).unsqueeze(1) @ tokens
-        pooled = torch.cat([asked, mean], 1).flatten(1)
-        hidden = nn.functional.gelu(self.hidden(self.dropout(pooled)))
-        logits: Tensor = self.output(self.dropout(hidden))
-        if self.ngrams is not None:
-            logits = logits + self.ngrams(ids, real)
-        return logits
+        means = mean.unsqueeze(1).expand(-1, self.config.members, -1, -1)
+        pooled = torch.cat([asked, means], 2).flatten(2).transpose(0, 1)
+        hidden = nn.functional.gelu(self.dropout(pooled) @ self.hidden + self.hidden_bias)
+        logits: Tensor = self.dropout(hidden) @ self.output + self.output_bias
+        return logits if self.ngrams is None else logits + self.ngrams(ids, real)
+
+
+def _drawn(members: int, rows: int, columns: int) -> Tensor:
+    """Weights as `nn.Linear` draws them."""
+    return torch.empty(members, rows, columns).uniform_(-(rows**-0.5), rows**-0.5)
 
 
 class ConvolutionHead(AttentionHead):
@@ -309,6 +352,8 @@ def head_config(spec: str, *, states: int, width: int, labels: int) -> HeadConfi
     if kind not in HEADS:
         raise OptionError(f"--head {spec!r}: unknown; there are {', '.join(HEADS)}")
     config = HeadConfig(states=states, width=width, labels=labels, kind=kind)
+    if kind == "mlp":
+        config = replace(config, hidden=config.members * config.hidden)
     if not pooling:
         return config
     if pooling not in POOLINGS or kind not in ("linear", "mlp"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import signal
 import threading
 import time
@@ -30,6 +31,7 @@ class Score:
 
     accuracy: float
     loss: float
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Learner:
     """A module that keeps the weights of its best epoch.
 
     Attributes:
-        judged_by: parts whose mean accuracy, and then mean loss, decides.
+        judged_by: parts whose mean loss and accuracy decide.
     """
 
     module: nn.Module
@@ -217,9 +219,14 @@ class _State:
         accuracy = sum(s.accuracy for s in judged) / len(judged)
         loss = sum(s.loss for s in judged) / len(judged)
         best = self._best.get(name)
-        # Accuracy decides; among equals the surer epoch.
-        if best is not None and (accuracy, -loss) <= (best["accuracy"], -best["loss"]):
-            return False
+        if best is not None:
+            # The loss decides, which is far less noisy, unless accuracy clearly says otherwise: by
+            # more than a standard error, as in Breiman et al. 1984.
+            rows = sum(s.rows for s in judged)
+            error = math.sqrt(best["accuracy"] * (1 - best["accuracy"]) / rows)
+            gain = accuracy - best["accuracy"]
+            if gain < -error or (gain <= error and loss >= best["loss"]):
+                return False
         self._best[name] = {"epoch": epoch, "accuracy": accuracy, "loss": loss}
         self._kept[name] = copy.deepcopy(learner.module.state_dict())
         return True
@@ -295,4 +302,5 @@ def score(logits: Tensor, labels: Sequence[int]) -> Score:
     return Score(
         float((logits.argmax(1) == targets).float().mean()),
         float(nn.functional.cross_entropy(logits, targets)),
+        len(targets),
     )

@@ -1,0 +1,283 @@
+"""A run can be watched, stopped, gone on with, repeated and explained."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mtl_edge.cli import main
+from mtl_edge.training import loop as loop_module
+from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
+
+Fails = Callable[..., str]
+
+
+def command(backbone: Path, rows: Path, out: Path, *more: str) -> list[str]:
+    tasks = ["--task", f"sentiment={rows}", "--task", f"topic={rows}"]
+    return ["train", "--backbone", str(backbone), *tasks, "--out", str(out), *more]
+
+
+def weights(folder: Path) -> list[torch.Tensor]:
+    checkpoint = load_checkpoint(folder)
+    return list(checkpoint.model().state_dict().values())
+
+
+def same(first: Path, second: Path) -> bool:
+    pairs = zip(weights(first), weights(second), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
+class Stop(BaseException):
+    """What a kill looks like from inside: nothing gets a chance to tidy up."""
+
+
+@pytest.mark.parametrize("scenario", ["heads", "full"])
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
+    tiny_backbone: Path, rows: Path, tmp_path: Path, scenario: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--epochs", "4", "--scenario", scenario)
+    assert main(command(tiny_backbone, rows, tmp_path / "whole", *options)) == 0
+    judged = loop_module.Loop._judge
+    calls = 0
+
+    def die(*arguments: object) -> float:
+        nonlocal calls
+        result = judged(*arguments)  # type: ignore[arg-type]
+        calls += 1
+        # After an epoch was saved; with heads, in the middle of the second one's.
+        if calls == (6 if scenario == "heads" else 2):
+            raise Stop
+        return result
+
+    monkeypatch.setattr(loop_module.Loop, "_judge", die)
+    with pytest.raises(Stop):
+        main(command(tiny_backbone, rows, tmp_path / "stopped", *options))
+    assert not (tmp_path / "stopped").exists()
+    left = tmp_path / "stopped.unfinished"
+    assert {"run.json", "metrics.jsonl"} < {p.name for p in left.iterdir()}
+    monkeypatch.setattr(loop_module.Loop, "_judge", judged)
+    assert main(command(tiny_backbone, rows, tmp_path / "stopped", *options)) == 0
+    assert same(tmp_path / "whole", tmp_path / "stopped")
+    assert not left.exists()
+    lines = [load_checkpoint(tmp_path / name).metrics for name in ("whole", "stopped")]
+    assert [(m["part"], m["step"]) for m in lines[0]] == [(m["part"], m["step"]) for m in lines[1]]
+    assert [m["train_loss"] for m in lines[0]] == [m["train_loss"] for m in lines[1]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_signal_in_the_middle_of_an_epoch_loses_little(
+    tiny_backbone: Path, rows: Path, tmp_path: Path, sent: signal.Signals
+) -> None:
+    options = ("--epochs", "40", "--scenario", "full", "--batch-size", "4")
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert main(command(tiny_backbone, rows, whole, *options)) == 0
+    start = [
+        str(Path(sys.executable).with_name("mtl-edge")),
+        *command(tiny_backbone, rows, stopped, *options),
+    ]
+    process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    state = tmp_path / "stopped.unfinished" / "model.pt"
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=60)
+    if sent == signal.SIGINT:
+        assert process.returncode == 130
+        assert "the same command goes on from" in err
+    assert not stopped.exists()
+    assert state.exists()
+    assert main(command(tiny_backbone, rows, stopped, *options)) == 0
+    assert same(whole, stopped)
+
+
+def test_what_another_run_left_is_not_mixed_in(
+    tiny_backbone: Path, rows: Path, tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+
+    def die(*_: object) -> float:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module.Loop, "_judge", die)
+        patch.setattr(loop_module.Journal, "due", lambda _: True)  # save after every step
+        with pytest.raises(Stop):
+            main(command(tiny_backbone, rows, out, "--epochs", "2", "--batch-size", "8"))
+    message = fails(*command(tiny_backbone, rows, out, "--epochs", "3", "--batch-size", "8"))
+    assert "differs in options.epochs (then 2, now 3)" in message
+    assert "--restart" in message
+    restart = command(tiny_backbone, rows, out, "--epochs", "3", "--batch-size", "8", "--restart")
+    assert main(restart) == 0
+
+
+def test_a_run_that_fails_before_it_learns_leaves_nothing(
+    tiny_backbone: Path, rows: Path, tmp_path: Path, fails: Fails
+) -> None:
+    fails(*command(tiny_backbone, rows, tmp_path / "out", "--depth", "9"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_state_is_named(
+    tiny_backbone: Path, rows: Path, tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module._State, "restore", lambda _: (_ for _ in ()).throw(Stop))
+        with pytest.raises(Stop):
+            main(command(tiny_backbone, rows, out, "--epochs", "1"))
+    (tmp_path / "out.unfinished" / "sentiment.pt").write_bytes(b"no state")
+    assert "damaged" in fails(*command(tiny_backbone, rows, out, "--epochs", "1"))
+
+
+def test_the_checkpoint_holds_figures_pictures_and_its_own_command(
+    tiny_backbone: Path, rows: Path, tmp_path: Path
+) -> None:
+    first, again = tmp_path / "first", tmp_path / "again"
+    assert main(command(tiny_backbone, rows, first, "--epochs", "3", "--seed", "7")) == 0
+    lines = [json.loads(line) for line in (first / "metrics.jsonl").read_text().splitlines()]
+    assert [(m["part"], m["epoch"]) for m in lines] == [
+        (part, epoch) for part in ("sentiment@2", "topic@2") for epoch in (1, 2, 3)
+    ]
+    assert lines[0]["train_loss"] > lines[2]["train_loss"] > 0
+    for picture in ("curves.png", "confusion.png"):
+        assert (first / picture).read_bytes().startswith(b"\x89PNG")
+    config = tomllib.loads((first / "config.toml").read_text())["train"]
+    assert config["seed"] == 7
+    assert config["task"] == [f"sentiment={rows}", f"topic={rows}"]
+    assert main(["train", "--config", str(first / "config.toml"), "--out", str(again)]) == 0
+    assert same(first, again)
+    assert (first / "heads.safetensors").read_bytes() == (again / "heads.safetensors").read_bytes()
+
+
+def test_a_config_file_holds_a_run_and_flags_override_it(
+    tiny_backbone: Path, rows: Path, tmp_path: Path, fails: Fails
+) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f'[train]\nbackbone = "{tiny_backbone}"\nepochs = 1\nclass-weights = true\n'
+        f'head = ["linear"]\n[train.task]\nsentiment = "{rows}"\n'
+    )
+    out = tmp_path / "out"
+    assert main(["train", "--config", str(config), "--out", str(out), "--epochs", "2"]) == 0
+    checkpoint = load_checkpoint(out)
+    assert checkpoint.run["recipe"]["epochs"] == 2
+    assert checkpoint.run["recipe"]["class_weights"] is True
+    assert checkpoint.heads["sentiment"].config.kind == "linear"
+    other = tmp_path / "other"
+    more = ["--task", f"topic={rows}", "--out", str(other)]
+    assert main(["train", "--config", str(config), *more]) == 0
+    assert [t.name for t in load_checkpoint(other).tasks] == ["topic"], "a flag replaces"
+    for text, message in (
+        ("[train]\nepoch = 1\n", "'epoch', which is no option"),
+        ("[train]\nepochs = [1, 2]\n", "expected one value"),
+        ("[train]\nclass-weights = 3\n", "expected true or false"),
+        ("[export]\n", "no table [train]; it has [export]"),
+        ("train = 3 4", "is not TOML"),
+    ):
+        config.write_text(text)
+        assert message in fails("train", "--config", config, "--out", tmp_path / "never")
+    assert "No such file" in fails("train", "--config", tmp_path / "none", "--out", out)
+
+
+def test_training_stops_early_only_when_asked(
+    tiny_backbone: Path, rows: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert main(command(tiny_backbone, rows, out, "--epochs", "30", "--patience", "2")) == 0
+    lines = load_checkpoint(out).metrics
+    epochs = [m["epoch"] for m in lines if m["part"] == "topic@2"]
+    assert len(epochs) < 30
+    best = load_checkpoint(out).report["topic"]["selection"]["epoch"]
+    assert epochs[-1] == best + 2
+
+
+def test_a_batch_at_fault_is_kept(
+    tiny_backbone: Path, rows: Path, tmp_path: Path, fails: Fails
+) -> None:
+    out = tmp_path / "out"
+    message = fails(
+        *command(tiny_backbone, rows, out, "--learning-rate", "1e30", "--scenario", "full")
+    )
+    assert "the loss became" in message
+    fault = tmp_path / "out.unfinished" / "batch.jsonl"
+    assert str(fault) in message
+    row = json.loads(fault.read_text().splitlines()[0])
+    assert row.keys() == {"task", "text", "label"}
+    assert row["text"] in rows.read_text().replace('""', '"')
+
+
+def test_tensorboard_gets_the_figures(tiny_backbone: Path, rows: Path, tmp_path: Path) -> None:
+    board = tmp_path / "board"
+    more = ("--epochs", "1", "--tensorboard", str(board))
+    assert main(command(tiny_backbone, rows, tmp_path / "out", *more)) == 0
+    assert [p.name[:6] for p in board.iterdir()] == ["events"]
+
+
+@pytest.fixture(scope="module")
+def depths(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, rows: Path) -> Path:
+    out = tmp_path_factory.mktemp("depths") / "checkpoint"
+    assert main(command(tiny_backbone, rows, out, "--epochs", "2", "--all-depths")) == 0
+    return out
+
+
+def test_all_depths_are_taught_in_one_pass_and_recorded(depths: Path) -> None:
+    checkpoint = load_checkpoint(depths)
+    assert list(checkpoint.shallower) == [0, 1]
+    for task in ("sentiment", "topic"):
+        found = checkpoint.report[task]["depths"]
+        assert list(found) == ["0", "1", "2"]
+        assert all(0 <= f["accuracy"] <= 1 and f["temperature"] > 0 for f in found.values())
+    assert {m["part"] for m in checkpoint.metrics} == {
+        f"{task}@{depth}" for task in ("sentiment", "topic") for depth in (0, 1, 2)
+    }
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_export_takes_any_depth_that_was_taught(depths: Path, tmp_path: Path, depth: int) -> None:
+    checkpoint: Checkpoint = load_checkpoint(depths).at(depth)
+    export = ["export", str(depths), "--depth", str(depth), "--targets", "onnx-fp32"]
+    assert main([*export, "--out", str(tmp_path / "b")]) == 0
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert manifest["depth"] == depth
+    for task in checkpoint.tasks:
+        recorded = checkpoint.report[task.name]["depths"][str(depth)]["accuracy"]
+        assert manifest["evaluation"][task.name]["fp32"]["accuracy"] == pytest.approx(recorded)
+
+
+def test_a_depth_that_was_not_taught_is_refused(
+    depths: Path, checkpoint: Path, tmp_path: Path, fails: Fails
+) -> None:
+    out = ("--out", tmp_path / "b")
+    assert "heads for depth 0, 1, 2, not 5" in fails("export", depths, "--depth", "5", *out)
+    assert "expected a number" in fails("export", depths, "--depth", "few", *out)
+    assert "train with --all-depths" in fails("export", checkpoint, "--depth", "auto", *out)
+
+
+def test_export_chooses_the_least_depth_that_loses_little(depths: Path, tmp_path: Path) -> None:
+    export = ["export", str(depths), "--depth", "auto", "--targets", "onnx-fp32"]
+    assert main([*export, "--depth-loss", "100", "--out", str(tmp_path / "b")]) == 0
+    assert json.loads((tmp_path / "b" / "manifest.json").read_text())["depth"] == 0
+
+
+def test_another_head_is_taught_at_every_depth_of_its_checkpoint(
+    depths: Path, rows: Path, tmp_path: Path
+) -> None:
+    extend = ["train", "--extend", str(depths), "--task", f"again={rows}", "--epochs", "1"]
+    extend += ["--label-column", "topic", "--out", str(tmp_path / "more")]
+    assert main(extend) == 0
+    before, after = load_checkpoint(depths), load_checkpoint(tmp_path / "more")
+    for depth, heads in after.shallower.items():
+        assert set(heads) == {"sentiment", "topic", "again"}
+        old = before.shallower[depth]["topic"].state_dict()
+        assert all(torch.equal(v, heads["topic"].state_dict()[k]) for k, v in old.items())
