@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from optimum.utils import DummyTextInputGenerator, NormalizedConfigManager
 
+from mtl_edge.export.heads import fused
 from mtl_edge.training.checkpoint import Checkpoint
 
 __all__ = ["INPUTS", "capture"]
@@ -22,7 +23,8 @@ def capture(checkpoint: Checkpoint, file: Path) -> None:
     The TorchScript exporter and eager attention give the form that ONNX Runtime's optimizer fuses
     and that OpenVINO runs fastest; the newer exporter's graphs keep Q, K and V apart.
     """
-    model = checkpoint.model()
+    whole = checkpoint.model()
+    model = fused(whole)
     config = checkpoint.backbone.encoder.config
     sizes = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
     generator = DummyTextInputGenerator(
@@ -32,7 +34,7 @@ def capture(checkpoint: Checkpoint, file: Path) -> None:
     mask = torch.ones_like(ids)
     mask[1, mask.shape[1] // 2 :] = 0  # padding, so that no mask is folded away as all ones
     axes = {name: {0: "batch", 1: "tokens"} for name in INPUTS}
-    axes |= {task: {0: "batch"} for task in model.tasks}
+    axes |= {task: {0: "batch"} for task in whole.tasks}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the exporter's age and constants of the trace
         torch.onnx.export(
@@ -40,7 +42,7 @@ def capture(checkpoint: Checkpoint, file: Path) -> None:
             (ids, mask),
             str(file),
             input_names=list(INPUTS),
-            output_names=list(model.tasks),
+            output_names=list(whole.tasks),
             dynamic_axes=axes,
             opset_version=OPSET,
             dynamo=False,

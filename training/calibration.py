@@ -11,7 +11,7 @@ from scipy.stats import beta
 
 from mtl_edge.probabilities import softmax
 
-__all__ = ["calibration_error", "fit_temperature", "fit_thresholds"]
+__all__ = ["NEVER", "calibration_error", "fit_temperature", "fit_thresholds"]
 
 BINS = 15
 CONFIDENCE = 0.9

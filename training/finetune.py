@@ -133,6 +133,8 @@ def finetune(
         judge,
         rows_of,
     )
+    for head in _learning_heads(model, learning):
+        head.finish()
     if learning.backbone == "lora":
         model.encoder = model.encoder.merge_and_unload()  # type: ignore[operator]
     parameters = sum(p.numel() for group in groups for p in group["params"])

@@ -88,7 +88,7 @@ def fit_heads(
         lambda batch: [show(task, train.rows[i], train.labels[i]) for i in batch] if show else [],
     )
     for head in heads.values():
-        head.cpu()
+        head.cpu().finish()
     return {depth: found[name] for depth, name in names.items()}
 
 

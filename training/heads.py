@@ -24,17 +24,21 @@ __all__ = [
     "Head",
     "HeadConfig",
     "LayerMix",
+    "MASKED",
+    "AttentionHead",
     "MixingHead",
+    "NgramTable",
     "build_head",
+    "hashes_of",
     "head_config",
 ]
 
 MASKED = -1e4
 LONGEST_NGRAM = 3
-# Multipliers of the hash. Ids stay below 2 ** 18, so every intermediate value fits 32 bits, which
-# is what OpenVINO computes integers in.
-FACTORS = (3001, 4093)
-NGRAM_RATE = 7.0
+# Multipliers of the hash. OpenVINO computes integers in float32, so with ids below 2 ** 18 every
+# intermediate value has to stay below 2 ** 24, and the number of buckets is a power of two.
+FACTORS = (13, 31)
+NGRAM_RATE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class HeadConfig:
     hidden: int = 64
     dropout: float = 0.3
     token_dropout: float = 0.0
-    buckets: int = 2**18
+    buckets: int = 2**19
     ngram_dropout: float = 0.7
 
     def to_json(self) -> dict[str, Any]:
@@ -93,6 +97,9 @@ class Head(nn.Module):
         """What learning lowers: `criterion` of the logits and the labels' positions."""
         loss: Tensor = criterion(self(states, mask, ids), targets)
         return loss
+
+    def finish(self) -> None:
+        """Called once when learning is over."""
 
     def groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Parameters with their learning rates, as optimizers take them."""
@@ -182,27 +189,48 @@ class NgramTable(nn.Module):
 
     def __init__(self, buckets: int, labels: int, dropout: float) -> None:
         super().__init__()
-        self.buckets = buckets
         self.weight = nn.Parameter(torch.zeros(buckets, labels))
         self.dropout = dropout
 
     def forward(self, ids: Tensor, real: Tensor) -> Tensor:
         """Sum over the n-grams of each text, divided by the root of their number."""
-        sums, counts = [], []
-        hashes, there = ids, real
-        for length in range(1, LONGEST_NGRAM + 1):
-            if length > 1:
-                # An n-gram ends at a token and is there if the one before it was.
-                hashes = _earlier(hashes) * FACTORS[0] + ids * FACTORS[1] + length
-                there = _earlier(there) * real
-            hashes = hashes % self.buckets
-            rows = nn.functional.embedding(hashes, self.weight)
-            seen = there
+        sums = []
+        hashes, there = hashes_of(ids, real, len(self.weight))
+        for places, present in zip(hashes, there, strict=True):
+            seen = present
             if self.training and self.dropout:
-                seen = there * (torch.rand_like(there) >= self.dropout) / (1 - self.dropout)
+                seen = present * (torch.rand_like(present) >= self.dropout) / (1 - self.dropout)
+            rows = nn.functional.embedding(places, self.weight)
             sums.append((seen.unsqueeze(1) @ rows).squeeze(1))
-            counts.append(there.sum(1, keepdim=True))
-        return torch.stack(sums).sum(0) / torch.stack(counts).sum(0).sqrt()
+        return torch.stack(sums).sum(0) / torch.cat(there, 1).sum(1, keepdim=True).sqrt()
+
+    @torch.no_grad()
+    def round(self) -> None:
+        """Bring each number to one of 255 steps, so that a byte can hold it."""
+        scale = self._scale()
+        self.weight.copy_((self.weight / scale).round() * scale)
+
+    def _scale(self) -> Tensor:
+        return self.weight.abs().amax(0, keepdim=True).clamp(min=1e-8) / 127
+
+    def packed(self) -> tuple[Tensor, Tensor]:
+        """int8 codes `[buckets, labels]` and a scale a label; exact where numbers were rounded."""
+        scale = self._scale().detach()
+        return (self.weight.detach() / scale).round().to(torch.int8), scale
+
+
+def hashes_of(ids: Tensor, real: Tensor, buckets: int) -> tuple[list[Tensor], list[Tensor]]:
+    """For n-grams of 1, 2, ... tokens, one ending at each token: its bucket, and 1 if it is there.
+
+    Returns:
+        int64 and float32 `[batch, tokens]`, one a length.
+    """
+    hashes, there = [ids % buckets], [real]
+    for length in range(2, LONGEST_NGRAM + 1):
+        # It continues the one that ended a token before, and is there if that one was.
+        hashes.append((_earlier(hashes[-1]) * FACTORS[0] + ids * FACTORS[1] + length) % buckets)
+        there.append(_earlier(there[-1]) * real)
+    return hashes, there
 
 
 def _earlier(values: Tensor) -> Tensor:
@@ -246,6 +274,10 @@ class AttentionHead(MixingHead):
             rate = NGRAM_RATE * learning_rate
             groups.append({"params": table, "lr": rate, "weight_decay": 0.0})
         return groups
+
+    def finish(self) -> None:
+        if self.ngrams is not None:
+            self.ngrams.round()
 
     def _features(self, config: HeadConfig) -> int:
         """Make what turns mixed states into what is pooled; returns its width."""

@@ -13,11 +13,12 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from mtl_edge import EdgeClassifier
+from mtl_edge import EdgeClassifier, engines
 from mtl_edge.cli import main
 from mtl_edge.errors import ExportError
 from mtl_edge.export import targets as export_targets
 from mtl_edge.training.checkpoint import load_checkpoint
+from mtl_edge.training.heads import hashes_of
 from mtl_edge.training.model import logits_of
 from tests.export.graphs import openvino_table_types, require_int8
 
@@ -64,9 +65,9 @@ def test_both_engines_run_every_encoder_product_in_int8(
     shared_bundle: Path, tmp_path: Path
 ) -> None:
     fp32 = require_int8(shared_bundle, tmp_path, LAYERS)
-    # What is left in fp32 are the heads: scores, hidden layer, output.
-    scores, hidden, output = (4, 64), (256, 320), ((2, 256), (4, 256))
-    assert sorted(map(sorted, fp32)) == sorted(map(sorted, [scores, hidden] * 2 + [*output]))
+    # Two heads of four members: scores, hidden layer on what was asked and on the mean, outputs.
+    scores, asked, mean = (2, 1, 64, 16), (2, 4, 256, 64), (2, 4, 64, 64)
+    assert sorted(fp32) == sorted([scores, asked, mean, (256, 2), (256, 4)])
 
 
 def test_onnx_embeddings_are_int8_on_disk(shared_bundle: Path) -> None:
@@ -159,8 +160,9 @@ def test_a_graph_that_answers_otherwise_is_not_shipped(
     def spoil(*args: object) -> onnx.ModelProto:
         model = quantize(*args)  # type: ignore[arg-type]
         for constant in model.graph.initializer:
-            if constant.name == "heads.1.output.bias":
-                constant.CopyFrom(numpy_helper.from_array(np.float32([9, 0, 0, 0]), constant.name))
+            if constant.name == "heads.0.biases.1":
+                bias = np.float32([[9, 0, 0, 0]])
+                constant.CopyFrom(numpy_helper.from_array(bias, constant.name))
         return model
 
     monkeypatch.setattr("mtl_edge.export.int8_onnx.quantize", spoil)
@@ -176,3 +178,37 @@ def test_mistakes_are_named(checkpoint: Path, shared_bundle: Path, fails: Fails)
     assert "exists; choose another" in fails("export", checkpoint, "--out", shared_bundle)
     assert "mtl-edge train" in fails("export", out, "--out", out)
     assert not out.exists()
+
+
+def test_tables_of_ngrams_are_a_byte_a_number(shared_bundle: Path, checkpoint: Path) -> None:
+    buckets = load_checkpoint(checkpoint).heads["topic"].config.buckets
+    graph = onnx.load(shared_bundle / "model.int8.onnx").graph
+    tables = [c for c in graph.initializer if list(c.dims)[:1] == [buckets]]
+    assert [(tuple(c.dims), c.data_type) for c in tables] == [
+        ((buckets, 2 + 4), onnx.TensorProto.INT8)
+    ]
+    assert openvino_table_types(shared_bundle / "openvino.int8.xml", buckets) == {"i8"}
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_engines_hash_ngrams_as_torch_does(tmp_path: Path, engine: str) -> None:
+    class Hashes(torch.nn.Module):
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            hashes, there = hashes_of(ids, mask.float(), 2**19)
+            return torch.cat(hashes, 1).float() * torch.cat(there, 1)
+
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 2**18, (4, 64), generator=generator)
+    mask = torch.ones_like(ids)
+    file = tmp_path / "hashes.onnx"
+    torch.onnx.export(
+        Hashes(),
+        (ids, mask),
+        str(file),
+        input_names=["input_ids", "attention_mask"],
+        output_names=["hashes"],
+        opset_version=17,
+        dynamo=False,
+    )
+    result = engines.start(engine, file).run(ids.numpy(), mask.numpy())["hashes"]
+    np.testing.assert_array_equal(result, Hashes()(ids, mask).numpy())

@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mtl_edge.cli import main
 from mtl_edge.errors import DataError
+from mtl_edge.training.checkpoint import load_checkpoint
 from mtl_edge.training.data import Columns, Rows, build_task, conflicts, read_rows
 
 Fails = Callable[..., str]
@@ -145,3 +147,78 @@ def test_bad_data_on_the_command_line_writes_nothing(tmp_path: Path, fails: Fail
     assert "no such --task" in fails(*train, "--task", "t=a.csv", "--dev", "u=b.csv")
     assert "--epochs is 0" in fails(*train, "--task", "t=a.csv", "--epochs", "0")
     assert [p.name for p in tmp_path.iterdir()] == ["one.csv"]
+
+
+MANY = "text,mood,subject\na,good,x\nb,,y\nc,bad,\nd,,\n" + "".join(
+    f"text {i},{'good' if i % 2 else 'bad'},{'x' if i % 3 else 'y'}\n" for i in range(30)
+)
+
+
+def test_one_file_may_hold_labels_of_several_tasks(
+    tiny_backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "many.csv"
+    file.write_text(MANY)
+    command = ["train", "--backbone", str(tiny_backbone), "--epochs", "1"]
+    command += ["--data", str(file), "--label", "sentiment=mood", "--label", "topic=subject"]
+    assert main([*command, "--dev-data", str(file), "--out", str(tmp_path / "out")]) == 0
+    checkpoint = load_checkpoint(tmp_path / "out")
+    assert [(t.name, t.labels) for t in checkpoint.tasks] == [
+        ("sentiment", ("bad", "good")),
+        ("topic", ("x", "y")),
+    ]
+    report = checkpoint.report
+    assert report["sentiment"]["reported"]["rows"] == report["topic"]["reported"]["rows"] == 32
+    assert report["sentiment"]["train"]["rows"] + report["sentiment"]["selection"]["rows"] == 32
+    assert "2 rows without a label were passed over" in capsys.readouterr().err
+
+
+def test_data_and_label_go_together(tmp_path: Path, fails: Callable[..., str]) -> None:
+    file = tmp_path / "many.csv"
+    file.write_text(MANY)
+    train = ("train", "--backbone", "minilm", "--out", tmp_path / "out")
+    assert "give both" in fails(*train, "--data", file)
+    assert "give both" in fails(*train, "--label", "sentiment=mood")
+    assert "no task" in fails(*train)
+    assert "--dev-data goes with --data" in fails(*train, "--task", f"t={file}", "--dev-data", file)
+    both = ("--data", file, "--label", "t=mood", "--task", f"t={file}")
+    assert "named by both" in fails(*train, *both)
+    missing = ("--data", file, "--label", "t=feeling")
+    assert "no column 'feeling'; it has 'text', 'mood', 'subject'" in fails(*train, *missing)
+
+
+def test_a_data_set_of_the_hub_s_library_is_read_with_its_label_names(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict(
+        {"text": ["fine", "awful", "unknown"], "label": [1, 0, -1]},
+        features=datasets.Features(
+            {
+                "text": datasets.Value("string"),
+                "label": datasets.ClassLabel(names=["negative", "positive"]),
+            }
+        ),
+    )
+    # A folder is loaded by the same call as a name on the Hub; parquet keeps the features.
+    (tmp_path / "set").mkdir()
+    rows.to_parquet(str(tmp_path / "set" / "train.parquet"))
+    read = read_rows("sentiment", f"hub:{tmp_path}/set")
+    assert read.texts == ("fine", "awful")
+    assert read.labels == ("positive", "negative")
+    assert read.unlabelled == 1
+    assert len(read.source["sha256"]) == 64
+    with pytest.raises(DataError, match="check name, subset and split"):
+        read_rows("sentiment", f"hub:{tmp_path}/set:nosuchsplit")
+    with pytest.raises(DataError, match="expected hub:NAME"):
+        read_rows("sentiment", "hub:")
+
+
+def test_texts_over_the_limit_are_counted(
+    tiny_backbone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "long.csv"
+    file.write_text(
+        "text,label\n" + "".join(f"{'word ' * (i + 1)},{'ab'[i % 2]}\n" for i in range(20))
+    )
+    command = ["train", "--backbone", str(tiny_backbone), "--epochs", "1", "--max-tokens", "8"]
+    assert main([*command, "--task", f"t={file}", "--out", str(tmp_path / "out")]) == 0
+    assert "14 of 20 texts are longer than 8 tokens and were cut" in capsys.readouterr().err

@@ -9,9 +9,14 @@ import torch
 from mtl_edge.errors import MtlEdgeError
 from mtl_edge.training.baselines import bag_of_words, mean_pooling
 from mtl_edge.training.batches import Labelled
-from mtl_edge.training.calibration import calibration_error, fit_temperature
+from mtl_edge.training.calibration import (
+    NEVER,
+    calibration_error,
+    fit_temperature,
+    fit_thresholds,
+)
 from mtl_edge.training.fit import fit_heads, predict
-from mtl_edge.training.heads import HeadConfig, build_head
+from mtl_edge.training.heads import FACTORS, LONGEST_NGRAM, HeadConfig, build_head, hashes_of
 from mtl_edge.training.recipe import Recipe, criterion_for
 from mtl_edge.training.states import States
 
@@ -112,3 +117,73 @@ def test_baselines_solve_what_words_decide() -> None:
     assert list(bag_of_words(texts, labels, ["a good one", "so bad"])) == ["positive", "negative"]
     means = np.array([[1.0, 0], [-1.0, 0]] * 30, np.float32)
     assert list(mean_pooling(means, labels, means[:2])) == ["positive", "negative"]
+
+
+def test_a_threshold_keeps_its_promise() -> None:
+    """Of a label's sure answers the asked share is right, on rows that did not choose it."""
+    generator = np.random.default_rng(0)
+
+    def rows(count: int) -> tuple[np.ndarray, np.ndarray]:
+        right = generator.uniform(0.5, 1, count).astype(np.float32)
+        labels = generator.integers(2, size=count)
+        answers = np.where(generator.uniform(size=count) < right, labels, 1 - labels)
+        probabilities = np.empty((count, 2), np.float32)
+        probabilities[np.arange(count), answers] = right
+        probabilities[np.arange(count), 1 - answers] = 1 - right
+        return probabilities, labels
+
+    kept, answered = [], []
+    for _ in range(20):
+        thresholds = fit_thresholds(*rows(1000), accuracy=0.9)
+        probabilities, labels = rows(4000)
+        answers = probabilities.argmax(1)
+        sure = probabilities.max(1) >= np.array(thresholds)[answers]
+        for label in (0, 1):
+            of_label = sure & (answers == label)
+            kept.append(not of_label.any() or (answers == labels)[of_label].mean() >= 0.9)
+        answered.append(sure.mean())
+    assert np.mean(kept) >= 0.87, "with 90% confidence, each label's"
+    assert np.mean(answered) > 0.05, "a threshold that answers nothing keeps any promise"
+
+
+def test_too_few_answers_promise_nothing() -> None:
+    probabilities = np.float32([[0.9, 0.1]] * 5 + [[0.2, 0.8]] * 5)
+    assert fit_thresholds(probabilities, [0] * 5 + [1] * 5, 0.95) == (NEVER, NEVER)
+
+
+def test_ngrams_know_what_states_do_not() -> None:
+    """Labels that only a bigram decides, and states that say nothing."""
+    generator = np.random.default_rng(0)
+    ids, labels = [], []
+    for row in range(ROWS):
+        first, second = (5, 6) if row % 2 else (6, 5)
+        noise = generator.integers(100, 200, 6)
+        ids.append([*noise[:3], first, second, *noise[3:]])
+        labels.append(row % 2)
+    values = np.zeros((8 * ROWS, 3, 16), np.float16)
+    states = States([values], [0] * ROWS, np.arange(ROWS) * 8, ids)  # type: ignore[arg-type]
+    learn, choose = Labelled(range(200), labels[:200]), Labelled(range(200, ROWS), labels[200:])
+    found = {}
+    for buckets in (0, 4096):
+        torch.manual_seed(0)
+        head = build_head(HeadConfig(states=3, width=16, labels=2, hidden=16, buckets=buckets))
+        result = fit_heads("task", {2: head}, states, learn, choose, Recipe(epochs=20))
+        found[buckets] = result[2]["accuracy"]
+    assert found[0] < 0.7
+    assert found[4096] >= 0.95
+
+
+def test_hashes_are_exact_in_float32() -> None:
+    """OpenVINO computes integers in float32: the largest id of any vocabulary must be exact."""
+    largest, buckets = 2**18 - 1, HeadConfig(1, 1, 2).buckets
+    assert (buckets - 1) * FACTORS[0] + largest * FACTORS[1] + LONGEST_NGRAM < 2**24
+    assert buckets & (buckets - 1) == 0, "a division by a power of two is exact"
+
+
+def test_hashes_spread_ngrams_over_the_buckets() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1000, 30000, (1000, 50), generator=generator)
+    hashes, _ = hashes_of(ids, torch.ones(1000, 50), 2**19)
+    expected = 2**19 * (1 - np.exp(-50_000 / 2**19))  # of 50,000 in 2 ** 19 at random
+    for longer in hashes[1:]:
+        assert len(longer.unique()) > 0.97 * expected

@@ -14,6 +14,7 @@ import torch
 from mtl_edge import EdgeClassifier
 from mtl_edge.cli import main
 from mtl_edge.errors import CheckpointError, OptionError
+from mtl_edge.training import states
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 from mtl_edge.training.data import TaskData, build_task, read_rows
 from mtl_edge.training.heads import HEADS
@@ -183,7 +184,7 @@ def test_a_third_head_leaves_the_first_two_to_the_bit(
     def never(*_: object) -> None:
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr("mtl_edge.training.states._encode", never)
+    monkeypatch.setattr(states, "_encode", never)
     command = ["train", "--extend", str(checkpoint), "--task", f"third={tmp_path}/third.csv"]
     assert main([*command, "--epochs", "1", "--out", str(tmp_path / "out")]) == 0
     before, after = load_checkpoint(checkpoint), load_checkpoint(tmp_path / "out")
