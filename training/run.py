@@ -43,6 +43,7 @@ TRAIN_ROWS_SCORED = 1000  # enough to see overfitting
 PACKAGES = ("torch", "transformers", "optimum", "tokenizers", "numpy", "scikit-learn")
 CACHE_LIMIT = 20 * 10**9
 TEXTS_AT_ONCE = 10_000
+BASELINE_ROWS = 10_000  # their memory grows with the rows that teach them
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,9 +337,11 @@ def _report(
     seen = Labelled(learn.rows[:TRAIN_ROWS_SCORED], learn.labels[:TRAIN_ROWS_SCORED])
     answers = {"head": labels[logits.argmax(1)], "before": labels[before.argmax(1)]}
     if options.baselines:
-        means = states.means(learn.rows), states.means(asked.rows)
-        answers["mean_pooling"] = mean_pooling(means[0], task.train.labels, means[1])
-        answers["bag_of_words"] = bag_of_words(task.train.texts, task.train.labels, reported.texts)
+        some = _sampled(len(task.train), BASELINE_ROWS, options.recipe.seed)
+        teach = task.train.take(some)
+        means = states.means([learn.rows[i] for i in some]), states.means(asked.rows)
+        answers["mean_pooling"] = mean_pooling(means[0], teach.labels, means[1])
+        answers["bag_of_words"] = bag_of_words(teach.texts, teach.labels, reported.texts)
     temperature = depths[str(deepest)]["temperature"]
     return {
         "train": {
@@ -388,6 +391,14 @@ def _at_depth(task: str, rows: _Rows, scores: _Scores, abstain: float | None) ->
         "selection_accuracy": float((logits.argmax(1) == selection.labels).mean()),
         "accuracy": float((scores(asked).argmax(1) == asked.labels).mean()),
     }
+
+
+def _sampled(count: int, most: int, seed: int) -> list[int]:
+    """Positions of all of `count` rows, or of `most` of them."""
+    positions = list(range(count))
+    if count <= most:
+        return positions
+    return sorted(random.Random(seed).sample(positions, most))
 
 
 def _abstaining(
