@@ -37,7 +37,8 @@ classifier.predict("some text")
 ## Measured
 
 Accuracy in percent, with macro-F1 in brackets, of the rows set aside by training; below the fp32
-model, each graph with the share of rows on which it gives the fp32 model's label. *Usual recipe*:
+model, each graph with the share of all rows set aside on which it gives the fp32 model's label.
+*Usual recipe*:
 mean pooling and logistic regression on the same encoder. *Bag of words*: TF-IDF and logistic
 regression, no encoder.
 

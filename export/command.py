@@ -28,6 +28,7 @@ from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 
 __all__ = ["add_arguments", "export", "run"]
 
+MAX_ACCURACY_DROP = 0.5
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf", "tokenizers")
 
 
@@ -42,6 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"comma-separated; default: %(default)s. {known}",
     )
 
+    parser.add_argument(
+        "--max-accuracy-drop",
+        type=float,
+        default=MAX_ACCURACY_DROP,
+        metavar="POINTS",
+        help="that a graph may lose to the torch model on the rows which training set aside; "
+        "beyond it nothing is written; default: %(default)s",
+    )
     parser.add_argument(
         "--depth",
         metavar="N",
@@ -69,7 +78,9 @@ def run(args: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(args.checkpoint)
     if args.depth is not None:
         checkpoint = checkpoint.at(_depth(checkpoint, args.depth, args.depth_loss))
-    manifest = export(checkpoint, args.out, targets, args.overwrite)
+    if not args.max_accuracy_drop >= 0:
+        raise OptionError(f"--max-accuracy-drop is {args.max_accuracy_drop}, expected 0 or more")
+    manifest = export(checkpoint, args.out, targets, args.overwrite, args.max_accuracy_drop)
     print(_summary(manifest))
     print(f"\nbundle {args.out}, {time.monotonic() - started:.0f} s")
 
@@ -103,9 +114,16 @@ def _depth(checkpoint: Checkpoint, asked: str, loss: float) -> int:
 
 
 def export(
-    checkpoint: Checkpoint, out: Path, targets: Sequence[str] = DEFAULT, overwrite: bool = False
+    checkpoint: Checkpoint,
+    out: Path,
+    targets: Sequence[str] = DEFAULT,
+    overwrite: bool = False,
+    max_accuracy_drop: float = MAX_ACCURACY_DROP,
 ) -> Manifest:
     """Build, prove and write a bundle; a failure leaves what was at `out` as it was.
+
+    Args:
+        max_accuracy_drop: see `mtl_edge.export.proof.evaluate`.
 
     Raises:
         ExportError: a graph could not be built, or is not faithful to the checkpoint.
@@ -138,7 +156,7 @@ def export(
         )
         write_manifest(stage, manifest)
         with _step("compare with torch"):
-            evaluation = evaluate(checkpoint, stage, targets)
+            evaluation = evaluate(checkpoint, stage, targets, max_accuracy_drop)
         with _step("time"):
             graphs = _timed(manifest.graphs, stage, info.vocabulary)
         manifest = replace(manifest, graphs=graphs, evaluation=evaluation)
@@ -178,7 +196,9 @@ def _summary(manifest: Manifest) -> str:
     for task in manifest.tasks:
         found = manifest.evaluation[task.name]
         where = f"{found['split']} ({found['rows']})"
-        rows.append([task.name, where, "fp32 (torch)", f"{found['fp32']['accuracy']:.1%}", "", ""])
+        rows.append(
+            [task.name, where, "fp32 (torch)", f"{found['fp32']['accuracy']:.1%}", *[""] * 4]
+        )
         for graph in manifest.graphs:
             score = found["graphs"][graph.target]
             rows.append(
@@ -189,7 +209,9 @@ def _summary(manifest: Manifest) -> str:
                     f"{score['accuracy']:.1%}",
                     f"{score['agreement']:.1%}",
                     f"{score['max_probability_change']:.3f}",
+                    f"{score['rows_lost']} / {score['rows_won']} of {score['compared_on']}",
+                    f"{score['mcnemar_p']:.2g}",
                 ]
             )
     header = ["task", "measured on", "graph", "accuracy", "agrees", "largest change"]
-    return text_table(header, rows)
+    return text_table([*header, "rows lost / won", "McNemar p"], rows)

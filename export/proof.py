@@ -5,8 +5,10 @@ The manifest's `evaluation` has, per task:
     split, rows, file, sha256     what it was measured on
     mean_pooling, bag_of_words    what a head has to beat: accuracy and macro_f1
     fp32                          the torch model: accuracy and macro_f1
-    graphs                        per target: accuracy, macro_f1, agreement (share of rows with the
-                                  torch model's label) and max_probability_change
+    graphs                        per target: accuracy and macro_f1; and on all rows that training
+                                  set aside (compared_on): agreement (share with the torch model's
+                                  label), max_probability_change, rows_lost and rows_won (right in
+                                  one model alone) and mcnemar_p (McNemar 1947, exact)
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score
 
 from mtl_edge.bundle import Task
@@ -29,33 +32,41 @@ from mtl_edge.training.model import logits_of
 __all__ = ["FP32_TOLERANCE", "evaluate", "figures"]
 
 FP32_TOLERANCE = 1e-4
+HELD_OUT = ("selection", "dev")
 LEAST_AGREEMENT = 0.9  # by three standard errors below it, a graph is broken, not merely rounded
 
 Logits = Mapping[str, npt.NDArray[np.float32]]
 
 
-def evaluate(checkpoint: Checkpoint, bundle: Path, targets: Sequence[str]) -> dict[str, Any]:
+def evaluate(
+    checkpoint: Checkpoint, bundle: Path, targets: Sequence[str], max_accuracy_drop: float
+) -> dict[str, Any]:
     """Measure each of the bundle's graphs on the rows that training set aside.
 
+    Args:
+        max_accuracy_drop: points that a graph may lose to the torch model on all of them together.
+
     Raises:
-        ExportError: an fp32 graph's logits differ from torch's by more than 1e-4, or another
-            graph's labels differ on clearly more than a tenth of the rows.
+        ExportError: an fp32 graph's logits differ from torch's by more than 1e-4, another graph's
+            labels differ on clearly more than a tenth of the rows, or it loses more accuracy than
+            allowed.
     """
     tasks = {task.name: task for task in checkpoint.tasks}
-    rows = {name: _rows(checkpoint, name) for name in tasks}
+    rows = {name: [s for s in checkpoint.samples if s.task == name and s.split in HELD_OUT]
+            for name in tasks}  # fmt: skip
     texts = [sample.text for name in tasks for sample in rows[name]]
     starts = dict(zip(tasks, np.cumsum([0, *map(len, rows.values())]), strict=False))
+    parts = {name: slice(starts[name], starts[name] + len(rows[name])) for name in tasks}
     encoder = checkpoint.backbone.text_encoder(checkpoint.max_tokens)
     reference = logits_of(checkpoint.model(), encoder(texts))
     result: dict[str, Any] = {}
     for name, task in tasks.items():
         report = checkpoint.report[name]
-        labels = [sample.label for sample in rows[name]]
-        part = slice(starts[name], starts[name] + len(labels))
+        before = reference[name][parts[name]]
         result[name] = {
             **report["reported"],
             **{kind: report[kind] for kind in ("mean_pooling", "bag_of_words")},
-            "fp32": figures(task, labels, reference[name][part]),
+            "fp32": _reported(checkpoint, task, rows[name], before),
             "graphs": {},
         }
     for target in targets:
@@ -64,13 +75,23 @@ def evaluate(checkpoint: Checkpoint, bundle: Path, targets: Sequence[str]) -> di
             fp32 = classifier.graph.precision == "fp32"
         _require_faithful(target, fp32, reference, logits)
         for name, task in tasks.items():
-            labels = [sample.label for sample in rows[name]]
-            part = slice(starts[name], starts[name] + len(labels))
+            before, after = reference[name][parts[name]], logits[name][parts[name]]
+            compared = _compared(task, rows[name], before, after)
+            _require_accurate(target, name, compared, max_accuracy_drop)
             result[name]["graphs"][target] = {
-                **figures(task, labels, logits[name][part]),
-                **_change(task, reference[name][part], logits[name][part]),
+                **_reported(checkpoint, task, rows[name], after),
+                **compared,
             }
     return result
+
+
+def _reported(
+    checkpoint: Checkpoint, task: Task, rows: Sequence[Sample], logits: npt.NDArray[np.float32]
+) -> dict[str, float]:
+    """Figures of those rows on which training reported its own."""
+    split = checkpoint.report[task.name]["reported"]["split"]
+    chosen = [i for i, sample in enumerate(rows) if sample.split == split]
+    return figures(task, [rows[i].label for i in chosen], logits[chosen])
 
 
 def figures(task: Task, labels: Sequence[str], logits: npt.NDArray[np.float32]) -> dict[str, float]:
@@ -82,19 +103,44 @@ def figures(task: Task, labels: Sequence[str], logits: npt.NDArray[np.float32]) 
     }
 
 
-def _rows(checkpoint: Checkpoint, task: str) -> list[Sample]:
-    split = checkpoint.report[task]["reported"]["split"]
-    return [s for s in checkpoint.samples if s.task == task and s.split == split]
-
-
-def _change(
-    task: Task, before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]
+def _compared(
+    task: Task,
+    rows: Sequence[Sample],
+    before: npt.NDArray[np.float32],
+    after: npt.NDArray[np.float32],
 ) -> dict[str, float]:
+    """A graph against the torch model, row by row."""
+    right = np.array([sample.label for sample in rows])
+    labels = np.asarray(task.labels)
+    old, new = labels[before.argmax(1)], labels[after.argmax(1)]
+    lost, won = (
+        int(((old == right) & (new != right)).sum()),
+        int(((old != right) & (new == right)).sum()),
+    )
     difference = np.abs(softmax(before, task.temperature) - softmax(after, task.temperature))
     return {
-        "agreement": float((before.argmax(1) == after.argmax(1)).mean()),
+        "compared_on": len(rows),
+        "agreement": float((old == new).mean()),
         "max_probability_change": float(difference.max()),
+        "rows_lost": lost,
+        "rows_won": won,
+        "mcnemar_p": float(binomtest(lost, lost + won).pvalue) if lost + won else 1.0,
     }
+
+
+def _require_accurate(
+    target: str, task: str, compared: Mapping[str, float], max_accuracy_drop: float
+) -> None:
+    rows, lost = compared["compared_on"], compared["rows_lost"] - compared["rows_won"]
+    # Of few rows a single one may be more than the limit, and says nothing.
+    if lost > max(1, max_accuracy_drop / 100 * rows):
+        raise ExportError(
+            f"{target}: task {task!r} loses {100 * lost / rows:.2f} points of accuracy on "
+            f"{rows:.0f} rows ({compared['rows_lost']:.0f} lost, {compared['rows_won']:.0f} won, "
+            f"exact McNemar p = {compared['mcnemar_p']:.2g}), and --max-accuracy-drop is "
+            f"{max_accuracy_drop:g}; calibrate with rows more like those that you will ask, try "
+            "another target, or allow more"
+        )
 
 
 def _require_faithful(target: str, fp32: bool, reference: Logits, logits: Logits) -> None:

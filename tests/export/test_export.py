@@ -14,10 +14,12 @@ import torch
 from onnx import numpy_helper
 
 from mtl_edge import EdgeClassifier, engines
+from mtl_edge.bundle import Task
 from mtl_edge.cli import main
 from mtl_edge.errors import ExportError
+from mtl_edge.export import proof
 from mtl_edge.export import targets as export_targets
-from mtl_edge.training.checkpoint import load_checkpoint
+from mtl_edge.training.checkpoint import Sample, load_checkpoint
 from mtl_edge.training.heads import hashes_of
 from mtl_edge.training.model import logits_of
 from tests.export.graphs import openvino_table_types, require_int8
@@ -112,6 +114,8 @@ def test_the_manifest_has_the_comparison_with_torch(shared_bundle: Path) -> None
         for target in ("onnx-int8", "openvino-int8"):
             score = evaluation[task]["graphs"][target]
             assert score["agreement"] >= 0.8, "one row of these ten may change"
+            assert score["compared_on"] == evaluation[task]["rows"]
+            assert 0 <= score["mcnemar_p"] <= 1
             assert 0 < score["max_probability_change"] < 0.1
         assert 0 <= evaluation[task]["bag_of_words"]["accuracy"] <= 1
 
@@ -170,6 +174,40 @@ def test_a_graph_that_answers_otherwise_is_not_shipped(
     message = fails("export", checkpoint, "--out", out, "--targets", "onnx-int8")
     assert "agrees with torch on" in message
     assert not out.exists()
+
+
+def graph_that_errs(share: float, rows: int) -> tuple[list[Sample], np.ndarray, np.ndarray]:
+    """Rows that a model gets right, and a graph but for a share of them."""
+    samples = [Sample("dev", "t", f"text {i}", "ab"[i % 2]) for i in range(rows)]
+    right = np.float32([[3, 0] if i % 2 == 0 else [0, 3] for i in range(rows)])
+    wrong = right.copy()
+    wrong[: round(share * rows)] = wrong[: round(share * rows), ::-1]
+    return samples, right, wrong
+
+
+@pytest.mark.parametrize(
+    ("share", "rows", "limit", "ships"),
+    [
+        (0.004, 1000, 0.5, True),
+        (0.006, 1000, 0.5, False),
+        (0.006, 1000, 1.0, True),
+        (0.1, 10, 0.5, True),  # a single row
+        (0.2, 10, 0.5, False),
+    ],
+)
+def test_a_graph_may_lose_what_was_allowed_and_no_more(
+    share: float, rows: int, limit: float, ships: bool
+) -> None:
+    samples, before, after = graph_that_errs(share, rows)
+    compared = proof._compared(Task("t", ("a", "b")), samples, before, after)
+    assert compared["rows_lost"] == round(share * rows)
+    assert compared["rows_won"] == 0
+    assert compared["mcnemar_p"] == pytest.approx(min(1.0, 2 * 0.5 ** round(share * rows)))
+    if ships:
+        proof._require_accurate("onnx-int8", "t", compared, limit)
+    else:
+        with pytest.raises(ExportError, match=r"loses .* points of accuracy on .* rows"):
+            proof._require_accurate("onnx-int8", "t", compared, limit)
 
 
 def test_mistakes_are_named(checkpoint: Path, shared_bundle: Path, fails: Fails) -> None:
