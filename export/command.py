@@ -24,7 +24,9 @@ from mtl_edge.export.targets import DEFAULT, TARGETS, Source
 from mtl_edge.files import require_free, staged_folder
 from mtl_edge.table import text_table
 from mtl_edge.timing import alternate
-from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
+from mtl_edge.training.checkpoint import Checkpoint, Sample, load_checkpoint
+from mtl_edge.training.data import read_texts
+from mtl_edge.training.run import CALIBRATION_ROWS
 
 __all__ = ["add_arguments", "export", "run"]
 
@@ -33,23 +35,32 @@ PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf", 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, help="a folder that `mtl-edge train` wrote")
-    parser.add_argument("--out", type=Path, required=True, help="the bundle's folder")
+    parser.add_argument(
+        "checkpoint", type=Path, nargs="?", help="a folder that `mtl-edge train` wrote"
+    )
+    parser.add_argument("--out", type=Path, help="the bundle's folder")
+    parser.add_argument("--list", action="store_true", help="show the targets and export nothing")
     parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
-    known = "; ".join(f"{name}: {target.use}" for name, target in TARGETS.items())
     parser.add_argument(
         "--targets",
         default=",".join(DEFAULT),
-        help=f"comma-separated; default: %(default)s. {known}",
+        help="comma-separated, of those that --list shows; default: %(default)s",
     )
-
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="rows like those that you will ask, whose activations set the int8 scales; default: "
+        "some of the training rows",
+    )
+    parser.add_argument("--text-column", default="text", help="of --calibration")
     parser.add_argument(
         "--max-accuracy-drop",
         type=float,
         default=MAX_ACCURACY_DROP,
         metavar="POINTS",
         help="that a graph may lose to the torch model on the rows which training set aside; "
-        "beyond it nothing is written; default: %(default)s",
+        "beyond it, unless it may be chance, nothing is written; default: %(default)s",
     )
     parser.add_argument(
         "--depth",
@@ -68,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.list:
+        print(_table_of_targets())
+        return
+    if args.checkpoint is None or args.out is None:
+        raise OptionError("expected a checkpoint and --out FOLDER, or --list")
     require_free(args.out, overwrite=args.overwrite)
     targets = list(dict.fromkeys(filter(None, args.targets.split(","))))
     if unknown := [t for t in targets if t not in TARGETS]:
@@ -80,9 +96,30 @@ def run(args: argparse.Namespace) -> None:
         checkpoint = checkpoint.at(_depth(checkpoint, args.depth, args.depth_loss))
     if not args.max_accuracy_drop >= 0:
         raise OptionError(f"--max-accuracy-drop is {args.max_accuracy_drop}, expected 0 or more")
+    if args.calibration is not None:
+        checkpoint = _calibrated(checkpoint, read_texts(args.calibration, args.text_column))
     manifest = export(checkpoint, args.out, targets, args.overwrite, args.max_accuracy_drop)
     print(_summary(manifest))
     print(f"\nbundle {args.out}, {time.monotonic() - started:.0f} s")
+
+
+def _table_of_targets() -> str:
+    rows = [
+        [name, t.file, t.engine, t.precision, t.size, "yes" if name in DEFAULT else "", t.use]
+        for name, t in TARGETS.items()
+    ]
+    header = ["target", "file", "engine", "precision", "bytes a weight", "default", "for"]
+    return text_table(header, rows)
+
+
+def _calibrated(checkpoint: Checkpoint, texts: Sequence[str]) -> Checkpoint:
+    """The same with other texts to set the scales by, at most as many as training would keep."""
+    order = sorted(texts, key=len)
+    count = min(CALIBRATION_ROWS, len(order))
+    spread = [order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count)]
+    kept = [sample for sample in checkpoint.samples if sample.split != "calibration"]
+    added = [Sample("calibration", "", text, "") for text in spread]
+    return replace(checkpoint, samples=[*kept, *added])
 
 
 def _depth(checkpoint: Checkpoint, asked: str, loss: float) -> int:

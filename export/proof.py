@@ -33,6 +33,7 @@ __all__ = ["FP32_TOLERANCE", "evaluate", "figures"]
 
 FP32_TOLERANCE = 1e-4
 HELD_OUT = ("selection", "dev")
+SIGNIFICANT = 0.05
 LEAST_AGREEMENT = 0.9  # by three standard errors below it, a graph is broken, not merely rounded
 
 Logits = Mapping[str, npt.NDArray[np.float32]]
@@ -49,7 +50,7 @@ def evaluate(
     Raises:
         ExportError: an fp32 graph's logits differ from torch's by more than 1e-4, another graph's
             labels differ on clearly more than a tenth of the rows, or it loses more accuracy than
-            allowed.
+            allowed and McNemar's test says that it is not chance.
     """
     tasks = {task.name: task for task in checkpoint.tasks}
     rows = {name: [s for s in checkpoint.samples if s.task == name and s.split in HELD_OUT]
@@ -132,8 +133,8 @@ def _require_accurate(
     target: str, task: str, compared: Mapping[str, float], max_accuracy_drop: float
 ) -> None:
     rows, lost = compared["compared_on"], compared["rows_lost"] - compared["rows_won"]
-    # Of few rows a single one may be more than the limit, and says nothing.
-    if lost > max(1, max_accuracy_drop / 100 * rows):
+    # Of few rows one or two may be more than the limit, and be chance.
+    if lost > max_accuracy_drop / 100 * rows and compared["mcnemar_p"] < SIGNIFICANT:
         raise ExportError(
             f"{target}: task {task!r} loses {100 * lost / rows:.2f} points of accuracy on "
             f"{rows:.0f} rows ({compared['rows_lost']:.0f} lost, {compared['rows_won']:.0f} won, "

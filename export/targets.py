@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from mtl_edge.bundle import Graph
 from mtl_edge.export import int8_onnx, int8_openvino
@@ -41,6 +42,12 @@ def _onnx_int8(source: Source, file: Path) -> None:
     _save(int8_onnx.quantize(fused, source.backbone.info.hidden_size, source.calibration), file)
 
 
+def _onnx_fp16(source: Source, file: Path) -> None:
+    fused = fuse(source.file, source.backbone, source.depth)
+    # Inputs and outputs keep their types, so that the runtime need not know.
+    _save(convert_float_to_float16(fused, keep_io_types=True), file)
+
+
 def _openvino_int8(source: Source, file: Path) -> None:
     int8_openvino.quantize(source.file, source.calibration, file)
 
@@ -56,6 +63,7 @@ class Target:
 
     Attributes:
         build: writes the graph to the file it is given, and its companions beside it.
+        size: bytes that a weight takes on disk.
         use: when to choose it.
     """
 
@@ -64,6 +72,7 @@ class Target:
     file: str
     companions: tuple[str, ...]
     build: Callable[[Source, Path], None]
+    size: str
     use: str
 
     def graph(self, name: str) -> Graph:
@@ -72,19 +81,21 @@ class Target:
 
 TARGETS: Mapping[str, Target] = {
     "onnx-int8": Target(
-        "onnxruntime", "int8", "model.int8.onnx", (), _onnx_int8, "apps that ship ONNX Runtime"
+        "onnxruntime", "int8", "model.int8.onnx", (), _onnx_int8, "1",
+        "CPUs, in apps that ship ONNX Runtime",
     ),
     "openvino-int8": Target(
-        "openvino",
-        "int8",
-        "openvino.int8.xml",
-        ("openvino.int8.bin",),
-        _openvino_int8,
-        "the fastest on x86 CPUs",
+        "openvino", "int8", "openvino.int8.xml", ("openvino.int8.bin",), _openvino_int8, "1",
+        "x86 CPUs: the fastest there",
+    ),
+    "onnx-fp16": Target(
+        "onnxruntime", "fp16", "model.fp16.onnx", (), _onnx_fp16, "2",
+        "GPUs, through ONNX Runtime's CUDA or DirectML; slow on a CPU",
     ),
     "onnx-fp32": Target(
-        "onnxruntime", "fp32", "model.fp32.onnx", (), _onnx_fp32, "a reference to compare with"
+        "onnxruntime", "fp32", "model.fp32.onnx", (), _onnx_fp32, "4",
+        "a reference to compare with",
     ),
-}
+}  # fmt: skip
 
 DEFAULT = ("onnx-int8", "openvino-int8")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from mtl_edge.errors import OutputExistsError
 
 __all__ = ["require_free", "sha256_of", "staged_folder"]
+
+PARTIAL, OLD = ".partial", ".old"
+DAY = 24 * 60 * 60
 
 
 def sha256_of(path: Path) -> str:
@@ -24,9 +29,12 @@ def sha256_of(path: Path) -> str:
 def require_free(target: Path, *, overwrite: bool) -> None:
     """Fail before any work is done if `target` exists and may not be replaced.
 
+    What a killed process left beside it is tidied up first.
+
     Raises:
         OutputExistsError: it exists, and `overwrite` is false or it is not a folder.
     """
+    _recover(Path(os.path.abspath(target)))
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise OutputExistsError(f"{target} exists and is not a folder; choose another --out")
     if target.exists() and not overwrite:
@@ -47,7 +55,7 @@ def staged_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     target = Path(os.path.abspath(target))
     require_free(target, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
-    stage = target.parent / f".{target.name}.{secrets.token_hex(4)}.partial"
+    stage = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
     stage.mkdir()
     try:
         yield stage
@@ -58,11 +66,36 @@ def staged_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
+def _recover(target: Path) -> None:
+    """Remove what killed processes were writing; put back what one was about to replace."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*-*"):
+        if left.suffix not in (PARTIAL, OLD) or not _abandoned(left):
+            continue
+        if left.suffix == OLD and not target.exists():
+            left.rename(target)  # killed between its two renames
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _abandoned(folder: Path) -> bool:
+    """Whether the process that made it is gone; where that cannot be asked, whether it is old."""
+    number = folder.stem.rpartition(".")[2].partition("-")[0]
+    if os.name != "posix" or not number.isdecimal():
+        return time.time() - folder.stat().st_mtime > DAY
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
 def _swap(stage: Path, target: Path) -> None:
     if not target.exists():
         stage.rename(target)
         return
-    old = stage.with_suffix(".old")
+    old = stage.with_suffix(OLD)
     target.rename(old)
     try:
         stage.rename(target)

@@ -17,7 +17,7 @@ import pandas as pd
 from mtl_edge.errors import DataError, MissingPackageError
 from mtl_edge.files import sha256_of
 
-__all__ = ["HUB", "READERS", "Columns", "Rows", "TaskData", "build_task", "read_rows"]
+__all__ = ["HUB", "READERS", "Columns", "Rows", "TaskData", "build_task", "read_rows", "read_texts"]
 
 HUB = "hub:"
 
@@ -105,9 +105,7 @@ def read_rows(task: str, source: str | Path, columns: Columns = Columns()) -> Ro
         MissingPackageError: a data set of the Hub is asked for, and `datasets` is not installed.
     """
     name = str(source)
-    frame, record = _from_hub(name) if name.startswith(HUB) else _from_file(Path(source))
-    if frame.empty:
-        raise DataError(f"{name} has no rows; expected labelled texts")
+    frame, record = _read(source)
     text = _column(frame, name, (columns.text,), "--text-column")
     wanted = (columns.label,) if columns.label else ("label", task)
     label = _column(frame, name, wanted, "--label-column")
@@ -122,6 +120,25 @@ def read_rows(task: str, source: str | Path, columns: Columns = Columns()) -> Ro
         record,
         len(labels) - len(kept),
     )
+
+
+def read_texts(source: str | Path, column: str = "text") -> list[str]:
+    """The texts of a file, whatever its labels.
+
+    Raises:
+        DataError: as for `read_rows`.
+    """
+    frame, _ = _read(source)
+    return _strings(frame[_column(frame, str(source), (column,), "--text-column")])
+
+
+def _read(source: str | Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """One or more rows, and where they come from, for the record."""
+    name = str(source)
+    frame, record = _from_hub(name) if name.startswith(HUB) else _from_file(Path(source))
+    if frame.empty:
+        raise DataError(f"{name} has no rows; expected labelled texts")
+    return frame, record
 
 
 def _from_file(path: Path) -> tuple[pd.DataFrame, dict[str, str]]:

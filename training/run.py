@@ -26,7 +26,7 @@ from mtl_edge.training.baselines import bag_of_words, mean_pooling
 from mtl_edge.training.batches import Labelled
 from mtl_edge.training.calibration import calibration_error, fit_temperature, fit_thresholds
 from mtl_edge.training.checkpoint import Checkpoint, Sample
-from mtl_edge.training.data import TaskData
+from mtl_edge.training.data import Rows, TaskData
 from mtl_edge.training.finetune import finetune
 from mtl_edge.training.fit import fit_heads, predict
 from mtl_edge.training.heads import DEFAULT_HEAD, Head, build_head, head_config
@@ -205,7 +205,7 @@ def train(
         max_tokens=encoder.max_tokens,
         samples=[
             *(s for s in (start.samples if start else ()) if s.task in {t.name for t in kept}),
-            *_samples(tasks, names, options.recipe.seed),
+            *_samples(tasks, names),
         ],
         report={**{t.name: start.report[t.name] for t in kept if start}, **report},
         run={
@@ -415,13 +415,18 @@ def _abstaining(
     }
 
 
-def _samples(tasks: Sequence[TaskData], names: Sequence[str], seed: int) -> list[Sample]:
+def _spread(rows: Rows, count: int) -> list[int]:
+    """Positions of `count` rows, or of all, that have every label and length in proportion."""
+    order = sorted(range(len(rows)), key=lambda i: (rows.labels[i], len(rows.texts[i])))
+    count = min(count, len(order))
+    return [order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count)]
+
+
+def _samples(tasks: Sequence[TaskData], names: Sequence[str]) -> list[Sample]:
     """Rows that export needs: some of train to calibrate with, the rest to compare on."""
-    generator = random.Random(seed)
     samples = []
     for task in tasks:
-        count = min(len(task.train), CALIBRATION_ROWS // len(names) + 1)
-        calibration = task.train.take(generator.sample(range(len(task.train)), count))
+        calibration = task.train.take(_spread(task.train, CALIBRATION_ROWS // len(names) + 1))
         splits = {"calibration": calibration, "selection": task.selection, "dev": task.dev}
         for split, rows in splits.items():
             if rows is not None:

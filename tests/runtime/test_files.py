@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mtl_edge.errors import OutputExistsError
-from mtl_edge.files import staged_folder
+from mtl_edge.files import require_free, staged_folder
 
 
 def write(target: Path, text: str, *, overwrite: bool = False) -> None:
@@ -59,3 +62,34 @@ def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> N
         (stage / "file").write_text("slow")
         write(target, "quick")
     assert (target / "file").read_text() == "quick"
+
+
+def dead_process() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    dead = tmp_path / f".out.{dead_process()}-0a.partial"
+    alive = tmp_path / f".out.{os.getpid()}-0b.partial"
+    other = tmp_path / f".other.{dead_process()}-0c.partial"
+    for folder in (dead, alive, other):
+        folder.mkdir()
+        (folder / "file").write_text("half")
+    with staged_folder(tmp_path / "out") as stage:
+        (stage / "file").write_text("whole")
+    assert not dead.exists()
+    assert alive.exists(), "another process is writing there"
+    assert other.exists(), "that is another target's"
+    assert (tmp_path / "out" / "file").read_text() == "whole"
+
+
+def test_a_process_killed_between_its_renames_loses_nothing(tmp_path: Path) -> None:
+    old = tmp_path / f".out.{dead_process()}-0a.old"
+    old.mkdir()
+    (old / "file").write_text("old")
+    with pytest.raises(OutputExistsError):
+        require_free(tmp_path / "out", overwrite=False)
+    assert (tmp_path / "out" / "file").read_text() == "old"
+    assert not old.exists()
