@@ -6,6 +6,7 @@ import contextlib
 import glob
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import time
@@ -68,8 +69,10 @@ def staged_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 def _recover(target: Path) -> None:
     """Remove what killed processes were writing; put back what one was about to replace."""
-    for left in target.parent.glob(f".{glob.escape(target.name)}.*-*"):
-        if left.suffix not in (PARTIAL, OLD) or not _abandoned(left):
+    name = re.compile(rf"\.{re.escape(target.name)}\.(\d+)-[0-9a-f]{{8}}({PARTIAL}|{OLD})")
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        found = name.fullmatch(left.name)
+        if found is None or not _abandoned(left, int(found[1])):
             continue
         if left.suffix == OLD and not target.exists():
             left.rename(target)  # killed between its two renames
@@ -77,13 +80,12 @@ def _recover(target: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _abandoned(folder: Path) -> bool:
+def _abandoned(folder: Path, process: int) -> bool:
     """Whether the process that made it is gone; where that cannot be asked, whether it is old."""
-    number = folder.stem.rpartition(".")[2].partition("-")[0]
-    if os.name != "posix" or not number.isdecimal():
+    if os.name != "posix":
         return time.time() - folder.stat().st_mtime > DAY
     try:
-        os.kill(int(number), 0)
+        os.kill(process, 0)
     except ProcessLookupError:
         return True
     except PermissionError:

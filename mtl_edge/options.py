@@ -19,7 +19,7 @@ def named(option: str, values: Sequence[str]) -> dict[str, str]:
     for value in values:
         name, separator, rest = value.partition("=")
         if not (name and separator and rest):
-            raise OptionError(f"{option} {value!r}: expected NAME=FILE")
+            raise OptionError(f"{option} {value!r}: expected NAME=VALUE")
         if name in result:
             raise OptionError(f"{option} {name!r} was given twice; name each task once")
         result[name] = rest

@@ -77,6 +77,34 @@ class Backbone:
         encoder.config.num_hidden_layers = depth
         return replace(self, encoder=encoder)
 
+    @torch.inference_mode()
+    def require_depth(self, depth: int) -> None:
+        """Make sure that the first `depth` layers alone give the states that all of them do there.
+
+        Raises:
+            BackboneError: they do not, as where a norm follows the last layer, or the architecture
+                cannot be cut.
+        """
+        if depth == self.encoder.config.num_hidden_layers:
+            return
+        ids = torch.arange(4, 8).unsqueeze(0)
+        mask = torch.ones_like(ids)
+        try:
+            cut = self.truncated(depth).encoder(ids, mask).last_hidden_state
+            same = torch.allclose(
+                cut, self.encoder(ids, mask, output_hidden_states=True).hidden_states[depth]
+            )
+        except Exception as error:  # each architecture breaks in its own way
+            raise BackboneError(
+                f"backbone {self.info.name!r} ({self.info.architecture}) cannot be cut to {depth} "
+                f"layers ({type(error).__name__}: {' '.join(str(error).split())[:200]}); use all"
+            ) from None
+        if not same:
+            raise BackboneError(
+                f"backbone {self.info.name!r} ({self.info.architecture}) changes the last layer's "
+                f"states as it does not change layer {depth}'s; use all layers"
+            )
+
     def changed(self, encoder: PreTrainedModel, how: str) -> Backbone:
         """The same with weights that learned, under a name and a checksum of their own."""
         digest = hashlib.sha256()

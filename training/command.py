@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -218,7 +220,7 @@ def run(args: argparse.Namespace) -> None:
     start = load_checkpoint(args.extend) if args.extend else None
     backbone = start.backbone if start else load_backbone(args.backbone)
     journal = Journal(
-        args.out.with_name(f"{args.out.name}.unfinished"),
+        Path(f"{os.path.abspath(args.out)}.unfinished"),
         _identity(args, tasks, backbone),
         restart=args.restart,
         tensorboard=args.tensorboard,
@@ -274,6 +276,8 @@ def options_of(args: argparse.Namespace) -> Options:
         patience=None if args.patience is None else _positive("--patience", args.patience),
         seed=args.seed,
     )
+    if not math.isfinite(args.cache_limit):
+        raise OptionError(f"--cache-limit is {args.cache_limit}, expected gigabytes")
     if args.max_tokens < 3:
         raise OptionError(f"--max-tokens is {args.max_tokens}, expected 3 or more")
     if args.abstain is not None and not 0 < args.abstain < 1:

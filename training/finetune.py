@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,6 +31,19 @@ LORA_FACTOR = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Finetuned:
+    """
+    Attributes:
+        chosen: per task, the number of the epoch that was kept, and accuracy and loss of the
+            selection rows then.
+        parameters: how many learned.
+    """
+
+    chosen: Mapping[str, Mapping[str, float]]
+    parameters: int
+
+
 def finetune(
     model: MultiTaskModel,
     ids: Sequence[Tokens],
@@ -40,7 +54,7 @@ def finetune(
     *,
     journal: Journal | None = None,
     show: Show | None = None,
-) -> tuple[MultiTaskModel, dict[str, Any]]:
+) -> tuple[MultiTaskModel, Finetuned]:
     """Teach the backbone and the heads that learn; keep the epoch best on `selection`.
 
     Args:
@@ -49,8 +63,7 @@ def finetune(
         show: see `mtl_edge.training.batches`; of a batch at fault.
 
     Returns:
-        The model, updates merged into its weights; that epoch's number and mean accuracy, and how
-        many parameters learned.
+        The model, updates merged into its weights, and what came of it.
 
     Raises:
         MtlEdgeError: a loss is not a number.
@@ -87,6 +100,7 @@ def finetune(
         warmup=0.1,
         training=learners,
         rate_option="--backbone-learning-rate",
+        rate=recipe.backbone_learning_rate,
         clip=1.0,
         patience=recipe.patience,
         journal=journal or Journal(),
@@ -100,8 +114,7 @@ def finetune(
         states = model.states(input_ids, mask)
         targets = torch.tensor([rows.labels[i] for i in chosen], device=device())
         # The other heads do not run.
-        loss = _head(model, task).loss(criteria[task], targets, states, mask, input_ids)
-        return {task: weighting(task, loss)}
+        return {task: _head(model, task).loss(criteria[task], targets, states, mask, input_ids)}
 
     def judge() -> dict[str, Score]:
         model.eval()  # dropout is off in what is frozen, and in all of it here
@@ -132,13 +145,17 @@ def finetune(
         losses_of,
         judge,
         rows_of,
+        weighting,
     )
     for head in _learning_heads(model, learning):
         head.finish()
     if learning.backbone == "lora":
         model.encoder = model.encoder.merge_and_unload()  # type: ignore[operator]
-    parameters = sum(p.numel() for group in groups for p in group["params"])
-    return model.cpu().eval().requires_grad_(False), {**found["model"], "parameters": parameters}
+    best = found["model"]
+    return model.cpu().eval().requires_grad_(False), Finetuned(
+        {task: {"epoch": best["epoch"], **best["parts"][task]} for task in train},
+        sum(p.numel() for group in groups for p in group["params"]),
+    )
 
 
 def _head(model: MultiTaskModel, task: str) -> Any:

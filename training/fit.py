@@ -61,6 +61,7 @@ def fit_heads(
         warmup=0.3,
         training=list(heads.values()),
         rate_option="--learning-rate",
+        rate=recipe.learning_rate,
         patience=recipe.patience,
         journal=journal or Journal(),
     )
@@ -89,7 +90,10 @@ def fit_heads(
     )
     for head in heads.values():
         head.cpu().finish()
-    return {depth: found[name] for depth, name in names.items()}
+    return {
+        depth: {"epoch": found[name]["epoch"], **found[name]["parts"][name]}
+        for depth, name in names.items()
+    }
 
 
 @torch.inference_mode()

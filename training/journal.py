@@ -57,7 +57,7 @@ class Journal:
         self._saved = time.monotonic()
         self._cost = 0.0
         self._board = _board(tensorboard) if tensorboard else None
-        if folder is not None and restart:
+        if folder is not None and restart and (folder / RUN).is_file():
             shutil.rmtree(folder, ignore_errors=True)
         if folder is not None and (folder / RUN).is_file():
             self._go_on(folder)
@@ -151,13 +151,13 @@ class Journal:
         if self.folder is None:
             return ""
         file = self._write(FAULT, "".join(json.dumps(row) + "\n" for row in rows))
-        return f"; the batch's {len(rows)} rows are in {file}"
+        return f" and give --restart; the batch's {len(rows)} rows are in {file}"
 
     def close(self) -> None:
         """The run is done: its figures are in the checkpoint now."""
         if self._board is not None:
             self._board.close()
-        if self.folder is not None:
+        if self.folder is not None and (self.folder / RUN).is_file():
             shutil.rmtree(self.folder, ignore_errors=True)
 
 

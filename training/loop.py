@@ -58,7 +58,7 @@ class Loop:
         clip: largest norm of all gradients together.
         patience: epochs without an improvement after which learning stops early.
         training: modules whose dropout is on in a step.
-        rate_option: what a user lowers when the loss is not a number.
+        rate_option, rate: what a user lowers when the loss is not a number, and what it is.
     """
 
     name: str
@@ -70,6 +70,7 @@ class Loop:
     warmup: float
     training: Sequence[nn.Module]
     rate_option: str
+    rate: float
     clip: float | None = None
     patience: int | None = None
     journal: Journal = field(default_factory=Journal)
@@ -81,19 +82,22 @@ class Loop:
         losses_of: Callable[[Batch], Mapping[str, Tensor]],
         judge: Callable[[], Mapping[str, Score]],
         rows_of: Callable[[Batch], Sequence[Mapping[str, str]]],
-    ) -> dict[str, dict[str, float]]:
+        weigh: Callable[[str, Tensor], Tensor] = lambda part, loss: loss,
+    ) -> dict[str, dict[str, Any]]:
         """Teach the learners in place; each ends with the weights of its best epoch.
 
         A run that was stopped goes on where it was, and ends with the same weights to the bit.
 
         Args:
             batches: the same ones in the same order every time.
-            losses_of: each part's loss of a batch; their sum is lowered.
+            losses_of: each part's loss of a batch.
+            weigh: how much a part's loss counts; the sum of all is lowered.
             judge: every part's score after an epoch.
             rows_of: a batch as it should be shown to the user if it is at fault.
 
         Returns:
-            Per learner, its best epoch (from 1) and its mean accuracy and loss then.
+            Per learner, its best `epoch` (from 1), its mean `accuracy` and `loss` then, and by
+            `parts` each one's own.
 
         Raises:
             MtlEdgeError: a loss is not a number.
@@ -107,7 +111,8 @@ class Loop:
             optimizer,
             [group["lr"] for group in self.groups],
             total_steps=total,
-            pct_start=self.warmup,
+            # With one step of warm-up OneCycleLR divides by zero.
+            pct_start=self.warmup * (1.5 if math.isclose(self.warmup * total, 1) else 1),
         )
         state = _State(learners, optimizer, schedule)
         state.resume(self.journal, self.name)
@@ -123,7 +128,7 @@ class Loop:
                 losses = losses_of(batch)
                 self._check(losses, state.step // self.steps + 1, lambda b=batch: rows_of(b))  # type: ignore[misc]
                 optimizer.zero_grad()
-                torch.autograd.backward(list(losses.values()))
+                torch.autograd.backward([weigh(part, loss) for part, loss in losses.items()])
                 if self.clip is not None:
                     parameters = [p for group in self.groups for p in group["params"]]
                     nn.utils.clip_grad_norm_(parameters, self.clip)
@@ -169,10 +174,9 @@ class Loop:
     ) -> None:
         for part, loss in losses.items():
             if not torch.isfinite(loss):
-                rate = self.groups[0]["lr"]
                 raise MtlEdgeError(
                     f"{part}: the loss became {loss.item()} in epoch {epoch}; lower "
-                    f"{self.rate_option} (it is {rate}){self.journal.reject(rows())}"
+                    f"{self.rate_option} (it is {self.rate}){self.journal.reject(rows())}"
                 )
 
 
@@ -197,7 +201,7 @@ class _State:
         self._kept = {
             name: copy.deepcopy(one.module.state_dict()) for name, one in learners.items()
         }
-        self._best: dict[str, dict[str, float]] = {}
+        self._best: dict[str, dict[str, Any]] = {}
 
     @property
     def seconds(self) -> float:
@@ -227,11 +231,19 @@ class _State:
             gain = accuracy - best["accuracy"]
             if gain < -error or (gain <= error and loss >= best["loss"]):
                 return False
-        self._best[name] = {"epoch": epoch, "accuracy": accuracy, "loss": loss}
+        self._best[name] = {
+            "epoch": epoch,
+            "accuracy": accuracy,
+            "loss": loss,
+            "parts": {
+                part: {"accuracy": scores[part].accuracy, "loss": scores[part].loss}
+                for part in learner.judged_by
+            },
+        }
         self._kept[name] = copy.deepcopy(learner.module.state_dict())
         return True
 
-    def restore(self) -> dict[str, dict[str, float]]:
+    def restore(self) -> dict[str, dict[str, Any]]:
         """Give each learner the weights of its best epoch."""
         for name, learner in self.learners.items():
             learner.module.load_state_dict(self._kept[name])

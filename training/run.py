@@ -131,6 +131,11 @@ def train(
         top_layers=options.top_layers,
         fixed=[t.name for t in kept],
     )
+    if kept and learning.backbone != "frozen":
+        raise OptionError(
+            f"--scenario {options.scenario} changes the backbone under task "
+            f"{', '.join(t.name for t in kept)}; give its rows with --task too, or freeze backbone"
+        )
     depths = _depths(options, learning, backbone, start)
     depth = depths[-1]
     heads = {d: _heads(tasks, kept, backbone, d, options, start) for d in depths}
@@ -138,6 +143,7 @@ def train(
     rows = _Rows(tasks)
     ids, truncated = _encoded(encoder, rows.texts)
     states = StateCache(options.cache, options.cache_limit).states(backbone, ids)
+    backbone.encoder.cpu()
     before = {
         task.name: predict(heads[depth][task.name], states, rows.report[task.name].rows).numpy()
         for task in tasks
@@ -177,8 +183,8 @@ def train(
             journal=journal,
             show=rows.show,
         )
-        chosen = {name: {depth: result} for name in learning.heads}
-        learned = result["parameters"]
+        chosen = {name: {depth: result.chosen[name]} for name in learning.heads}
+        learned = result.parameters
         backbone = backbone.changed(model.encoder, learning.backbone)
     seconds = time.monotonic() - began
     report = {
@@ -220,8 +226,14 @@ def train(
             "recipe": options.recipe.to_json(),
             "versions": {name: version(name) for name in ("mtl-edge", *PACKAGES)},
         },
-        metrics=[*(start.metrics if start else ()), *journal.metrics],
+        metrics=[*_earlier(start, journal), *journal.metrics],
     )
+
+
+def _earlier(start: Checkpoint | None, journal: Journal) -> list[Mapping[str, Any]]:
+    """Figures of what `start` learned and this run did not."""
+    parts = {line["part"] for line in journal.metrics}
+    return [line for line in (start.metrics if start else ()) if line["part"] not in parts]
 
 
 def _encoded(encoder: TextEncoder, texts: Sequence[str]) -> tuple[list[Tokens], int]:
@@ -253,11 +265,12 @@ def _depths(
     depth = layers if options.depth is None else options.depth
     if not 0 <= depth <= layers:
         raise OptionError(f"--depth is {depth}, and the backbone has layers 0 to {layers}")
-    if not options.all_depths:
-        return [depth]
-    if learning.backbone != "frozen":
+    if options.all_depths and learning.backbone != "frozen":
         raise OptionError("--all-depths needs a frozen backbone; choose another --scenario")
-    return list(range(depth + 1))
+    depths = list(range(depth + 1)) if options.all_depths else [depth]
+    for one in depths:
+        backbone.require_depth(one)
+    return depths
 
 
 def _heads(
@@ -269,6 +282,7 @@ def _heads(
     start: Checkpoint | None,
 ) -> dict[str, Head]:
     """Heads of one depth by task: those of `start` where it has them, fresh ones for the rest."""
+    torch.manual_seed(options.recipe.seed)  # also where no head is fresh: dropout draws from it
     there = start.at(depth).heads if start else {}
     heads = {task.name: there[task.name] for task in kept}
     known = {task.name: task for task in start.tasks} if start else {}

@@ -92,9 +92,15 @@ def learning_of(
         raise OptionError(f"--scenario {name} needs --learn TASK; there are {', '.join(tasks)}")
     if scenario.heads != "asked" and learn:
         raise OptionError(f"--learn goes with --scenario one-head or full-one-head, not {name}")
-    heads = {"none": (), "all": tasks, "asked": learn}[scenario.heads]
+    if without := sorted(set(learn) & set(fixed)):
+        raise OptionError(f"--learn {without[0]}: it has no rows; give them with --task")
+    asked = {"none": (), "all": tasks, "asked": learn}[scenario.heads]
+    heads = frozenset(asked) - frozenset(freeze) - frozenset(fixed)
+    backbone = "frozen" if "backbone" in freeze else scenario.backbone
+    if backbone != "frozen" and not heads:
+        raise OptionError(f"--scenario {name} needs a task whose head learns; none is left")
     return Learning(
-        "frozen" if "backbone" in freeze else scenario.backbone,
-        frozenset(heads) - frozenset(freeze) - frozenset(fixed),
+        backbone,
+        heads,
         top_layers if scenario.backbone == "top-layers" else 0,
     )

@@ -75,6 +75,8 @@ def run(args: argparse.Namespace) -> None:
     names = list(filter(None, args.scenarios.split(",")))
     if unknown := [n for n in names if n not in SCENARIOS]:
         raise OptionError(f"--scenarios {unknown[0]}: unknown; there are {', '.join(SCENARIOS)}")
+    if args.all_depths and any(SCENARIOS[n].backbone != "frozen" for n in names):
+        raise OptionError("--all-depths goes with scenarios that leave the backbone frozen alone")
     if args.seeds < 1:
         raise OptionError(f"--seeds is {args.seeds}, expected 1 or more")
     rows = study(read_tasks(args), load_backbone(args.backbone), options, names, args.seeds)

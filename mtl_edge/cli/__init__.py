@@ -12,10 +12,10 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from mtl_edge.cli.config import config_of, with_config
-from mtl_edge.errors import MissingPackageError, MtlEdgeError
+from mtl_edge.errors import MissingPackageError, MtlEdgeError, OptionError
 from mtl_edge.version import __version__
 
 __all__ = ["main"]
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mtl-edge: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"mtl-edge: interrupted; {stop or 'nothing was written'}", file=sys.stderr)
+        print(f"mtl-edge: interrupted; {str(stop) or 'no output was written'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader, as in `| head`, has enough; nothing must be flushed to it at exit.
@@ -95,9 +95,7 @@ def _front() -> argparse.ArgumentParser:
 def _run(name: str, arguments: Sequence[str]) -> int:
     command = COMMANDS[name]
     module = _import(name, command)
-    parser = argparse.ArgumentParser(
-        prog=f"mtl-edge {name}", description=command.help, allow_abbrev=False
-    )
+    parser = Parser(prog=f"mtl-edge {name}", description=command.help, allow_abbrev=False)
     parser.add_argument(
         "--config", metavar="FILE", help=f"TOML; its table [{name}] holds options, without dashes"
     )
@@ -108,6 +106,13 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     code: int | None = module.run(args)
     sys.stdout.flush()
     return code or 0
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports mistakes as all others are: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise OptionError(f"{message}; `{self.prog} --help` shows the options")
 
 
 def _import(name: str, command: Command) -> Any:

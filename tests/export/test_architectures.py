@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,21 @@ def test_texts_as_long_as_the_positions_run(minilm: Path, rows: Path, tmp_path: 
     command = [*train, "--epochs", "1", "--max-tokens", "512", "--out", str(tmp_path / "out")]
     assert main(command) == 0
     assert load_checkpoint(tmp_path / "out").max_tokens == 128
+
+
+@pytest.mark.parametrize("architecture", ["distilbert", "roberta", "modernbert", "albert"])
+def test_an_encoder_is_cut_to_fewer_layers_or_refused_at_once(
+    architecture: str, minilm: Path, rows: Path, tmp_path: Path, fails: Callable[..., str]
+) -> None:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture])
+    AutoModel.from_config(config).save_pretrained(tmp_path / "backbone")
+    AutoTokenizer.from_pretrained(str(minilm)).save_pretrained(tmp_path / "backbone")
+    command = ["train", "--backbone", str(tmp_path / "backbone"), "--task", f"topic={rows}"]
+    command += ["--depth", "1", "--epochs", "1", "--out", str(tmp_path / "out")]
+    if architecture in ("modernbert", "albert"):
+        assert f"({architecture})" in fails(*command)
+        assert not list(tmp_path.glob("out*"))
+    else:
+        assert main(command) == 0
+        assert load_checkpoint(tmp_path / "out").model().encoder.config.num_hidden_layers == 1

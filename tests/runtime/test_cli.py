@@ -91,3 +91,10 @@ def test_a_command_without_its_packages_names_the_extra(
     monkeypatch.setitem(sys.modules, "sklearn", None)
     message = fails("train", "--task", "a=b.csv", "--out", tmp_path / "out")
     assert "pip install 'mtl-edge[train]'" in message
+
+
+def test_a_mistake_in_an_option_is_one_line(fails: Callable[..., str]) -> None:
+    assert "unrecognized arguments: --nosuch; `mtl-edge info --help`" in fails(
+        "info", "b", "--nosuch"
+    )
+    assert "invalid int value" in fails("predict", "b", "text", "--threads", "many")

@@ -71,9 +71,9 @@ def dead_process() -> int:
 
 
 def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
-    dead = tmp_path / f".out.{dead_process()}-0a.partial"
-    alive = tmp_path / f".out.{os.getpid()}-0b.partial"
-    other = tmp_path / f".other.{dead_process()}-0c.partial"
+    dead = tmp_path / f".out.{dead_process()}-0a0a0a0a.partial"
+    alive = tmp_path / f".out.{os.getpid()}-0b0b0b0b.partial"
+    other = tmp_path / f".other.{dead_process()}-0c0c0c0c.partial"
     for folder in (dead, alive, other):
         folder.mkdir()
         (folder / "file").write_text("half")
@@ -86,7 +86,7 @@ def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
 
 
 def test_a_process_killed_between_its_renames_loses_nothing(tmp_path: Path) -> None:
-    old = tmp_path / f".out.{dead_process()}-0a.old"
+    old = tmp_path / f".out.{dead_process()}-0a0a0a0a.old"
     old.mkdir()
     (old / "file").write_text("old")
     with pytest.raises(OutputExistsError):

@@ -142,7 +142,7 @@ def test_bad_data_on_the_command_line_writes_nothing(tmp_path: Path, fails: Fail
     train = ("train", "--backbone", "minilm", "--out", out)
     assert "cannot read" in fails(*train, "--task", f"t={tmp_path}/none.csv")
     assert "one label" in fails(*train, "--task", f"t={tmp_path}/one.csv")
-    assert "NAME=FILE" in fails(*train, "--task", "no-equals-sign")
+    assert "NAME=VALUE" in fails(*train, "--task", "no-equals-sign")
     assert "twice" in fails(*train, "--task", "t=a.csv", "--task", "t=b.csv")
     assert "no such --task" in fails(*train, "--task", "t=a.csv", "--dev", "u=b.csv")
     assert "--epochs is 0" in fails(*train, "--task", "t=a.csv", "--epochs", "0")

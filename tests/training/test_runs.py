@@ -281,3 +281,56 @@ def test_another_head_is_taught_at_every_depth_of_its_checkpoint(
         assert set(heads) == {"sentiment", "topic", "again"}
         old = before.shallower[depth]["topic"].state_dict()
         assert all(torch.equal(v, heads["topic"].state_dict()[k]) for k, v in old.items())
+
+
+def test_a_task_that_is_taught_again_repeats_for_its_seed(
+    checkpoint: Path, rows: Path, tmp_path: Path
+) -> None:
+    extend = ["train", "--extend", str(checkpoint), "--epochs", "1"]
+    extend += ["--task", f"sentiment={rows}", "--task", f"topic={rows}", "--seed", "3"]
+    for name in ("first", "second"):
+        torch.manual_seed(len(name))  # what came before does not matter
+        assert main([*extend, "--out", str(tmp_path / name)]) == 0
+    assert same(tmp_path / "first", tmp_path / "second")
+    parts = [m["part"] for m in load_checkpoint(tmp_path / "first").metrics]
+    assert parts == ["sentiment@2", "topic@2"], "figures of what was replaced are gone"
+
+
+def test_ten_steps_are_enough(tiny_backbone: Path, rows: Path, tmp_path: Path) -> None:
+    more = ("--scenario", "full", "--epochs", "1", "--batch-size", "18")
+    command_ = ["train", "--backbone", str(tiny_backbone), "--task", f"sentiment={rows}"]
+    assert main([*command_, "--out", str(tmp_path / "out"), *more]) == 0
+    assert load_checkpoint(tmp_path / "out").metrics[-1]["step"] == 5
+    more = ("--scenario", "full", "--epochs", "2", "--batch-size", "18")
+    assert main([*command_, "--out", str(tmp_path / "ten"), *more]) == 0
+    assert load_checkpoint(tmp_path / "ten").metrics[-1]["step"] == 10
+
+
+def test_what_cannot_learn_is_said_before_any_work(
+    checkpoint: Path, rows: Path, tmp_path: Path, fails: Fails
+) -> None:
+    extend = ("train", "--extend", checkpoint, "--task", f"sentiment={rows}")
+    out = ("--out", tmp_path / "out")
+    learn = ("--scenario", "one-head", "--learn", "topic")
+    assert "--learn topic: it has no rows" in fails(*extend, *out, *learn)
+    assert "changes the backbone under task topic" in fails(*extend, *out, "--scenario", "full")
+    both = (*extend, "--task", f"topic={rows}", *out, "--scenario", "full")
+    assert "none is left" in fails(*both, "--freeze", "sentiment", "--freeze", "topic")
+    assert not (tmp_path / "out").exists()
+
+
+def test_losses_in_the_record_are_those_before_weighting(
+    tiny_backbone: Path, rows: Path, tmp_path: Path
+) -> None:
+    losses = []
+    for weight in ("1", "1000"):
+        out = tmp_path / weight
+        more = ("--epochs", "1", "--scenario", "full", "--task-weight", f"topic={weight}")
+        assert main(command(tiny_backbone, rows, out, *more)) == 0
+        lines = {m["part"]: m for m in load_checkpoint(out).metrics}
+        losses.append(lines["topic"]["train_loss"])
+        report = load_checkpoint(out).report
+        for task in ("sentiment", "topic"):
+            chosen = report[task]["selection"]
+            assert chosen["accuracy"] == lines[task]["selection_accuracy"]
+    assert losses[1] < 10 * losses[0]
