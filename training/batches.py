@@ -25,6 +25,9 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __add__(self, other: Labelled) -> Labelled:
+        return Labelled([*self.rows, *other.rows], [*self.labels, *other.labels])
+
 
 def batches_of(lengths: Sequence[int], size: int, generator: random.Random) -> Iterator[list[int]]:
     """Shuffled positions in batches, those of like length together so that little is padding."""

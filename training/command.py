@@ -175,6 +175,11 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         help="teach heads for every smaller depth too, for `export --depth`",
     )
     model.add_argument(
+        "--refit",
+        action="store_true",
+        help="at the end teach the heads once more, on the rows that chose as well; needs --dev",
+    )
+    model.add_argument(
         "--abstain",
         type=float,
         metavar="ACCURACY",
@@ -289,6 +294,7 @@ def options_of(args: argparse.Namespace) -> Options:
         all_depths=args.all_depths,
         max_tokens=args.max_tokens,
         recipe=recipe,
+        refit=args.refit,
         abstain=args.abstain,
         cache=args.cache,
         cache_limit=int(_positive("--cache-limit", args.cache_limit) * 10**9),

@@ -28,6 +28,7 @@ def fit_heads(
     *,
     journal: Journal | None = None,
     show: Show | None = None,
+    refit: bool = False,
 ) -> dict[int, dict[str, float]]:
     """Teach one task's heads in place, one for each depth, in one pass over the states.
 
@@ -36,6 +37,8 @@ def fit_heads(
 
     Args:
         show: see `mtl_edge.training.batches`; of a batch at fault.
+        refit: a second pass, in which `train` holds the rows of `selection` too: recorded under
+            names of its own.
 
     Returns:
         Per depth, that epoch's number (from 1), its accuracy and its loss on `selection`.
@@ -43,7 +46,8 @@ def fit_heads(
     Raises:
         MtlEdgeError: a loss is not a number.
     """
-    names = {depth: f"{task}@{depth}" for depth in heads}
+    name = f"{task}.refit" if refit else task
+    names = {depth: f"{name}@{depth}" for depth in heads}
     place = device()
     for head in heads.values():
         head.to(place)
@@ -52,8 +56,8 @@ def fit_heads(
     deepest = max(head.config.states for head in heads.values())
     steps = -(-len(train) // recipe.batch_size)
     loop = Loop(
-        name=task,
-        title=f"task {task}",
+        name=name,
+        title=f"task {task}" + (", all rows" if refit else ""),
         groups=[g for head in heads.values() for g in head.groups(recipe.learning_rate)],
         epochs=recipe.epochs_of(steps),
         steps=steps,

@@ -6,7 +6,7 @@ import copy
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,9 @@ class Options:
         heads: how each task's head is named; a task that is not here gets the default.
         depth: layers of the backbone to use; none: all.
         all_depths: whether to teach heads for every smaller depth too.
+        refit: whether to teach the heads once more at the end, on the rows that chose as well, for
+            as long; temperatures and thresholds stay those that were chosen before. Needs rows to
+            report on.
         abstain: accuracy that answers shall have from their label's threshold on; none: no
             thresholds.
         cache_limit: bytes that cached states may take.
@@ -70,6 +73,7 @@ class Options:
     all_depths: bool = False
     max_tokens: int = 128
     recipe: Recipe = field(default_factory=Recipe)
+    refit: bool = False
     abstain: float | None = None
     cache: Path = field(default_factory=default_cache)
     cache_limit: int = CACHE_LIMIT
@@ -136,6 +140,11 @@ def train(
             f"--scenario {options.scenario} changes the backbone under task "
             f"{', '.join(t.name for t in kept)}; give its rows with --task too, or freeze backbone"
         )
+    if options.refit and (learning.backbone != "frozen" or any(t.dev is None for t in tasks)):
+        raise OptionError(
+            "--refit teaches on the rows that would be reported on, and only heads; give --dev for "
+            "each task, and a --scenario that leaves the backbone frozen"
+        )
     depths = _depths(options, learning, backbone, start)
     depth = depths[-1]
     heads = {d: _heads(tasks, kept, backbone, d, options, start) for d in depths}
@@ -186,6 +195,31 @@ def train(
         chosen = {name: {depth: result.chosen[name]} for name in learning.heads}
         learned = result.parameters
         backbone = backbone.changed(model.encoder, learning.backbone)
+    choosing = {
+        task.name: {
+            d: _Scores(at_depth[task.name], task.name, states, model, ids)(
+                rows.selection[task.name]
+            )
+            for d, at_depth in heads.items()
+        }
+        for task in tasks
+    }
+    if options.refit:
+        again = {d: _heads(tasks, kept, backbone, d, options, start) for d in depths}
+        for task in tasks:
+            if task.name in learning.heads:
+                fit_heads(
+                    task.name,
+                    {d: at_depth[task.name] for d, at_depth in again.items()},
+                    states,
+                    rows.train[task.name] + rows.selection[task.name],
+                    rows.selection[task.name],
+                    replace(options.recipe, patience=None),
+                    journal=journal,
+                    show=rows.show,
+                    refit=True,
+                )
+        heads = again
     seconds = time.monotonic() - began
     report = {
         task.name: _report(
@@ -198,6 +232,7 @@ def train(
                 for d, at_depth in heads.items()
             },
             chosen.get(task.name, {}),
+            choosing[task.name],
             options,
         )
         for task in tasks
@@ -220,6 +255,7 @@ def train(
             "heads_that_learned": sorted(learning.heads),
             "parameters_that_learned": learned,
             "seconds_of_learning": round(seconds, 2),
+            "refitted": options.refit,
             "device": str(device()),
             "texts": len(rows.texts),
             "texts_cut_to_max_tokens": truncated,
@@ -335,6 +371,7 @@ def _report(
     before: npt.NDArray[np.float32],
     scores: Mapping[int, _Scores],
     chosen: Mapping[int, Mapping[str, float]],
+    choosing: Mapping[int, npt.NDArray[np.float32]],
     options: Options,
 ) -> dict[str, Any]:
     """The figures of one task; the deepest head's where depth is not named."""
@@ -342,7 +379,7 @@ def _report(
     asked = rows.report[task.name]
     deepest = max(scores)
     depths = {
-        str(depth): _at_depth(task.name, rows, score, options.abstain)
+        str(depth): _at_depth(task.name, rows, score, choosing[depth], options.abstain)
         for depth, score in scores.items()
     }
     logits = scores[deepest](asked)
@@ -389,10 +426,15 @@ def _report(
     }
 
 
-def _at_depth(task: str, rows: _Rows, scores: _Scores, abstain: float | None) -> dict[str, Any]:
-    """What is chosen for one depth, and how it does."""
+def _at_depth(
+    task: str,
+    rows: _Rows,
+    scores: _Scores,
+    logits: npt.NDArray[np.float32],
+    abstain: float | None,
+) -> dict[str, Any]:
+    """What is chosen for one depth by its `logits` of the selection rows, and how it does."""
     selection, asked = rows.selection[task], rows.report[task]
-    logits = scores(selection)
     temperature = fit_temperature(logits, selection.labels)
     thresholds = (
         ()

@@ -334,3 +334,18 @@ def test_losses_in_the_record_are_those_before_weighting(
             chosen = report[task]["selection"]
             assert chosen["accuracy"] == lines[task]["selection_accuracy"]
     assert losses[1] < 10 * losses[0]
+
+
+def test_refitting_teaches_on_the_rows_that_chose_too(
+    tiny_backbone: Path, rows: Path, tmp_path: Path, fails: Fails
+) -> None:
+    dev = ["--dev", f"sentiment={rows}", "--dev", f"topic={rows}", "--epochs", "2"]
+    for name, more in (("plain", []), ("refitted", ["--refit"])):
+        assert main([*command(tiny_backbone, rows, tmp_path / name), *dev, *more]) == 0
+    plain, refitted = (load_checkpoint(tmp_path / name) for name in ("plain", "refitted"))
+    assert refitted.tasks == plain.tasks, "temperatures are those that were chosen before"
+    assert not same(tmp_path / "plain", tmp_path / "refitted")
+    steps = {m["part"]: m["step"] for m in refitted.metrics}
+    assert set(steps) == {"sentiment@2", "topic@2", "sentiment.refit@2", "topic.refit@2"}
+    message = fails(*command(tiny_backbone, rows, tmp_path / "never", "--refit"))
+    assert "give --dev for each task" in message
