@@ -55,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--text-column", default="text", help="of --calibration")
     parser.add_argument(
+        "--reduce-range",
+        action="store_true",
+        help="of onnx-int8: weights in 7 bits, for x86 CPUs without VNNI, whose int8 products "
+        "overflow with 8",
+    )
+    parser.add_argument(
         "--max-accuracy-drop",
         type=float,
         default=MAX_ACCURACY_DROP,
@@ -98,7 +104,14 @@ def run(args: argparse.Namespace) -> None:
         raise OptionError(f"--max-accuracy-drop is {args.max_accuracy_drop}, expected 0 or more")
     if args.calibration is not None:
         checkpoint = _calibrated(checkpoint, read_texts(args.calibration, args.text_column))
-    manifest = export(checkpoint, args.out, targets, args.overwrite, args.max_accuracy_drop)
+    manifest = export(
+        checkpoint,
+        args.out,
+        targets,
+        args.overwrite,
+        max_accuracy_drop=args.max_accuracy_drop,
+        reduce_range=args.reduce_range,
+    )
     print(_summary(manifest))
     print(f"\nbundle {args.out}, {time.monotonic() - started:.0f} s")
 
@@ -155,12 +168,15 @@ def export(
     out: Path,
     targets: Sequence[str] = DEFAULT,
     overwrite: bool = False,
+    *,
     max_accuracy_drop: float = MAX_ACCURACY_DROP,
+    reduce_range: bool = False,
 ) -> Manifest:
     """Build, prove and write a bundle; a failure leaves what was at `out` as it was.
 
     Args:
         max_accuracy_drop: see `mtl_edge.export.proof.evaluate`.
+        reduce_range: see `mtl_edge.export.int8_onnx.quantize`.
 
     Raises:
         ExportError: a graph could not be built, or is not faithful to the checkpoint.
@@ -174,7 +190,11 @@ def export(
         tempfile.TemporaryDirectory(prefix="mtl-edge-") as work,
     ):
         source = Source(
-            Path(work) / "model.onnx", checkpoint.backbone, checkpoint.depth, calibration
+            Path(work) / "model.onnx",
+            checkpoint.backbone,
+            checkpoint.depth,
+            calibration,
+            reduce_range,
         )
         with _step("capture"):
             capture(checkpoint, source.file)

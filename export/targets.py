@@ -25,12 +25,14 @@ class Source:
         file: the plain fp32 ONNX graph.
         depth: layers of the backbone that the graph has.
         calibration: token ids of real texts.
+        reduce_range: of onnx-int8: weights in 7 bits.
     """
 
     file: Path
     backbone: Backbone
     depth: int
     calibration: Sequence[Sequence[int]]
+    reduce_range: bool = False
 
 
 def _onnx_fp32(source: Source, file: Path) -> None:
@@ -39,7 +41,8 @@ def _onnx_fp32(source: Source, file: Path) -> None:
 
 def _onnx_int8(source: Source, file: Path) -> None:
     fused = fuse(source.file, source.backbone, source.depth)
-    _save(int8_onnx.quantize(fused, source.backbone.info.hidden_size, source.calibration), file)
+    width = source.backbone.info.hidden_size
+    _save(int8_onnx.quantize(fused, width, source.calibration, source.reduce_range), file)
 
 
 def _onnx_fp16(source: Source, file: Path) -> None:

@@ -327,3 +327,21 @@ def test_an_export_killed_at_any_point_leaves_the_old_bundle_or_the_new(
         before = sha256_of(bundle / "manifest.json")
     assert main([*command, "--overwrite"]) == 0
     assert [p.name for p in bundle.parent.iterdir() if p.name.startswith(".")] == []
+
+
+def test_no_pair_of_products_overflows_sixteen_bits_when_the_range_is_reduced(
+    checkpoint: Path, shared_bundle: Path, tmp_path: Path
+) -> None:
+    export = ["export", str(checkpoint), "--targets", "onnx-int8", "--reduce-range"]
+    assert main([*export, "--out", str(tmp_path / "b")]) == 0
+    largest = []
+    for folder in (shared_bundle, tmp_path / "b"):
+        weights = [
+            numpy_helper.to_array(c)
+            for c in onnx.load(folder / "model.int8.onnx").graph.initializer
+            if c.name.endswith("_weight_int8")
+        ]
+        assert len(weights) == 4 * LAYERS
+        largest.append(max(int(np.abs(w.astype(int)).max()) for w in weights))
+    assert largest == [127, 63]
+    assert 2 * 255 * largest[1] < 2**15 <= 2 * 255 * largest[0]
