@@ -19,6 +19,8 @@ from mtl_edge.bundle import SCHEMA, TOKENIZER, Graph, Manifest, write_manifest
 from mtl_edge.errors import OptionError
 from mtl_edge.export.capture import capture
 from mtl_edge.export.card import model_card
+from mtl_edge.export.explain import noise_of, worst
+from mtl_edge.export.fuse import fuse
 from mtl_edge.export.proof import evaluate
 from mtl_edge.export.targets import DEFAULT, TARGETS, Source
 from mtl_edge.files import require_free, staged_folder
@@ -61,6 +63,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overflow with 8",
     )
     parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="show how much noise int8 adds to each product of the encoder, and export nothing",
+    )
+    parser.add_argument(
+        "--keep-worst",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of onnx-int8: leave the N products that --explain shows as the noisiest in float32",
+    )
+    parser.add_argument(
         "--max-accuracy-drop",
         type=float,
         default=MAX_ACCURACY_DROP,
@@ -88,9 +102,12 @@ def run(args: argparse.Namespace) -> None:
     if args.list:
         print(_table_of_targets())
         return
-    if args.checkpoint is None or args.out is None:
+    if args.checkpoint is None or (args.out is None and not args.explain):
         raise OptionError("expected a checkpoint and --out FOLDER, or --list")
-    require_free(args.out, overwrite=args.overwrite)
+    if not args.explain:
+        require_free(args.out, overwrite=args.overwrite)
+    if args.keep_worst < 0:
+        raise OptionError(f"--keep-worst is {args.keep_worst}, expected 0 or more")
     targets = list(dict.fromkeys(filter(None, args.targets.split(","))))
     if unknown := [t for t in targets if t not in TARGETS]:
         raise OptionError(f"--targets {unknown[0]}: unknown; there are {', '.join(TARGETS)}")
@@ -100,6 +117,9 @@ def run(args: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(args.checkpoint)
     if args.depth is not None:
         checkpoint = checkpoint.at(_depth(checkpoint, args.depth, args.depth_loss))
+    if args.explain:
+        print(_explained(checkpoint, args.reduce_range))
+        return
     if not args.max_accuracy_drop >= 0:
         raise OptionError(f"--max-accuracy-drop is {args.max_accuracy_drop}, expected 0 or more")
     if args.calibration is not None:
@@ -111,6 +131,7 @@ def run(args: argparse.Namespace) -> None:
         args.overwrite,
         max_accuracy_drop=args.max_accuracy_drop,
         reduce_range=args.reduce_range,
+        keep_worst=args.keep_worst,
     )
     print(_summary(manifest))
     print(f"\nbundle {args.out}, {time.monotonic() - started:.0f} s")
@@ -123,6 +144,33 @@ def _table_of_targets() -> str:
     ]
     header = ["target", "file", "engine", "precision", "bytes a weight", "default", "for"]
     return text_table(header, rows)
+
+
+def _explained(checkpoint: Checkpoint, reduce_range: bool) -> str:
+    """Each product's noise, the noisiest marked."""
+    encoder = checkpoint.backbone.text_encoder(checkpoint.max_tokens)
+    calibration = encoder([s.text for s in checkpoint.samples if s.split == "calibration"])
+    with tempfile.TemporaryDirectory(prefix="mtl-edge-") as work:
+        file = Path(work) / "model.onnx"
+        capture(checkpoint, file)
+        fused = fuse(file, checkpoint.backbone, checkpoint.depth)
+    noises = noise_of(fused, checkpoint.backbone.info.hidden_size, calibration, reduce_range)
+    ranks = {output: rank for rank, output in enumerate(worst(noises, len(noises)), 1)}
+    rows = [
+        [
+            noise.layer,
+            " x ".join(map(str, noise.shape)),
+            f"{noise.own:.1f}",
+            f"{noise.total:.1f}",
+            str(ranks[noise.output]),
+        ]
+        for noise in noises
+    ]
+    return (
+        text_table(["product", "weights", "own dB", "total dB", "noise rank"], rows)
+        + "\n\nsignal to noise of each product in int8, in decibels: its own, and with that of all "
+        "before it\n`--keep-worst N` leaves the noisiest in float32"
+    )
 
 
 def _calibrated(checkpoint: Checkpoint, texts: Sequence[str]) -> Checkpoint:
@@ -171,12 +219,14 @@ def export(
     *,
     max_accuracy_drop: float = MAX_ACCURACY_DROP,
     reduce_range: bool = False,
+    keep_worst: int = 0,
 ) -> Manifest:
     """Build, prove and write a bundle; a failure leaves what was at `out` as it was.
 
     Args:
         max_accuracy_drop: see `mtl_edge.export.proof.evaluate`.
         reduce_range: see `mtl_edge.export.int8_onnx.quantize`.
+        keep_worst: see `mtl_edge.export.targets.Source`.
 
     Raises:
         ExportError: a graph could not be built, or is not faithful to the checkpoint.
@@ -195,6 +245,7 @@ def export(
             checkpoint.depth,
             calibration,
             reduce_range,
+            keep_worst,
         )
         with _step("capture"):
             capture(checkpoint, source.file)

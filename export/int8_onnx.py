@@ -19,7 +19,7 @@ the heads are float32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from mtl_edge.errors import ExportError
 from mtl_edge.planning import pad
 
-__all__ = ["SMOOTHING", "quantize"]
+__all__ = ["SMOOTHING", "encoder_products", "quantize"]
 
 MICROSOFT = "com.microsoft"
 SMOOTHING = 0.9  # how much of the unevenness goes to the weights; best of 0.5 to 0.95 on MiniLM
@@ -71,6 +71,7 @@ def quantize(
     backbone_width: int,
     calibration: Sequence[Sequence[int]],
     reduce_range: bool = False,
+    keep: Collection[str] = (),
 ) -> onnx.ModelProto:
     """A copy of `model` in int8.
 
@@ -81,14 +82,15 @@ def quantize(
         calibration: token ids of real texts, whose activations set the scales.
         reduce_range: weights in 7 bits. x86 CPUs without VNNI add pairs of products in 16 bits,
             where two of 255 * 127 do not fit; two of 255 * 63 do.
+        keep: outputs of products that stay float32.
 
     Raises:
         ExportError: there is nothing to calibrate with.
     """
     graph = _Graph(model, 63 if reduce_range else 127)
     readers: dict[str, list[NodeProto]] = {}
-    for node in graph.nodes:
-        if _is_encoder_product(node, graph, backbone_width):
+    for node in encoder_products(graph.model, backbone_width):
+        if node.output[0] not in keep:
             readers.setdefault(node.input[0], []).append(node)
     ranges = _ranges(graph.model, list(readers), calibration)
     loose_words = all(node.op_type != "EmbedLayerNormalization" for node in graph.nodes)
@@ -110,12 +112,19 @@ def quantize(
     return graph.finish(rewritten)
 
 
-def _is_encoder_product(node: NodeProto, graph: _Graph, width: int) -> bool:
-    if node.op_type == "Attention":
-        return True
-    if node.op_type != "MatMul" or node.input[1] not in graph.constants:
-        return False
-    return all(side >= width for side in graph.array(node.input[1]).shape)
+def encoder_products(model: onnx.ModelProto, width: int) -> list[NodeProto]:
+    """Nodes that multiply with the encoder's weights, in the order in which they run."""
+    shapes = {constant.name: tuple(constant.dims) for constant in model.graph.initializer}
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type == "Attention"
+        or (
+            node.op_type == "MatMul"
+            and node.input[1] in shapes
+            and all(side >= width for side in shapes[node.input[1]])
+        )
+    ]
 
 
 def _ranges(

@@ -11,6 +11,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from mtl_edge.bundle import Graph
 from mtl_edge.export import int8_onnx, int8_openvino
+from mtl_edge.export.explain import noise_of, worst
 from mtl_edge.export.fuse import fuse
 from mtl_edge.training.backbone import Backbone
 
@@ -26,6 +27,8 @@ class Source:
         depth: layers of the backbone that the graph has.
         calibration: token ids of real texts.
         reduce_range: of onnx-int8: weights in 7 bits.
+        keep_worst: of onnx-int8: how many products stay float32, those that int8 adds most noise
+            to.
     """
 
     file: Path
@@ -33,6 +36,7 @@ class Source:
     depth: int
     calibration: Sequence[Sequence[int]]
     reduce_range: bool = False
+    keep_worst: int = 0
 
 
 def _onnx_fp32(source: Source, file: Path) -> None:
@@ -42,7 +46,11 @@ def _onnx_fp32(source: Source, file: Path) -> None:
 def _onnx_int8(source: Source, file: Path) -> None:
     fused = fuse(source.file, source.backbone, source.depth)
     width = source.backbone.info.hidden_size
-    _save(int8_onnx.quantize(fused, width, source.calibration, source.reduce_range), file)
+    calibration, reduce_range = source.calibration, source.reduce_range
+    keep = []
+    if source.keep_worst:
+        keep = worst(noise_of(fused, width, calibration, reduce_range), source.keep_worst)
+    _save(int8_onnx.quantize(fused, width, calibration, reduce_range, keep), file)
 
 
 def _onnx_fp16(source: Source, file: Path) -> None:

@@ -345,3 +345,14 @@ def test_no_pair_of_products_overflows_sixteen_bits_when_the_range_is_reduced(
         largest.append(max(int(np.abs(w.astype(int)).max()) for w in weights))
     assert largest == [127, 63]
     assert 2 * 255 * largest[1] < 2**15 <= 2 * 255 * largest[0]
+
+
+def test_fp16_keeps_inputs_outputs_and_answers(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "b"
+    assert main(["export", str(checkpoint), "--targets", "onnx-fp16", "--out", str(out)]) == 0
+    evaluation = json.loads((out / "manifest.json").read_text())["evaluation"]
+    for task in ("sentiment", "topic"):
+        assert evaluation[task]["graphs"]["onnx-fp16"]["max_probability_change"] < 0.01
+    session = ort.InferenceSession(str(out / "model.fp16.onnx"), providers=["CPUExecutionProvider"])
+    assert [i.type for i in session.get_inputs()] == ["tensor(int64)"] * 2
+    assert [o.type for o in session.get_outputs()] == ["tensor(float)"] * 2

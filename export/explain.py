@@ -1,0 +1,146 @@
+"""How much noise int8 adds to each product of the encoder, and which ones add most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from mtl_edge.export.int8_onnx import encoder_products, quantize
+from mtl_edge.planning import pad
+
+__all__ = ["Noise", "noise_of", "worst"]
+
+TEXTS = 64
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """
+    Attributes:
+        output: name of the product's output, by which it is known to `quantize`.
+        shape: of its weights.
+        own: signal to noise in decibels, its input being exact.
+        total: the same with the noise of all products before it.
+    """
+
+    output: str
+    layer: str
+    shape: tuple[int, ...]
+    own: float
+    total: float
+
+
+def noise_of(
+    model: onnx.ModelProto,
+    width: int,
+    calibration: Sequence[Sequence[int]],
+    reduce_range: bool = False,
+) -> list[Noise]:
+    """Every product's noise over calibration texts, in the order in which they run.
+
+    The product of its own noise is computed in float64 from the very integers and scales that the
+    graph holds.
+
+    Args:
+        model: fp32, as `mtl_edge.export.fuse` leaves it.
+        width, calibration, reduce_range: see `quantize`.
+
+    Raises:
+        ExportError: there is nothing to calibrate with.
+    """
+    quantized = quantize(model, width, calibration, reduce_range)
+    nodes = encoder_products(model, width)
+    if not nodes:
+        return []
+    outputs = [node.output[0] for node in nodes]
+    inputs = list(dict.fromkeys(node.input[0] for node in nodes))
+    exact, rounded = _probe(model, [*inputs, *outputs]), _probe(quantized, outputs)
+    weights = {c.name: c for c in model.graph.initializer}
+    products = [_Product(node, quantized, weights) for node in nodes]
+    power, own, total = (np.zeros(len(nodes)) for _ in range(3))
+    signal = np.zeros(len(nodes))
+    for tokens in calibration[:TEXTS]:
+        ids, mask = pad([tokens])
+        feeds = {"input_ids": ids, "attention_mask": mask}
+        found = dict(zip([*inputs, *outputs], exact.run([*inputs, *outputs], feeds), strict=True))
+        for place, (product, other) in enumerate(
+            zip(products, rounded.run(outputs, feeds), strict=True)
+        ):
+            wanted, got = product(found[nodes[place].input[0]])
+            power[place] += float((wanted**2).sum())
+            own[place] += float(((wanted - got) ** 2).sum())
+            expected = found[outputs[place]].astype(np.float64)
+            signal[place] += float((expected**2).sum())
+            total[place] += float(((expected - other) ** 2).sum())
+    return [
+        Noise(
+            node.output[0],
+            _layer(node),
+            product.weight.shape,
+            _decibels(power[place], own[place]),
+            _decibels(signal[place], total[place]),
+        )
+        for place, (node, product) in enumerate(zip(nodes, products, strict=True))
+    ]
+
+
+def worst(noises: Sequence[Noise], count: int) -> list[str]:
+    """Outputs of the products that add most noise of their own."""
+    return [noise.output for noise in sorted(noises, key=lambda n: n.own)[:count]]
+
+
+class _Product:
+    """One product, exact and in int8."""
+
+    def __init__(
+        self, node: NodeProto, quantized: onnx.ModelProto, weights: dict[str, TensorProto]
+    ) -> None:
+        constants = {c.name: c for c in quantized.graph.initializer}
+
+        def constant(name: str) -> npt.NDArray[np.float64]:
+            return numpy_helper.to_array(constants[name]).astype(np.float64)
+
+        self.weight = numpy_helper.to_array(weights[node.input[1]]).astype(np.float64)
+        name = node.input[0]
+        self._scale, self._zero = constant(f"{name}_scale"), constant(f"{name}_zero_point")
+        smoothing = f"{name}_smoothing"
+        self._factor = constant(smoothing) if smoothing in constants else 1.0
+        column = f"{node.output[0]}_weight"
+        self._rounded = constant(f"{column}_int8") * constant(f"{column}_scale")
+
+    def __call__(self, value: Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        steps = np.rint(value.astype(np.float64) * self._factor / self._scale) + self._zero
+        seen = (np.clip(steps, 0, 255) - self._zero) * self._scale
+        return value @ self.weight, seen @ self._rounded
+
+
+def _probe(model: onnx.ModelProto, names: Sequence[str]) -> ort.InferenceSession:
+    """A session that also gives these tensors."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    known = {output.name for output in probe.graph.output}
+    probe.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        for name in names
+        if name not in known
+    )
+    return ort.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def _layer(node: NodeProto) -> str:
+    """The product's place in the encoder, in short."""
+    if node.op_type == "Attention":
+        return f"{node.name or node.output[0]} (query, key, value)"
+    parts = [part for part in node.name.split("/") if part and not part.startswith("_")]
+    return "/".join(part for part in parts if part not in ("encoder", "MatMul"))
+
+
+def _decibels(signal: float, noise: float) -> float:
+    return float("inf") if noise == 0 else 10 * float(np.log10(signal / noise))
