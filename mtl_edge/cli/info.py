@@ -34,7 +34,10 @@ def _labels(task: Task) -> str:
     if not task.thresholds:
         return ", ".join(task.labels)
     pairs = zip(task.labels, task.thresholds, strict=True)
-    return ", ".join(f"{label} (sure from {value:.2f})" for label, value in pairs)
+    return ", ".join(
+        f"{label} ({f'sure from {value:.2f}' if value <= 1 else 'never sure'})"
+        for label, value in pairs
+    )
 
 
 def _describe(bundle: Bundle) -> str:

@@ -98,3 +98,22 @@ def test_a_mistake_in_an_option_is_one_line(fails: Callable[..., str]) -> None:
         "info", "b", "--nosuch"
     )
     assert "invalid int value" in fails("predict", "b", "text", "--threads", "many")
+
+
+def test_unsure_answers_are_marked_and_thresholds_listed(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["tasks"][0]["thresholds"] = [1.01, 0.0]
+    manifest["tasks"][1]["thresholds"] = [0.0] * 4
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    texts = [f"text number {i}" for i in range(20)]
+    assert main(["predict", str(bundle), "--json", *texts]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    first, second = manifest["tasks"][0]["labels"]
+    for line in lines:
+        answer = line["sentiment"]
+        assert answer["sure"] == (answer["label"] == second)
+        assert line["topic"]["sure"] is True
+    assert main(["info", str(bundle)]) == 0
+    assert f"{first} (never sure), {second} (sure from 0.00)" in capsys.readouterr().out
