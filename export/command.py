@@ -27,7 +27,7 @@ from mtl_edge.files import require_free, staged_folder
 from mtl_edge.table import text_table
 from mtl_edge.timing import alternate
 from mtl_edge.training.checkpoint import Checkpoint, Sample, load_checkpoint
-from mtl_edge.training.data import read_texts
+from mtl_edge.training.data import read_texts, spread
 from mtl_edge.training.run import CALIBRATION_ROWS
 
 __all__ = ["add_arguments", "export", "run"]
@@ -148,13 +148,11 @@ def _table_of_targets() -> str:
 
 def _explained(checkpoint: Checkpoint, reduce_range: bool) -> str:
     """Each product's noise, the noisiest marked."""
-    encoder = checkpoint.backbone.text_encoder(checkpoint.max_tokens)
-    calibration = encoder([s.text for s in checkpoint.samples if s.split == "calibration"])
     with tempfile.TemporaryDirectory(prefix="mtl-edge-") as work:
-        file = Path(work) / "model.onnx"
-        capture(checkpoint, file)
-        fused = fuse(file, checkpoint.backbone, checkpoint.depth)
-    noises = noise_of(fused, checkpoint.backbone.info.hidden_size, calibration, reduce_range)
+        source = _captured(checkpoint, Path(work), reduce_range)
+        fused = fuse(source.file, source.backbone, source.depth)
+    width = checkpoint.backbone.info.hidden_size
+    noises = noise_of(fused, width, source.calibration, reduce_range)
     ranks = {output: rank for rank, output in enumerate(worst(noises, len(noises)), 1)}
     rows = [
         [
@@ -173,13 +171,24 @@ def _explained(checkpoint: Checkpoint, reduce_range: bool) -> str:
     )
 
 
+def _captured(
+    checkpoint: Checkpoint, work: Path, reduce_range: bool, keep_worst: int = 0
+) -> Source:
+    """The checkpoint as every target takes it."""
+    encoder = checkpoint.backbone.text_encoder(checkpoint.max_tokens)
+    calibration = encoder([s.text for s in checkpoint.samples if s.split == "calibration"])
+    file = work / "model.onnx"
+    capture(checkpoint, file)
+    return Source(
+        file, checkpoint.backbone, checkpoint.depth, calibration, reduce_range, keep_worst
+    )
+
+
 def _calibrated(checkpoint: Checkpoint, texts: Sequence[str]) -> Checkpoint:
     """The same with other texts to set the scales by, at most as many as training would keep."""
-    order = sorted(texts, key=len)
-    count = min(CALIBRATION_ROWS, len(order))
-    spread = [order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count)]
+    chosen = spread(sorted(texts, key=len), CALIBRATION_ROWS)
     kept = [sample for sample in checkpoint.samples if sample.split != "calibration"]
-    added = [Sample("calibration", "", text, "") for text in spread]
+    added = [Sample("calibration", "", text, "") for text in chosen]
     return replace(checkpoint, samples=[*kept, *added])
 
 
@@ -234,21 +243,12 @@ def export(
     """
     info = checkpoint.backbone.info
     encoder = checkpoint.backbone.text_encoder(checkpoint.max_tokens)
-    calibration = encoder([s.text for s in checkpoint.samples if s.split == "calibration"])
     with (
         staged_folder(out, overwrite=overwrite) as stage,
         tempfile.TemporaryDirectory(prefix="mtl-edge-") as work,
     ):
-        source = Source(
-            Path(work) / "model.onnx",
-            checkpoint.backbone,
-            checkpoint.depth,
-            calibration,
-            reduce_range,
-            keep_worst,
-        )
         with _step("capture"):
-            capture(checkpoint, source.file)
+            source = _captured(checkpoint, Path(work), reduce_range, keep_worst)
         for name in targets:
             with _step(f"build {name}"):
                 TARGETS[name].build(source, stage / TARGETS[name].file)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, numpy_helper
 
-from mtl_edge.export.int8_onnx import encoder_products, quantize
+from mtl_edge.export.int8_onnx import encoder_products, probe, quantize
 from mtl_edge.planning import pad
 
 __all__ = ["Noise", "noise_of", "worst"]
@@ -61,7 +60,7 @@ def noise_of(
         return []
     outputs = [node.output[0] for node in nodes]
     inputs = list(dict.fromkeys(node.input[0] for node in nodes))
-    exact, rounded = _probe(model, [*inputs, *outputs]), _probe(quantized, outputs)
+    exact, rounded = probe(model, [*inputs, *outputs]), probe(quantized, outputs)
     weights = {c.name: c for c in model.graph.initializer}
     products = [_Product(node, quantized, weights) for node in nodes]
     power, own, total = (np.zeros(len(nodes)) for _ in range(3))
@@ -119,19 +118,6 @@ class _Product:
         steps = np.rint(value.astype(np.float64) * self._factor / self._scale) + self._zero
         seen = (np.clip(steps, 0, 255) - self._zero) * self._scale
         return value @ self.weight, seen @ self._rounded
-
-
-def _probe(model: onnx.ModelProto, names: Sequence[str]) -> ort.InferenceSession:
-    """A session that also gives these tensors."""
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    known = {output.name for output in probe.graph.output}
-    probe.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-        for name in names
-        if name not in known
-    )
-    return ort.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
 def _layer(node: NodeProto) -> str:

@@ -32,7 +32,7 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from mtl_edge.errors import ExportError
 from mtl_edge.planning import pad
 
-__all__ = ["SMOOTHING", "encoder_products", "quantize"]
+__all__ = ["SMOOTHING", "encoder_products", "probe", "quantize"]
 
 MICROSOFT = "com.microsoft"
 SMOOTHING = 0.9  # how much of the unevenness goes to the weights; best of 0.5 to 0.95 on MiniLM
@@ -135,12 +135,7 @@ def _ranges(
         raise ExportError("no texts to calibrate int8 with; the checkpoint holds no samples")
     if not names:  # a graph without any transformer layer
         return {}
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    probe.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
-    )
-    session = ort.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = probe(model, names)
     ranges: dict[str, Range] = {}
     for tokens in calibration:  # one by one: padding must not widen a range
         ids, mask = pad([tokens])
@@ -152,6 +147,19 @@ def _ranges(
                 np.minimum(seen.low, channels.min(0)), np.maximum(seen.high, channels.max(0))
             )
     return ranges
+
+
+def probe(model: onnx.ModelProto, names: Sequence[str]) -> ort.InferenceSession:
+    """A session that also gives these tensors."""
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    known = {output.name for output in probed.graph.output}
+    probed.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        for name in names
+        if name not in known
+    )
+    return ort.InferenceSession(probed.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
 class _Graph:

@@ -20,7 +20,7 @@ __all__ = ["quantize"]
 # In float32: the heads, which are cheap and whose few numbers carry the answer, and the small
 # tables of positions and segments, which every state starts from (with them in int8, MiniLM's
 # probabilities move by 1.4 times as much).
-KEPT = [r".*/(heads\.\d+|layer_mix)/.*", r".*(position|token_type)_embeddings.*"]
+KEPT = [r".*/heads\.\d+/.*", r".*(position|token_type)_embeddings.*"]
 
 
 def quantize(source: Path, calibration: Sequence[Sequence[int]], target: Path) -> None:

@@ -10,18 +10,29 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from mtl_edge.errors import DataError, MissingPackageError
 from mtl_edge.files import sha256_of
 
-__all__ = ["HUB", "READERS", "Columns", "Rows", "TaskData", "build_task", "read_rows", "read_texts"]
+__all__ = [
+    "HUB",
+    "READERS",
+    "Columns",
+    "Rows",
+    "TaskData",
+    "build_task",
+    "read_rows",
+    "read_texts",
+    "spread",
+]
 
 HUB = "hub:"
 
 NAME = re.compile(r"[\w-]{1,64}")
+T = TypeVar("T")
 SELECTION_SHARE = 0.1
 SELECTION_LIMIT = 1000
 
@@ -257,6 +268,12 @@ def _split(labels: Sequence[str], seed: int) -> tuple[list[int], list[int]]:
         chosen.update(generator.sample(positions, count))
     learn = [i for i in range(len(labels)) if i not in chosen]
     return learn, sorted(chosen)
+
+
+def spread(ordered: Sequence[T], count: int) -> list[T]:
+    """`count` items, or all if there are fewer, at even distances."""
+    count = min(count, len(ordered))
+    return [ordered[(2 * i + 1) * len(ordered) // (2 * count)] for i in range(count)]
 
 
 def conflicts(rows: Rows) -> int:

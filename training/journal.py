@@ -86,10 +86,6 @@ class Journal:
         os.replace(partial, self.folder / name)
         return self.folder / name
 
-    def _write_metrics(self) -> None:
-        if self.folder is not None:
-            self._write(METRICS, "".join(json.dumps(line) + "\n" for line in self.metrics))
-
     @property
     def advice(self) -> str:
         """What to tell who stopped the run."""
@@ -98,9 +94,8 @@ class Journal:
         return f"the same command goes on from {self.folder}, --restart begins anew"
 
     def log(self, **figures: Any) -> None:
-        """Keep one line of figures; `part` and `step` are among them."""
+        """Keep one line of figures; `part` and `step` are among them. `save` writes it."""
         self.metrics.append(figures)
-        self._write_metrics()
         if self._board is not None:
             for name, value in figures.items():
                 if isinstance(value, float):
@@ -119,7 +114,7 @@ class Journal:
         if self.folder is None:
             return
         started = time.monotonic()
-        self._write_metrics()
+        self._write(METRICS, "".join(json.dumps(line) + "\n" for line in self.metrics))
         partial = self.folder / f"{part}.pt.partial"
         torch.save(dict(state), partial)
         os.replace(partial, self.folder / f"{part}.pt")

@@ -26,7 +26,7 @@ from mtl_edge.training.baselines import bag_of_words, mean_pooling
 from mtl_edge.training.batches import Labelled
 from mtl_edge.training.calibration import calibration_error, fit_temperature, fit_thresholds
 from mtl_edge.training.checkpoint import Checkpoint, Sample
-from mtl_edge.training.data import Rows, TaskData
+from mtl_edge.training.data import Rows, TaskData, spread
 from mtl_edge.training.finetune import finetune
 from mtl_edge.training.fit import fit_heads, predict
 from mtl_edge.training.heads import DEFAULT_HEAD, Head, build_head, head_config
@@ -39,11 +39,13 @@ from mtl_edge.training.states import StateCache, States, default_cache, device
 __all__ = ["Options", "train"]
 
 CALIBRATION_ROWS = 300
-TRAIN_ROWS_SCORED = 1000  # enough to see overfitting
+TRAIN_ROWS_SCORED = 1000
 PACKAGES = ("torch", "transformers", "optimum", "tokenizers", "numpy", "scikit-learn")
 CACHE_LIMIT = 20 * 10**9
 TEXTS_AT_ONCE = 10_000
 BASELINE_ROWS = 10_000  # their memory grows with the rows that teach them
+
+Values = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,11 @@ class _Rows:
                 positions = [place.setdefault(text, len(place)) for text in rows.texts]
                 split[task.name] = Labelled(positions, task.indices(rows))
         self.texts = list(place)
+
+    def seen(self, task: str) -> Labelled:
+        """Some of the rows that teach: enough to see overfitting."""
+        train = self.train[task]
+        return Labelled(train.rows[:TRAIN_ROWS_SCORED], train.labels[:TRAIN_ROWS_SCORED])
 
     def show(self, task: str, text: int, label: int) -> dict[str, str]:
         """A row as a user knows it."""
@@ -157,7 +164,6 @@ def train(
         task.name: predict(heads[depth][task.name], states, rows.report[task.name].rows).numpy()
         for task in tasks
     }
-    chosen: dict[str, dict[int, Any]] = {}
     began = time.monotonic()
     learned = sum(
         p.numel()
@@ -165,20 +171,28 @@ def train(
         for name in learning.heads
         for p in at_depth[name].parameters()
     )
+
+    def fit(some: Mapping[int, Mapping[str, Head]], refit: bool) -> dict[str, dict[int, Any]]:
+        recipe = replace(options.recipe, patience=None) if refit else options.recipe
+        result = {}
+        for name in [task.name for task in tasks if task.name in learning.heads]:
+            chosen_by = rows.selection[name]
+            result[name] = fit_heads(
+                name,
+                {d: at_depth[name] for d, at_depth in some.items()},
+                states,
+                rows.train[name] + chosen_by if refit else rows.train[name],
+                chosen_by,
+                recipe,
+                journal=journal,
+                show=rows.show,
+                refit=refit,
+            )
+        return result
+
     model = None
     if learning.backbone == "frozen":
-        for task in tasks:
-            if task.name in learning.heads:
-                chosen[task.name] = fit_heads(
-                    task.name,
-                    {d: at_depth[task.name] for d, at_depth in heads.items()},
-                    states,
-                    rows.train[task.name],
-                    rows.selection[task.name],
-                    options.recipe,
-                    journal=journal,
-                    show=rows.show,
-                )
+        chosen = fit(heads, refit=False)
         backbone = backbone.truncated(depth)
     else:
         backbone = backbone.truncated(depth)
@@ -195,44 +209,33 @@ def train(
         chosen = {name: {depth: result.chosen[name]} for name in learning.heads}
         learned = result.parameters
         backbone = backbone.changed(model.encoder, learning.backbone)
-    choosing = {
-        task.name: {
-            d: _Scores(at_depth[task.name], task.name, states, model, ids)(
-                rows.selection[task.name]
-            )
-            for d, at_depth in heads.items()
-        }
-        for task in tasks
-    }
+
+    def logits(
+        some: Mapping[int, Mapping[str, Head]], task: str, of: Labelled
+    ) -> dict[int, Values]:
+        """By depth: from states where the backbone is still theirs, else from the model."""
+        if model is not None:
+            return {depth: logits_of(model, [ids[row] for row in of.rows])[task]}
+        return {d: predict(at[task], states, of.rows).numpy() for d, at in some.items()}
+
+    choosing = {task.name: logits(heads, task.name, rows.selection[task.name]) for task in tasks}
     if options.refit:
-        again = {d: _heads(tasks, kept, backbone, d, options, start) for d in depths}
-        for task in tasks:
-            if task.name in learning.heads:
-                fit_heads(
-                    task.name,
-                    {d: at_depth[task.name] for d, at_depth in again.items()},
-                    states,
-                    rows.train[task.name] + rows.selection[task.name],
-                    rows.selection[task.name],
-                    replace(options.recipe, patience=None),
-                    journal=journal,
-                    show=rows.show,
-                    refit=True,
-                )
-        heads = again
+        heads = {d: _heads(tasks, kept, backbone, d, options, start) for d in depths}
+        fit(heads, refit=True)
     seconds = time.monotonic() - began
     report = {
         task.name: _report(
             task,
             rows,
             states,
-            before[task.name],
-            {
-                d: _Scores(at_depth[task.name], task.name, states, model, ids)
-                for d, at_depth in heads.items()
-            },
+            _TaskLogits(
+                before[task.name],
+                choosing[task.name],
+                logits(heads, task.name, rows.report[task.name]),
+                logits({depth: heads[depth]}, task.name, rows.seen(task.name))[depth],
+            ),
+            heads[depth][task.name],
             chosen.get(task.name, {}),
-            choosing[task.name],
             options,
         )
         for task in tasks
@@ -344,19 +347,20 @@ def _heads(
 
 
 @dataclass(frozen=True, slots=True)
-class _Scores:
-    """One task's logits: from states where the backbone is still theirs, else from the model."""
+class _TaskLogits:
+    """One task's logits.
 
-    head: Head
-    task: str
-    states: States
-    model: MultiTaskModel | None
-    ids: Sequence[Tokens]
+    Attributes:
+        before: of the reported rows, before learning.
+        selection: by depth, when temperatures are chosen.
+        reported: by depth, in the end.
+        seen: of some rows that taught, in the end.
+    """
 
-    def __call__(self, rows: Labelled) -> npt.NDArray[np.float32]:
-        if self.model is None:
-            return predict(self.head, self.states, rows.rows).numpy()
-        return logits_of(self.model, [self.ids[row] for row in rows.rows])[self.task]
+    before: Values
+    selection: Mapping[int, Values]
+    reported: Mapping[int, Values]
+    seen: Values
 
 
 def _task(task: TaskData, report: Mapping[str, Any], depth: int) -> Task:
@@ -368,25 +372,26 @@ def _report(
     task: TaskData,
     rows: _Rows,
     states: States,
-    before: npt.NDArray[np.float32],
-    scores: Mapping[int, _Scores],
+    found: _TaskLogits,
+    head: Head,
     chosen: Mapping[int, Mapping[str, float]],
-    choosing: Mapping[int, npt.NDArray[np.float32]],
     options: Options,
 ) -> dict[str, Any]:
     """The figures of one task; the deepest head's where depth is not named."""
     split, reported = task.report
     asked = rows.report[task.name]
-    deepest = max(scores)
+    deepest = max(found.reported)
     depths = {
-        str(depth): _at_depth(task.name, rows, score, choosing[depth], options.abstain)
-        for depth, score in scores.items()
+        str(depth): {
+            **_chosen(found.selection[depth], rows.selection[task.name], options.abstain),
+            "accuracy": float((logits.argmax(1) == asked.labels).mean()),
+        }
+        for depth, logits in found.reported.items()
     }
-    logits = scores[deepest](asked)
+    logits = found.reported[deepest]
     labels = np.array(task.labels)
     learn = rows.train[task.name]
-    seen = Labelled(learn.rows[:TRAIN_ROWS_SCORED], learn.labels[:TRAIN_ROWS_SCORED])
-    answers = {"head": labels[logits.argmax(1)], "before": labels[before.argmax(1)]}
+    answers = {"head": labels[logits.argmax(1)], "before": labels[found.before.argmax(1)]}
     if options.baselines:
         some = _sampled(len(task.train), BASELINE_ROWS, options.recipe.seed)
         teach = task.train.take(some)
@@ -398,11 +403,11 @@ def _report(
         "train": {
             **task.train.source,
             "rows": len(task.train),
-            "accuracy": float((scores[deepest](seen).argmax(1) == seen.labels).mean()),
+            "accuracy": float((found.seen.argmax(1) == rows.seen(task.name).labels).mean()),
         },
         "selection": {"rows": len(task.selection), **chosen.get(deepest, {})},
         "reported": {**reported.source, "split": split, "rows": len(reported)},
-        "parameters": sum(p.numel() for p in scores[deepest].head.parameters()),
+        "parameters": sum(p.numel() for p in head.parameters()),
         "depths": depths,
         "calibration_error": {
             "before": calibration_error(logits, asked.labels, 1.0),
@@ -426,15 +431,8 @@ def _report(
     }
 
 
-def _at_depth(
-    task: str,
-    rows: _Rows,
-    scores: _Scores,
-    logits: npt.NDArray[np.float32],
-    abstain: float | None,
-) -> dict[str, Any]:
-    """What is chosen for one depth by its `logits` of the selection rows, and how it does."""
-    selection, asked = rows.selection[task], rows.report[task]
+def _chosen(logits: Values, selection: Labelled, abstain: float | None) -> dict[str, Any]:
+    """What is chosen by the logits of the selection rows."""
     temperature = fit_temperature(logits, selection.labels)
     thresholds = (
         ()
@@ -445,7 +443,6 @@ def _at_depth(
         "temperature": temperature,
         "thresholds": list(thresholds),
         "selection_accuracy": float((logits.argmax(1) == selection.labels).mean()),
-        "accuracy": float((scores(asked).argmax(1) == asked.labels).mean()),
     }
 
 
@@ -458,7 +455,7 @@ def _sampled(count: int, most: int, seed: int) -> list[int]:
 
 
 def _abstaining(
-    logits: npt.NDArray[np.float32], asked: Labelled, chosen: Mapping[str, Any]
+    logits: Values, asked: Labelled, chosen: Mapping[str, Any]
 ) -> dict[str, float | None]:
     """How many of the reported rows get a sure answer, and how many of those are right."""
     probabilities = softmax(logits, chosen["temperature"])
@@ -474,8 +471,7 @@ def _abstaining(
 def _spread(rows: Rows, count: int) -> list[int]:
     """Positions of `count` rows, or of all, that have every label and length in proportion."""
     order = sorted(range(len(rows)), key=lambda i: (rows.labels[i], len(rows.texts[i])))
-    count = min(count, len(order))
-    return [order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count)]
+    return spread(order, count)
 
 
 def _samples(tasks: Sequence[TaskData], names: Sequence[str]) -> list[Sample]:

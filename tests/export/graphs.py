@@ -36,7 +36,7 @@ def openvino_products(file: Path, tasks: tuple[str, ...] = ("sentiment", "topic"
         info = node.get_rt_info()
         name = node.get_friendly_name()
         if info["layerType"].astype(str) == "FullyConnected" and not (
-            "/heads." in name or "/layer_mix/" in name or name in tasks
+            "/heads." in name or name in tasks
         ):
             count[info["runtimePrecision"].astype(str)] += 1
     return count

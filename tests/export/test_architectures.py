@@ -55,14 +55,19 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 TARGETS = ("onnx-fp32", "onnx-int8", "openvino-int8")
 
 
+def save_backbone(architecture: str, minilm: Path, folder: Path) -> None:
+    """A tiny random encoder with MiniLM's tokenizer."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture])
+    AutoModel.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(str(minilm)).save_pretrained(folder)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_an_architecture_runs_the_whole_line(
     architecture: str, minilm: Path, rows: Path, tmp_path: Path
 ) -> None:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture])
-    AutoModel.from_config(config).save_pretrained(tmp_path / "backbone")
-    AutoTokenizer.from_pretrained(str(minilm)).save_pretrained(tmp_path / "backbone")
+    save_backbone(architecture, minilm, tmp_path / "backbone")
     train = ["train", "--backbone", str(tmp_path / "backbone"), "--task", f"topic={rows}"]
     assert main([*train, "--epochs", "2", "--out", str(tmp_path / "checkpoint")]) == 0
     export = ["export", str(tmp_path / "checkpoint"), "--out", str(tmp_path / "bundle")]
@@ -97,10 +102,7 @@ def test_texts_as_long_as_the_positions_run(minilm: Path, rows: Path, tmp_path: 
 def test_an_encoder_is_cut_to_fewer_layers_or_refused_at_once(
     architecture: str, minilm: Path, rows: Path, tmp_path: Path, fails: Callable[..., str]
 ) -> None:
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(architecture, **ARCHITECTURES[architecture])
-    AutoModel.from_config(config).save_pretrained(tmp_path / "backbone")
-    AutoTokenizer.from_pretrained(str(minilm)).save_pretrained(tmp_path / "backbone")
+    save_backbone(architecture, minilm, tmp_path / "backbone")
     command = ["train", "--backbone", str(tmp_path / "backbone"), "--task", f"topic={rows}"]
     command += ["--depth", "1", "--epochs", "1", "--out", str(tmp_path / "out")]
     if architecture in ("modernbert", "albert"):
