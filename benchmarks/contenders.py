@@ -39,7 +39,9 @@ def from_bundle(bundle: Bundle, threads: int) -> list[Contender]:
     return [
         Contender(
             graph.target,
-            engines.start(graph.engine, bundle.file(graph.file), threads).run,
+            engines.start(
+                graph.engine, bundle.files_of(graph), threads, bundle.manifest.max_tokens
+            ).run,
             bundle.size_of(graph),
         )
         for graph in bundle.manifest.graphs

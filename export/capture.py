@@ -1,30 +1,86 @@
-"""A torch model as a plain fp32 ONNX graph."""
+"""A torch model as two plain fp32 ONNX graphs: the encoder, and the heads on its states.
+
+They age differently: the encoder is frozen, and heads are taught again. Apart, each can be
+quantized, replaced and compared by itself; `mtl_edge.export.join` makes one graph of them.
+
+    encoder   input_ids, attention_mask                              -> state.0, state.1, ...
+    heads     state.0, state.1, ..., attention_mask, input_ids       -> one output per task
+
+`state.0` is the embeddings', `state.N` that of layer N, all float32 `[batch, tokens, width]`.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from optimum.utils import DummyTextInputGenerator, NormalizedConfigManager
+from torch import Tensor, nn
 
-from mtl_edge.export.heads import fused
+from mtl_edge.export.heads import JoinedHeads
 from mtl_edge.training.checkpoint import Checkpoint
+from mtl_edge.training.model import MultiTaskModel
 
-__all__ = ["INPUTS", "capture"]
+__all__ = ["HEADS", "INPUTS", "capture_encoder", "capture_heads", "state_names"]
 
 INPUTS = ("input_ids", "attention_mask")
+HEADS = "heads."  # what names of the heads' weights begin with
 OPSET = 17
 
 
-def capture(checkpoint: Checkpoint, file: Path) -> None:
-    """Write encoder and heads as one ONNX graph, batch and length dynamic.
+def state_names(depth: int) -> list[str]:
+    """Names of the encoder's outputs, the embeddings' first."""
+    return [f"state.{layer}" for layer in range(depth + 1)]
+
+
+def capture_encoder(checkpoint: Checkpoint, file: Path) -> None:
+    """Write the encoder as an ONNX graph, batch and length dynamic.
 
     The TorchScript exporter and eager attention give the form that ONNX Runtime's optimizer fuses
     and that OpenVINO runs fastest; the newer exporter's graphs keep Q, K and V apart.
     """
+    ids, mask = _example(checkpoint)
+    names = state_names(checkpoint.depth)
+    _export(_Encoder(checkpoint.model()), (ids, mask), file, list(INPUTS), names, per_token=names)
+
+
+def capture_heads(checkpoint: Checkpoint, file: Path) -> None:
+    """Write all heads as one ONNX graph, batch and length dynamic."""
+    ids, mask = _example(checkpoint)
     whole = checkpoint.model()
-    model = fused(whole)
+    with torch.inference_mode():
+        states = whole.states(ids, mask)
+    names = state_names(checkpoint.depth)
+    inputs = [*names, "attention_mask", "input_ids"]
+    # Unfolded: weights of a byte a number stay so on disk.
+    _export(_Heads(whole), (*states, mask, ids), file, inputs, list(whole.tasks), fold=False)
+
+
+class _Encoder(nn.Module):
+    def __init__(self, model: MultiTaskModel) -> None:
+        super().__init__()
+        self.encoder = model.encoder
+        self._states = model.states
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        return self._states(input_ids, attention_mask)
+
+
+class _Heads(nn.Module):
+    def __init__(self, model: MultiTaskModel) -> None:
+        super().__init__()
+        self.heads = JoinedHeads(list(model.heads))  # type: ignore[arg-type]
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        *states, mask, ids = inputs
+        logits: tuple[Tensor, ...] = self.heads(states, mask, ids)
+        return logits
+
+
+def _example(checkpoint: Checkpoint) -> tuple[Tensor, Tensor]:
+    """Two texts, one of them padded, so that no mask is folded away as all ones."""
     config = checkpoint.backbone.encoder.config
     sizes = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
     generator = DummyTextInputGenerator(
@@ -32,18 +88,31 @@ def capture(checkpoint: Checkpoint, file: Path) -> None:
     )
     ids = generator.generate("input_ids", framework="pt")
     mask = torch.ones_like(ids)
-    mask[1, mask.shape[1] // 2 :] = 0  # padding, so that no mask is folded away as all ones
-    axes = {name: {0: "batch", 1: "tokens"} for name in INPUTS}
-    axes |= {task: {0: "batch"} for task in whole.tasks}
+    mask[1, mask.shape[1] // 2 :] = 0
+    return ids, mask
+
+
+def _export(
+    module: nn.Module,
+    example: Sequence[Tensor],
+    file: Path,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    per_token: Sequence[str] = (),
+    fold: bool = True,
+) -> None:
+    axes = {name: {0: "batch", 1: "tokens"} for name in (*inputs, *per_token)}
+    axes |= {name: {0: "batch"} for name in outputs if name not in per_token}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the exporter's age and constants of the trace
         torch.onnx.export(
-            model,
-            (ids, mask),
+            module.eval(),
+            tuple(example),
             str(file),
-            input_names=list(INPUTS),
-            output_names=list(whole.tasks),
+            input_names=list(inputs),
+            output_names=list(outputs),
             dynamic_axes=axes,
             opset_version=OPSET,
+            do_constant_folding=fold,
             dynamo=False,
         )

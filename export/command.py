@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from mtl_edge import engines
-from mtl_edge.bundle import SCHEMA, TOKENIZER, Graph, Manifest, write_manifest
+from mtl_edge.bundle import SCHEMA, TOKENIZER, Bundle, Graph, Manifest, write_manifest
 from mtl_edge.errors import OptionError
-from mtl_edge.export.capture import capture
+from mtl_edge.export.capture import capture_encoder, capture_heads
 from mtl_edge.export.card import model_card
 from mtl_edge.export.explain import noise_of, worst
-from mtl_edge.export.fuse import fuse
 from mtl_edge.export.proof import evaluate
 from mtl_edge.export.targets import DEFAULT, TARGETS, Source
 from mtl_edge.files import require_free, staged_folder
@@ -139,7 +138,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _table_of_targets() -> str:
     rows = [
-        [name, t.file, t.engine, t.precision, t.size, "yes" if name in DEFAULT else "", t.use]
+        [name, t.files[0], t.engine, t.precision, t.size, "yes" if name in DEFAULT else "", t.use]
         for name, t in TARGETS.items()
     ]
     header = ["target", "file", "engine", "precision", "bytes a weight", "default", "for"]
@@ -150,9 +149,8 @@ def _explained(checkpoint: Checkpoint, reduce_range: bool) -> str:
     """Each product's noise, the noisiest marked."""
     with tempfile.TemporaryDirectory(prefix="mtl-edge-") as work:
         source = _captured(checkpoint, Path(work), reduce_range)
-        fused = fuse(source.file, source.backbone, source.depth)
-    width = checkpoint.backbone.info.hidden_size
-    noises = noise_of(fused, width, source.calibration, reduce_range)
+        prepared = source.prepared()
+    noises = noise_of(prepared, source.width, source.calibration, reduce_range)
     ranks = {output: rank for rank, output in enumerate(worst(noises, len(noises)), 1)}
     rows = [
         [
@@ -174,11 +172,11 @@ def _explained(checkpoint: Checkpoint, reduce_range: bool) -> str:
 def _captured(
     checkpoint: Checkpoint, work: Path, reduce_range: bool, keep_worst: int = 0
 ) -> Source:
-    """The checkpoint as every target takes it."""
+    """The checkpoint's encoder as every target takes it."""
     encoder = checkpoint.backbone.text_encoder(checkpoint.max_tokens)
     calibration = encoder([s.text for s in checkpoint.samples if s.split == "calibration"])
-    file = work / "model.onnx"
-    capture(checkpoint, file)
+    file = work / "encoder.onnx"
+    capture_encoder(checkpoint, file)
     return Source(
         file, checkpoint.backbone, checkpoint.depth, calibration, reduce_range, keep_worst
     )
@@ -249,9 +247,12 @@ def export(
     ):
         with _step("capture"):
             source = _captured(checkpoint, Path(work), reduce_range, keep_worst)
+            heads = Path(work) / "heads.onnx"
+            capture_heads(checkpoint, heads)
         for name in targets:
             with _step(f"build {name}"):
-                TARGETS[name].build(source, stage / TARGETS[name].file)
+                target = TARGETS[name]
+                target.form.write(target.encoder(source), heads, stage, target.files)
         encoder.save(stage / TOKENIZER)
         manifest = Manifest(
             schema=SCHEMA,
@@ -266,18 +267,19 @@ def export(
         with _step("compare with torch"):
             evaluation = evaluate(checkpoint, stage, targets, max_accuracy_drop)
         with _step("time"):
-            graphs = _timed(manifest.graphs, stage, info.vocabulary)
+            graphs = _timed(Bundle(stage, manifest))
         manifest = replace(manifest, graphs=graphs, evaluation=evaluation)
         (stage / "README.md").write_text(model_card(manifest), encoding="utf-8")
         write_manifest(stage, manifest)
     return manifest
 
 
-def _timed(graphs: Sequence[Graph], folder: Path, vocabulary: int) -> tuple[Graph, ...]:
+def _timed(bundle: Bundle) -> tuple[Graph, ...]:
     """The graphs with their latency for one text of 32 tokens, timed in alternation."""
-    ids = np.random.default_rng(0).integers(0, vocabulary, (1, 32))
+    graphs = bundle.manifest.graphs
+    ids = np.random.default_rng(0).integers(0, bundle.manifest.backbone.vocabulary, (1, 32))
     mask = np.ones_like(ids)
-    running = {g.target: engines.start(g.engine, folder / g.file) for g in graphs}
+    running = {g.target: engines.start(g.engine, bundle.files_of(g)) for g in graphs}
     times = alternate(
         {name: lambda engine=engine: engine.run(ids, mask) for name, engine in running.items()}  # type: ignore[misc]
     )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import NodeProto, TensorProto, numpy_helper
+from onnx import TensorProto, numpy_helper
 
-from mtl_edge.export.int8_onnx import encoder_products, probe, quantize
+from mtl_edge.export.int8_onnx import Product, probe, products_of, quantize
 from mtl_edge.planning import pad
 
 __all__ = ["Noise", "noise_of", "worst"]
@@ -48,23 +48,23 @@ def noise_of(
     graph holds.
 
     Args:
-        model: fp32, as `mtl_edge.export.fuse` leaves it.
+        model: fp32, as `mtl_edge.export.int8_onnx.prepare` leaves it.
         width, calibration, reduce_range: see `quantize`.
 
     Raises:
         ExportError: there is nothing to calibrate with.
     """
     quantized = quantize(model, width, calibration, reduce_range)
-    nodes = encoder_products(model, width)
-    if not nodes:
+    found_in = products_of(model, width)
+    if not found_in:
         return []
-    outputs = [node.output[0] for node in nodes]
-    inputs = list(dict.fromkeys(node.input[0] for node in nodes))
+    outputs = [product.output for product in found_in]
+    inputs = list(dict.fromkeys(product.input for product in found_in))
     exact, rounded = probe(model, [*inputs, *outputs]), probe(quantized, outputs)
     weights = {c.name: c for c in model.graph.initializer}
-    products = [_Product(node, quantized, weights) for node in nodes]
-    power, own, total = (np.zeros(len(nodes)) for _ in range(3))
-    signal = np.zeros(len(nodes))
+    products = [_Measured(product, quantized, weights) for product in found_in]
+    power, own, total = (np.zeros(len(products)) for _ in range(3))
+    signal = np.zeros(len(products))
     for tokens in calibration[:TEXTS]:
         ids, mask = pad([tokens])
         feeds = {"input_ids": ids, "attention_mask": mask}
@@ -72,7 +72,7 @@ def noise_of(
         for place, (product, other) in enumerate(
             zip(products, rounded.run(outputs, feeds), strict=True)
         ):
-            wanted, got = product(found[nodes[place].input[0]])
+            wanted, got = product(found[found_in[place].input])
             power[place] += float((wanted**2).sum())
             own[place] += float(((wanted - got) ** 2).sum())
             expected = found[outputs[place]].astype(np.float64)
@@ -80,13 +80,13 @@ def noise_of(
             total[place] += float(((expected - other) ** 2).sum())
     return [
         Noise(
-            node.output[0],
-            _layer(node),
-            product.weight.shape,
+            product.output,
+            _layer(product),
+            measured.weight.shape,
             _decibels(power[place], own[place]),
             _decibels(signal[place], total[place]),
         )
-        for place, (node, product) in enumerate(zip(nodes, products, strict=True))
+        for place, (product, measured) in enumerate(zip(found_in, products, strict=True))
     ]
 
 
@@ -95,19 +95,20 @@ def worst(noises: Sequence[Noise], count: int) -> list[str]:
     return [noise.output for noise in sorted(noises, key=lambda n: n.own)[:count]]
 
 
-class _Product:
+class _Measured:
     """One product, exact and in int8."""
 
     def __init__(
-        self, node: NodeProto, quantized: onnx.ModelProto, weights: dict[str, TensorProto]
+        self, product: Product, quantized: onnx.ModelProto, weights: dict[str, TensorProto]
     ) -> None:
         constants = {c.name: c for c in quantized.graph.initializer}
 
         def constant(name: str) -> npt.NDArray[np.float64]:
             return numpy_helper.to_array(constants[name]).astype(np.float64)
 
+        node = product.node
         self.weight = numpy_helper.to_array(weights[node.input[1]]).astype(np.float64)
-        name = node.input[0]
+        name = product.input
         self._scale, self._zero = constant(f"{name}_scale"), constant(f"{name}_zero_point")
         smoothing = f"{name}_smoothing"
         self._factor = constant(smoothing) if smoothing in constants else 1.0
@@ -120,8 +121,9 @@ class _Product:
         return value @ self.weight, seen @ self._rounded
 
 
-def _layer(node: NodeProto) -> str:
+def _layer(product: Product) -> str:
     """The product's place in the encoder, in short."""
+    node = product.node
     if node.op_type == "Attention":
         return f"{node.name or node.output[0]} (query, key, value)"
     parts = [part for part in node.name.split("/") if part and not part.startswith("_")]

@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 from onnxruntime.transformers import optimizer
 from onnxruntime.transformers.fusion_options import FusionOptions
+from onnxruntime.transformers.onnx_model import OnnxModel
 
 from mtl_edge.errors import ExportError
 from mtl_edge.training.backbone import Backbone
@@ -37,6 +38,7 @@ def fuse(file: Path, backbone: Backbone, depth: int) -> onnx.ModelProto:
         opt_level=0,
         optimization_options=FusionOptions("bert"),
     ).model
+    _one_embedding(model)
     count = Counter(node.op_type for node in model.graph.node)
     expected = {
         "EmbedLayerNormalization": 1 if depth else 0,  # found by the attention that follows it
@@ -56,3 +58,22 @@ def fuse(file: Path, backbone: Backbone, depth: int) -> onnx.ModelProto:
     if "com.microsoft" not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return model
+
+
+def _one_embedding(model: onnx.ModelProto) -> None:
+    """The optimizer leaves the unfused embeddings beside the fused, as they are an output too."""
+    graph = model.graph
+    first = graph.output[0].name
+    for node in graph.node:
+        if node.op_type != "EmbedLayerNormalization" or node.output[0] == first:
+            continue
+        fused = node.output[0]
+        for other in graph.node:
+            if other is not node:
+                other.output[:] = [f"{name}.unfused" if name == first else name
+                                   for name in other.output]  # fmt: skip
+            other.input[:] = [first if name in (first, fused) else name for name in other.input]
+        node.output[0] = first
+    whole = OnnxModel(model)
+    whole.prune_graph()
+    whole.topological_sort()

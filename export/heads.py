@@ -11,43 +11,46 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mtl_edge.training.heads import MASKED, AttentionHead, HeadConfig, NgramTable, hashes_of
-from mtl_edge.training.model import MultiTaskModel
+from mtl_edge.training.heads import (
+    MASKED,
+    AttentionHead,
+    Head,
+    HeadConfig,
+    NgramTable,
+    hashes_of,
+    packed,
+)
 
-__all__ = ["fused"]
+__all__ = ["JoinedHeads"]
 
 
-class FusedModel(nn.Module):
-    """A `MultiTaskModel` with its heads joined; same inputs and outputs, up to rounding."""
+class JoinedHeads(nn.Module):
+    """All heads of a model, those of one kind as one; same logits as one by one, up to rounding."""
 
-    def __init__(self, model: MultiTaskModel) -> None:
+    def __init__(self, heads: Sequence[Head]) -> None:
         super().__init__()
-        self._whole = model
         groups: dict[HeadConfig, list[int]] = {}
-        for place, head in enumerate(model.heads):
+        for place, head in enumerate(heads):
             if type(head) is AttentionHead:
                 groups.setdefault(_alike(head.config), []).append(place)
         self._places = list(groups.values())
-        # The name says to those who quantize that this is not the encoder.
-        self.heads = nn.ModuleList(
-            FusedHeads([model.heads[place] for place in places])  # type: ignore[misc]
+        self._count = len(heads)
+        self.groups = nn.ModuleList(
+            FusedHeads([heads[place] for place in places])  # type: ignore[misc]
             for places in self._places
         )
+        joined = {place for places in self._places for place in places}
+        self._others = [place for place in range(len(heads)) if place not in joined]
+        self.others = nn.ModuleList(heads[place] for place in self._others)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        states = self._whole.states(input_ids, attention_mask)
+    def forward(self, states: Sequence[Tensor], mask: Tensor, ids: Tensor) -> tuple[Tensor, ...]:
+        """Logits `[batch, labels]` of each head, in their order."""
         logits: dict[int, Tensor] = {}
-        for heads, places in zip(self.heads, self._places, strict=True):
-            logits |= zip(places, heads(states, attention_mask, input_ids), strict=True)
-        for place, head in enumerate(self._whole.heads):
-            if place not in logits:
-                logits[place] = head(states, attention_mask, input_ids)
-        return tuple(logits[place] for place in range(len(self._whole.heads)))
-
-
-def fused(model: MultiTaskModel) -> FusedModel:
-    """The model to capture."""
-    return FusedModel(model).eval()
+        for heads, places in zip(self.groups, self._places, strict=True):
+            logits |= zip(places, heads(states, mask, ids), strict=True)
+        for head, place in zip(self.others, self._others, strict=True):
+            logits[place] = head(states, mask, ids)
+        return tuple(logits[place] for place in range(self._count))
 
 
 def _alike(config: HeadConfig) -> HeadConfig:
@@ -68,14 +71,11 @@ class FusedHeads(nn.Module):
         self._config = config
         members, asked = config.members, config.queries * config.width
 
-        def stacked(values: Sequence[Tensor]) -> nn.Parameter:
-            return nn.Parameter(torch.stack(list(values)).detach().clone(), requires_grad=False)
-
-        self.mix = stacked([torch.softmax(head.mix, 0) for head in heads])
-        self.query = stacked([head.query.weight.T.unsqueeze(0) for head in heads])
-        self.hidden_asked = stacked([head.hidden[:, :asked] for head in heads])
-        self.hidden_mean = stacked([head.hidden[:, asked:] for head in heads])
-        self.hidden_bias = stacked([head.hidden_bias for head in heads])
+        self.mix = _stacked([torch.softmax(head.mix, 0) for head in heads])
+        self.query = Weights([head.query.weight.T.unsqueeze(0) for head in heads], 2)
+        self.hidden = Weights([head.hidden for head in heads], 2)
+        self._asked = asked
+        self.hidden_bias = _stacked([head.hidden_bias for head in heads])
         # The mean over members is a part of the last product.
         self.outputs = nn.ParameterList(
             nn.Parameter(head.output.flatten(0, 1) / members, requires_grad=False) for head in heads
@@ -95,12 +95,12 @@ class FusedHeads(nn.Module):
         else:
             tokens = states[0].unsqueeze(0).expand(len(self.mix), -1, -1, -1)
         penalty = ((1 - real) * MASKED).unsqueeze(1)  # B 1 T
-        shares = torch.softmax((tokens @ self.query).transpose(2, 3) + penalty, -1)  # H B MQ T
+        shares = torch.softmax((tokens @ self.query()).transpose(2, 3) + penalty, -1)  # H B MQ T
         asked = (shares @ tokens).view(len(self.mix), -1, members, queries * width)
         mean = (real / real.sum(1, keepdim=True)).unsqueeze(1) @ tokens  # H B 1 D
         hidden = nn.functional.gelu(
-            asked.transpose(1, 2) @ self.hidden_asked
-            + mean.transpose(1, 2) @ self.hidden_mean
+            asked.transpose(1, 2) @ self.hidden(slice(None, self._asked))
+            + mean.transpose(1, 2) @ self.hidden(slice(self._asked, None))
             + self.hidden_bias
         )  # H M B hidden
         hidden = hidden.transpose(1, 2).flatten(2)  # H B M*hidden
@@ -110,26 +110,53 @@ class FusedHeads(nn.Module):
         ]
         if not config.buckets:
             return logits
-        wide = self.ngrams(ids, real).split([len(bias[0]) for bias in self.biases], 1)
+        wide = self.ngrams(ids, real)
         return [deep + other for deep, other in zip(logits, wide, strict=True)]
 
 
+def _stacked(values: Sequence[Tensor]) -> nn.Parameter:
+    return nn.Parameter(torch.stack(list(values)).detach().clone(), requires_grad=False)
+
+
+class Weights(nn.Module):
+    """Several heads' weights, a byte a number where they have been rounded to it.
+
+    Engines multiply the scales in when they load the graph.
+    """
+
+    def __init__(self, values: Sequence[Tensor], dim: int) -> None:
+        super().__init__()
+        plain = _stacked(values)
+        codes, scales = packed(plain, dim)
+        self.exact = torch.allclose(codes * scales, plain, rtol=1e-5, atol=1e-8)
+        self.values = nn.Parameter(codes if self.exact else plain, requires_grad=False)
+        self.scales = nn.Parameter(scales, requires_grad=False)
+
+    def forward(self, rows: slice = slice(None)) -> Tensor:
+        values = self.values[:, :, rows]
+        return values.float() * self.scales if self.exact else values
+
+
 class PackedNgrams(nn.Module):
-    """Tables of n-grams side by side, a byte a number and a scale a label."""
+    """Tables of n-grams side by side, a byte a number and a scale a label.
+
+    What they say is relative to each task's last label, which so needs no column.
+    """
 
     def __init__(self, tables: Sequence[NgramTable]) -> None:
         super().__init__()
-        packed = [table.packed() for table in tables]
-        if packed:
-            codes = torch.cat([codes for codes, _ in packed], 1)
+        relative = [table.weight - table.weight[:, -1:] for table in tables]
+        self._labels = [table.shape[1] for table in relative]
+        if relative:
+            codes, scales = packed(torch.cat([table[:, :-1] for table in relative], 1), 0)
             self.codes = nn.Parameter(codes, requires_grad=False)
-            scales = torch.cat([scale for _, scale in packed], 1)
-            self.scales = nn.Parameter(scales, requires_grad=False)
+            spread = torch.block_diag(*(torch.eye(n - 1, n) for n in self._labels))
+            self.scales = nn.Parameter(scales.T * spread, requires_grad=False)
 
-    def forward(self, ids: Tensor, real: Tensor) -> Tensor:
-        """All tasks' logits `[batch, labels]`."""
+    def forward(self, ids: Tensor, real: Tensor) -> tuple[Tensor, ...]:
+        """Each task's logits `[batch, labels]`."""
         hashes, there = hashes_of(ids, real, self.codes.shape[0])
         rows = self.codes[torch.cat(hashes, 1)].to(real.dtype)
         seen = torch.cat(there, 1)
         total = (seen.unsqueeze(1) @ rows).squeeze(1)
-        return total * self.scales / seen.sum(1, keepdim=True).sqrt()
+        return (total @ self.scales / seen.sum(1, keepdim=True).sqrt()).split(self._labels, 1)

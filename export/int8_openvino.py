@@ -1,40 +1,37 @@
-"""A plain fp32 ONNX graph in int8 for OpenVINO."""
+"""A plain fp32 encoder in int8 for OpenVINO."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import logging
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nncf
 import openvino as ov
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
+from mtl_edge.export.capture import INPUTS
 from mtl_edge.export.int8_onnx import SMOOTHING
+from mtl_edge.export.openvino_graph import read
 from mtl_edge.planning import pad
+
+if TYPE_CHECKING:
+    from mtl_edge.export.targets import Source
 
 __all__ = ["quantize"]
 
-# In float32: the heads, which are cheap and whose few numbers carry the answer, and the small
-# tables of positions and segments, which every state starts from (with them in int8, MiniLM's
-# probabilities move by 1.4 times as much).
-KEPT = [r".*/heads\.\d+/.*", r".*(position|token_type)_embeddings.*"]
+# In float32: the small tables of positions and segments, which every state starts from (with them
+# in int8, MiniLM's probabilities move by 1.4 times as much).
+KEPT = [r".*(position|token_type)_embeddings.*"]
 
 
-def quantize(source: Path, calibration: Sequence[Sequence[int]], target: Path) -> None:
-    """Write `target` (.xml, with its .bin beside it) from the fp32 ONNX graph `source`.
-
-    Static int8 by NNCF with SmoothQuant (Xiao et al. 2023, arXiv:2211.10438).
-
-    Args:
-        calibration: token ids of real texts, whose activations set the scales.
-    """
-    rows = [dict(zip(("input_ids", "attention_mask"), pad([t]), strict=True)) for t in calibration]
+def quantize(source: Source) -> ov.Model:
+    """Static int8 by NNCF with SmoothQuant (Xiao et al. 2023, arXiv:2211.10438)."""
+    rows = [dict(zip(INPUTS, pad([tokens]), strict=True)) for tokens in source.calibration]
     with _quiet():
-        quantized = nncf.quantize(
-            ov.Core().read_model(str(source)),
+        quantized: ov.Model = nncf.quantize(
+            read(source.file),
             nncf.Dataset(rows),
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(rows),
@@ -44,7 +41,7 @@ def quantize(source: Path, calibration: Sequence[Sequence[int]], target: Path) -
                 smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING),
             ),
         )
-    ov.save_model(quantized, str(target), compress_to_fp16=False)
+    return quantized
 
 
 @contextlib.contextmanager

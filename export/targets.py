@@ -1,30 +1,40 @@
-"""What a checkpoint can be exported to: one entry and one function each."""
+"""What a checkpoint can be exported to: one entry and one function each.
+
+A target's encoder is made first, then joined with heads and written, so that its heads can be
+taught on its own states, and replaced later without touching the encoder's file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from mtl_edge.bundle import Graph
-from mtl_edge.export import int8_onnx, int8_openvino
+from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph
 from mtl_edge.export.explain import noise_of, worst
 from mtl_edge.export.fuse import fuse
 from mtl_edge.training.backbone import Backbone
 
 __all__ = ["DEFAULT", "TARGETS", "Source", "Target"]
 
+Ids = npt.NDArray[np.int64]
+States = Mapping[str, npt.NDArray[np.float32]]
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What every target is built from.
+    """What every target's encoder is made from.
 
     Attributes:
-        file: the plain fp32 ONNX graph.
-        depth: layers of the backbone that the graph has.
+        file: the plain fp32 ONNX graph of the encoder.
+        depth: layers of the backbone that it has.
         calibration: token ids of real texts.
         reduce_range: of onnx-int8: weights in 7 bits.
         keep_worst: of onnx-int8: how many products stay float32, those that int8 adds most noise
@@ -38,34 +48,77 @@ class Source:
     reduce_range: bool = False
     keep_worst: int = 0
 
+    @property
+    def width(self) -> int:
+        """Hidden size."""
+        return self.backbone.info.hidden_size
 
-def _onnx_fp32(source: Source, file: Path) -> None:
-    _save(fuse(source.file, source.backbone, source.depth), file)
+    def fused(self) -> onnx.ModelProto:
+        """The encoder in ONNX Runtime's operators."""
+        return fuse(self.file, self.backbone, self.depth)
+
+    def prepared(self) -> onnx.ModelProto:
+        """The same in the form that int8 starts from."""
+        return int8_onnx.prepare(self.fused(), self.width, self.calibration)
 
 
-def _onnx_int8(source: Source, file: Path) -> None:
-    fused = fuse(source.file, source.backbone, source.depth)
-    width = source.backbone.info.hidden_size
+class Form(Protocol):
+    """How an engine's graphs are written."""
+
+    def write(self, encoder: Any, heads: Path, folder: Path, files: Sequence[str]) -> None:
+        """Write a graph to `folder` from an encoder and an ONNX graph of heads."""
+        ...
+
+    def replace_heads(self, heads: Path, folder: Path, files: Sequence[str]) -> None:
+        """Give a written graph other heads; the encoder's files stay as they are."""
+        ...
+
+    def states(self, encoder: Any, depth: int) -> Callable[[Ids, Ids], States]:
+        """The encoder as a function of token ids and mask."""
+        ...
+
+
+class OnnxForm:
+    """Files: the graph, the encoder's weights, the heads' weights."""
+
+    def write(self, encoder: Any, heads: Path, folder: Path, files: Sequence[str]) -> None:
+        onnx_graph.write(onnx_graph.join(encoder, onnx.load(str(heads))), folder, *files)
+
+    def replace_heads(self, heads: Path, folder: Path, files: Sequence[str]) -> None:
+        onnx_graph.replace_heads(folder, files[0], files[2], heads)
+
+    def states(self, encoder: Any, depth: int) -> Callable[[Ids, Ids], States]:
+        return onnx_graph.states_of(encoder, depth)
+
+
+class OpenVinoForm:
+    """Files: the encoder's graph and weights, the heads' graph and weights."""
+
+    def write(self, encoder: Any, heads: Path, folder: Path, files: Sequence[str]) -> None:
+        openvino_graph.write(encoder, folder / files[0])
+        self.replace_heads(heads, folder, files)
+
+    def replace_heads(self, heads: Path, folder: Path, files: Sequence[str]) -> None:
+        openvino_graph.write(openvino_graph.read(heads), folder / files[2])
+
+    def states(self, encoder: Any, depth: int) -> Callable[[Ids, Ids], States]:
+        return openvino_graph.states_of(encoder, depth)
+
+
+def _onnx_int8(source: Source) -> onnx.ModelProto:
+    prepared = source.prepared()
     calibration, reduce_range = source.calibration, source.reduce_range
     keep = []
     if source.keep_worst:
-        keep = worst(noise_of(fused, width, calibration, reduce_range), source.keep_worst)
-    _save(int8_onnx.quantize(fused, width, calibration, reduce_range, keep), file)
+        noises = noise_of(prepared, source.width, calibration, reduce_range)
+        keep = worst(noises, source.keep_worst)
+    return int8_onnx.quantize(prepared, source.width, calibration, reduce_range, keep)
 
 
-def _onnx_fp16(source: Source, file: Path) -> None:
-    fused = fuse(source.file, source.backbone, source.depth)
-    # Inputs and outputs keep their types, so that the runtime need not know.
-    _save(convert_float_to_float16(fused, keep_io_types=True), file)
-
-
-def _openvino_int8(source: Source, file: Path) -> None:
-    int8_openvino.quantize(source.file, source.calibration, file)
-
-
-def _save(model: onnx.ModelProto, file: Path) -> None:
-    onnx.checker.check_model(model)
-    onnx.save(model, str(file))
+def _onnx_fp16(source: Source) -> onnx.ModelProto:
+    # Inputs and outputs keep their types, so that heads and runtime need not know.
+    half: onnx.ModelProto = convert_float_to_float16(source.fused(), keep_io_types=True)
+    return half
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,40 +126,50 @@ class Target:
     """A form of the graph.
 
     Attributes:
-        build: writes the graph to the file it is given, and its companions beside it.
-        size: bytes that a weight takes on disk.
+        files: what the engine opens, then its companions.
+        heads: positions of those files that new heads replace.
+        encoder: makes the encoder that `form` writes.
+        size: bytes that a weight of the encoder takes on disk.
         use: when to choose it.
     """
 
     engine: str
     precision: str
-    file: str
-    companions: tuple[str, ...]
-    build: Callable[[Source, Path], None]
+    form: Form
+    files: tuple[str, ...]
+    heads: tuple[int, ...]
+    encoder: Callable[[Source], Any]
     size: str
     use: str
 
     def graph(self, name: str) -> Graph:
-        return Graph(name, self.engine, self.precision, self.file, self.companions)
+        heads = tuple(self.files[place] for place in self.heads)
+        return Graph(name, self.engine, self.precision, self.files[0], self.files[1:], heads)
+
+
+def _onnx(precision: str, encoder: Callable[[Source], Any], size: str, use: str) -> Target:
+    names = (f"model.{precision}.onnx", f"encoder.{precision}.bin", f"heads.{precision}.bin")
+    return Target("onnxruntime", precision, OnnxForm(), names, (0, 2), encoder, size, use)
+
+
+def _openvino(precision: str, encoder: Callable[[Source], Any], size: str, use: str) -> Target:
+    parts = (f"openvino.{precision}", f"openvino.heads.{precision}")
+    names = tuple(f"{part}.{kind}" for part in parts for kind in ("xml", "bin"))
+    return Target("openvino", precision, OpenVinoForm(), names, (2, 3), encoder, size, use)
 
 
 TARGETS: Mapping[str, Target] = {
-    "onnx-int8": Target(
-        "onnxruntime", "int8", "model.int8.onnx", (), _onnx_int8, "1",
-        "CPUs, in apps that ship ONNX Runtime",
+    "onnx-int8": _onnx(
+        "int8", _onnx_int8, "1", "CPUs, in apps that ship ONNX Runtime"
     ),
-    "openvino-int8": Target(
-        "openvino", "int8", "openvino.int8.xml", ("openvino.int8.bin",), _openvino_int8, "1",
-        "x86 CPUs: the fastest there",
+    "openvino-int8": _openvino(
+        "int8", int8_openvino.quantize, "1", "x86 CPUs, where batches are large; its GPUs and NPUs"
     ),
-    "onnx-fp16": Target(
-        "onnxruntime", "fp16", "model.fp16.onnx", (), _onnx_fp16, "2",
+    "onnx-fp16": _onnx(
+        "fp16", _onnx_fp16, "2",
         "GPUs, through ONNX Runtime's CUDA or DirectML; slow on a CPU",
     ),
-    "onnx-fp32": Target(
-        "onnxruntime", "fp32", "model.fp32.onnx", (), _onnx_fp32, "4",
-        "a reference to compare with",
-    ),
+    "onnx-fp32": _onnx("fp32", Source.fused, "4", "a reference to compare with"),
 }  # fmt: skip
 
 DEFAULT = ("onnx-int8", "openvino-int8")

@@ -5,7 +5,7 @@ A bundle is a folder:
     manifest.json    this module's `Manifest`
     tokenizer.json   the tokenizer, in the format of the `tokenizers` library
     README.md        a model card
-    *.onnx, *.xml, *.bin   one graph per target: encoder and all heads
+    *.onnx, *.xml, *.bin   one graph per target: encoder and all heads, their weights apart
 
 Every graph has the inputs `input_ids` and `attention_mask` (int64 `[batch, tokens]`) and one output
 per task, named after it (float32 logits `[batch, labels]`). Nothing in a bundle is unpickled or
@@ -37,7 +37,7 @@ __all__ = [
     "write_manifest",
 ]
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 
@@ -85,6 +85,7 @@ class Graph:
         precision: of the matrix products with weights.
         file: what the engine opens.
         companions: files that the engine opens along with it.
+        heads: those of its files that new heads replace; the others are the encoder's.
         latency_ms: median of one text of 32 tokens on the machine that exported; `auto` uses it to
             choose among engines.
     """
@@ -94,6 +95,7 @@ class Graph:
     precision: str
     file: str
     companions: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
     latency_ms: float | None = None
 
     @property
@@ -141,6 +143,10 @@ class Bundle:
         """Path of one of the files that were verified."""
         return self.path / name
 
+    def files_of(self, graph: Graph) -> list[Path]:
+        """Paths of a graph's files, the one that the engine opens first."""
+        return [self.file(name) for name in graph.files]
+
     def size_of(self, graph: Graph) -> int:
         """Bytes that an app ships for this graph: its files and the tokenizer."""
         wanted = {*graph.files, TOKENIZER, MANIFEST}
@@ -170,7 +176,7 @@ def open_bundle(path: str | Path, *, verify: Verify = "full") -> Bundle:
     Raises:
         BundleError: no bundle, a manifest that does not parse, a path that leaves the folder, or a
             file that is missing or altered.
-        SchemaError: the manifest's schema is newer than this release reads.
+        SchemaError: the manifest's schema is not the one that this release reads.
     """
     folder = Path(path)
     file = folder / MANIFEST
@@ -195,8 +201,13 @@ def _parse_manifest(file: Path) -> Manifest:
         raise _altered(f"{file} has no schema version")
     if data["schema"] > SCHEMA:
         raise SchemaError(
-            f"{file} has schema {data['schema']}, and this release reads up to {SCHEMA}; "
+            f"{file} has schema {data['schema']}, and this release reads {SCHEMA}; "
             "upgrade with `pip install -U mtl-edge`"
+        )
+    if data["schema"] < SCHEMA:
+        raise SchemaError(
+            f"{file} has schema {data['schema']}, and this release reads {SCHEMA}; export the "
+            "checkpoint again"
         )
     try:
         manifest = _manifest_from(data)
@@ -222,7 +233,13 @@ def _manifest_from(data: dict[str, Any]) -> Manifest:
         depth=_as(int, data["depth"]),
         max_tokens=_as(int, data["max_tokens"]),
         graphs=tuple(
-            Graph(**{**graph, "companions": tuple(_as(list, graph["companions"]))})
+            Graph(
+                **{
+                    **graph,
+                    "companions": tuple(_as(list, graph["companions"])),
+                    "heads": tuple(_as(list, graph["heads"])),
+                }
+            )
             for graph in _as(list, data["graphs"])
         ),
         files=tuple(

@@ -100,7 +100,9 @@ class EdgeClassifier:
         bundle = open_bundle(path, verify=verify)
         encoder = TextEncoder.from_file(bundle.file(TOKENIZER), bundle.manifest.max_tokens)
         graph = choose_graph(bundle.manifest, engine=engine, target=target)
-        started = engines.start(graph.engine, bundle.file(graph.file), threads)
+        started = engines.start(
+            graph.engine, bundle.files_of(graph), threads, bundle.manifest.max_tokens
+        )
         return cls(bundle, graph, started, encoder)
 
     @property

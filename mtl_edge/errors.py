@@ -7,7 +7,7 @@
     ├── BackboneError(ValueError)          a pretrained encoder that cannot be loaded
     ├── CheckpointError(ValueError)        a checkpoint that is missing, cut short or altered
     ├── BundleError(ValueError)            a bundle that is missing, cut short or altered
-    │   └── SchemaError                    a bundle from a newer release
+    │   └── SchemaError                    a bundle from another release
     ├── ExportError(RuntimeError)          a graph that could not be built or is not faithful
     ├── OutputExistsError(FileExistsError) a target that would be overwritten
     └── EngineError(RuntimeError)          an engine that cannot run the graph
@@ -64,7 +64,7 @@ class BundleError(MtlEdgeError, ValueError):
 
 
 class SchemaError(BundleError):
-    """A bundle written by a newer release than this one reads."""
+    """A bundle written by a release whose bundles this one does not read."""
 
 
 class ExportError(MtlEdgeError, RuntimeError):

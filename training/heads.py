@@ -31,6 +31,7 @@ __all__ = [
     "build_head",
     "hashes_of",
     "head_config",
+    "packed",
 ]
 
 MASKED = -1e4
@@ -99,7 +100,7 @@ class Head(nn.Module):
         return loss
 
     def finish(self) -> None:
-        """Called once when learning is over."""
+        """Called when learning is over: brings weights to what export can keep in a byte each."""
 
     def groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """Parameters with their learning rates, as optimizers take them."""
@@ -205,18 +206,24 @@ class NgramTable(nn.Module):
         return torch.stack(sums).sum(0) / torch.cat(there, 1).sum(1, keepdim=True).sqrt()
 
     @torch.no_grad()
-    def round(self) -> None:
-        """Bring each number to one of 255 steps, so that a byte can hold it."""
-        scale = self._scale()
-        self.weight.copy_((self.weight / scale).round() * scale)
+    def finish(self) -> None:
+        """Speak relative to the last label, which softmax cannot tell, in a byte a number."""
+        self.weight.copy_(rounded(self.weight - self.weight[:, -1:], 0))
 
-    def _scale(self) -> Tensor:
-        return self.weight.abs().amax(0, keepdim=True).clamp(min=1e-8) / 127
 
-    def packed(self) -> tuple[Tensor, Tensor]:
-        """int8 codes `[buckets, labels]` and a scale a label; exact where numbers were rounded."""
-        scale = self._scale().detach()
-        return (self.weight.detach() / scale).round().to(torch.int8), scale
+def packed(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """int8 codes and what to multiply them by, one scale for all along `dim`.
+
+    Exact where the numbers are `rounded` already.
+    """
+    scale = weight.detach().abs().amax(dim, keepdim=True).clamp(min=1e-8) / 127
+    return (weight.detach() / scale).round().to(torch.int8), scale
+
+
+def rounded(weight: Tensor, dim: int) -> Tensor:
+    """The nearest numbers that a byte each can hold, with one scale for all along `dim`."""
+    codes, scale = packed(weight, dim)
+    return codes * scale
 
 
 def hashes_of(ids: Tensor, real: Tensor, buckets: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -275,9 +282,12 @@ class AttentionHead(MixingHead):
             groups.append({"params": table, "lr": rate, "weight_decay": 0.0})
         return groups
 
+    @torch.no_grad()
     def finish(self) -> None:
+        self.query.weight.copy_(rounded(self.query.weight, 1))
+        self.hidden.copy_(rounded(self.hidden, 1))
         if self.ngrams is not None:
-            self.ngrams.round()
+            self.ngrams.finish()
 
     def _features(self, config: HeadConfig) -> int:
         """Make what turns mixed states into what is pooled; returns its width."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -41,7 +41,7 @@ class EngineInfo:
     """Where an engine's code is and what it needs.
 
     Attributes:
-        module: holds `start(file, threads) -> Engine`.
+        module: holds `start(files, threads, max_tokens) -> Engine`.
         package: must be importable.
         install: what pip installs for it.
     """
@@ -69,11 +69,21 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
-def start(name: str, file: Path, threads: int | None = None) -> Engine:
-    """Open `file` with the engine `name` on `threads` threads (default: all cores).
+def start(
+    name: str,
+    files: Sequence[Path],
+    threads: int | None = None,
+    max_tokens: int | None = None,
+) -> Engine:
+    """Open a graph with the engine `name`.
+
+    Args:
+        files: the graph's; the one to open first.
+        threads: default: all cores.
+        max_tokens: that the graph takes in a text; default: any number.
 
     Raises:
-        EngineError: the engine is unknown, or refuses the file.
+        EngineError: the engine is unknown, or refuses a file.
         MissingPackageError: the engine's package is not installed.
         OptionError: `threads` is out of range.
     """
@@ -87,5 +97,6 @@ def start(name: str, file: Path, threads: int | None = None) -> Engine:
             f"engine {name} needs the package {info.package}; "
             f"install it with `pip install '{info.install}'`"
         )
-    engine: Engine = importlib.import_module(info.module).start(file, threads or default_threads())
+    module = importlib.import_module(info.module)
+    engine: Engine = module.start(files, threads or default_threads(), max_tokens)
     return engine

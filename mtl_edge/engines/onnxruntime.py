@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +36,11 @@ class OnnxRuntimeEngine:
         del self._session
 
 
-def start(file: Path, threads: int) -> OnnxRuntimeEngine:
+def start(files: Sequence[Path], threads: int, max_tokens: int | None = None) -> OnnxRuntimeEngine:
     """
+    Args:
+        files: the graph; it names the files of its weights itself.
+
     Raises:
         EngineError: ONNX Runtime cannot read or run the file.
     """
@@ -48,7 +52,7 @@ def start(file: Path, threads: int) -> OnnxRuntimeEngine:
     # but not between calls, where they would take the cores from the app around us.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
-        session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(files[0]), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class
-        raise EngineError(f"ONNX Runtime cannot open {file}: {error}") from error
+        raise EngineError(f"ONNX Runtime cannot open {files[0]}: {error}") from error
     return OnnxRuntimeEngine(session)

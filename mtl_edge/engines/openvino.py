@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,17 @@ from mtl_edge.errors import EngineError
 __all__ = ["OpenVinoEngine", "start"]
 
 
+# Sums over tokens are taken so many at a time, and what is left over in another way, whose rounding
+# differs. In multiples of it, a text's logits are the same to the bit however it is padded.
+MULTIPLE = 16
+
+
 class OpenVinoEngine:
     """One compiled model; each concurrent call borrows an infer request of its own."""
 
-    def __init__(self, model: ov.CompiledModel) -> None:
+    def __init__(self, model: ov.CompiledModel, max_tokens: int | None) -> None:
         self._model = model
+        self._max_tokens = max_tokens
         self._idle: queue.LifoQueue[ov.InferRequest] = queue.LifoQueue()
         self.outputs = [port.get_any_name() for port in model.outputs]
 
@@ -30,7 +37,10 @@ class OpenVinoEngine:
             request = self._idle.get_nowait()
         except queue.Empty:
             request = self._model.create_infer_request()
-        feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
+        feeds = {
+            "input_ids": self._padded(input_ids),
+            "attention_mask": self._padded(attention_mask),
+        }
         try:
             request.infer(feeds, share_inputs=True)
         except Exception as error:  # OpenVINO raises plain RuntimeError for everything
@@ -41,15 +51,29 @@ class OpenVinoEngine:
         self._idle.put(request)
         return result
 
+    def _padded(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        tokens = values.shape[1]
+        wanted = -(-tokens // MULTIPLE) * MULTIPLE
+        if self._max_tokens is not None:
+            wanted = max(tokens, min(wanted, self._max_tokens))
+        if wanted == tokens:
+            return values
+        padded = np.zeros((len(values), wanted), np.int64)
+        padded[:, :tokens] = values
+        return padded
+
     def close(self) -> None:
         self._idle = queue.LifoQueue()
         del self._model
 
 
-def start(file: Path, threads: int) -> OpenVinoEngine:
+def start(files: Sequence[Path], threads: int, max_tokens: int | None = None) -> OpenVinoEngine:
     """
+    Args:
+        files: the graph's. If there are two graphs among them, encoder and heads, they are joined.
+
     Raises:
-        EngineError: OpenVINO cannot read or compile the file.
+        EngineError: OpenVINO cannot read or compile a file.
     """
     settings = {
         "INFERENCE_NUM_THREADS": threads,
@@ -57,8 +81,22 @@ def start(file: Path, threads: int) -> OpenVinoEngine:
         # What is not int8 stays float32: bfloat16 would change answers from machine to machine.
         "INFERENCE_PRECISION_HINT": "f32",
     }
+    core = ov.Core()
     try:
-        model = ov.Core().compile_model(str(file), "CPU", settings)
+        graphs = [core.read_model(str(file)) for file in files if file.suffix != ".bin"]
+        model = core.compile_model(_joined(*graphs), "CPU", settings)
     except Exception as error:  # OpenVINO raises plain RuntimeError for everything
-        raise EngineError(f"OpenVINO cannot open {file}: {error}") from error
-    return OpenVinoEngine(model)
+        raise EngineError(f"OpenVINO cannot open {files[0]}: {error}") from error
+    return OpenVinoEngine(model, max_tokens)
+
+
+def _joined(encoder: ov.Model, heads: ov.Model | None = None) -> ov.Model:
+    """One graph: what the heads take by name is the encoder's output or input of that name."""
+    if heads is None:
+        return encoder
+    values = {name: port.get_node().input_value(0)
+              for port in encoder.outputs for name in port.get_names()}  # fmt: skip
+    values |= {name: port for port in encoder.inputs for name in port.get_names()}
+    for port in heads.inputs:
+        port.replace(values[port.get_any_name()])
+    return ov.Model(heads.get_results(), encoder.get_parameters())

@@ -20,7 +20,7 @@ from mtl_edge import EdgeClassifier, engines
 from mtl_edge.bundle import Task, open_bundle
 from mtl_edge.cli import main
 from mtl_edge.errors import ExportError
-from mtl_edge.export import proof
+from mtl_edge.export import onnx_graph, proof
 from mtl_edge.export import targets as export_targets
 from mtl_edge.files import sha256_of
 from mtl_edge.training.checkpoint import Sample, load_checkpoint
@@ -56,7 +56,7 @@ def test_torch_batches_do_not_change_torch_logits(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("target", ["onnx-int8", "onnx-fp32"])
 def test_onnx_graph_opens_without_this_package(shared_bundle: Path, target: str) -> None:
-    file = shared_bundle / export_targets.TARGETS[target].file
+    file = shared_bundle / export_targets.TARGETS[target].files[0]
     onnx.checker.check_model(str(file))
     session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     assert [i.name for i in session.get_inputs()] == ["input_ids", "attention_mask"]
@@ -71,9 +71,10 @@ def test_both_engines_run_every_encoder_product_in_int8(
     shared_bundle: Path, tmp_path: Path
 ) -> None:
     fp32 = require_int8(shared_bundle, tmp_path, LAYERS)
-    # Two heads of four members: scores, hidden layer on what was asked and on the mean, outputs.
-    scores, asked, mean = (2, 1, 64, 16), (2, 4, 256, 64), (2, 4, 64, 64)
-    assert sorted(fp32) == sorted([scores, asked, mean, (256, 2), (256, 4)])
+    # Two heads of four members: scores, hidden layer on what was asked and on the mean, scales of
+    # n-grams, outputs.
+    scores, asked, mean, scales = (2, 1, 64, 16), (2, 4, 256, 64), (2, 4, 64, 64), (1 + 3, 2 + 4)
+    assert sorted(fp32) == sorted([scores, asked, mean, scales, (256, 2), (256, 4)])
 
 
 def test_onnx_embeddings_are_int8_on_disk(shared_bundle: Path) -> None:
@@ -163,17 +164,16 @@ def test_a_failed_export_leaves_the_old_bundle_whole(
 def test_a_graph_that_answers_otherwise_is_not_shipped(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
 ) -> None:
-    quantize = export_targets.int8_onnx.quantize
+    join = onnx_graph.join
 
-    def spoil(*args: object) -> onnx.ModelProto:
-        model = quantize(*args)  # type: ignore[arg-type]
-        for constant in model.graph.initializer:
-            if constant.name == "heads.0.biases.1":
-                bias = np.float32([[9, 0, 0, 0]])
-                constant.CopyFrom(numpy_helper.from_array(bias, constant.name))
+    def spoil(*args: onnx.ModelProto) -> onnx.ModelProto:
+        model = join(*args)
+        constants = {c.name: c for c in model.graph.initializer}
+        bias = constants["heads/heads.groups.0.biases.1"]
+        bias.CopyFrom(numpy_helper.from_array(np.float32([[9, 0, 0, 0]]), bias.name))
         return model
 
-    monkeypatch.setattr("mtl_edge.export.int8_onnx.quantize", spoil)
+    monkeypatch.setattr("mtl_edge.export.onnx_graph.join", spoil)
     out = tmp_path / "out"
     message = fails("export", checkpoint, "--out", out, "--targets", "onnx-int8")
     assert "agrees with torch on" in message
@@ -227,9 +227,9 @@ def test_tables_of_ngrams_are_a_byte_a_number(shared_bundle: Path, checkpoint: P
     graph = onnx.load(shared_bundle / "model.int8.onnx").graph
     tables = [c for c in graph.initializer if list(c.dims)[:1] == [buckets]]
     assert [(tuple(c.dims), c.data_type) for c in tables] == [
-        ((buckets, 2 + 4), onnx.TensorProto.INT8)
+        ((buckets, 1 + 3), onnx.TensorProto.INT8)
     ]
-    assert openvino_table_types(shared_bundle / "openvino.int8.xml", buckets) == {"i8"}
+    assert openvino_table_types(shared_bundle / "openvino.heads.int8.xml", buckets) == {"i8"}
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
@@ -252,7 +252,7 @@ def test_engines_hash_ngrams_as_torch_does(tmp_path: Path, engine: str) -> None:
         opset_version=17,
         dynamo=False,
     )
-    result = engines.start(engine, file).run(ids.numpy(), mask.numpy())["hashes"]
+    result = engines.start(engine, [file]).run(ids.numpy(), mask.numpy())["hashes"]
     np.testing.assert_array_equal(result, Hashes()(ids, mask).numpy())
 
 

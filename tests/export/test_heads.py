@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtl_edge.export.heads import FusedHeads, fused
+from mtl_edge.export.heads import FusedHeads, JoinedHeads
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
-from mtl_edge.training.heads import HeadConfig, build_head
+from mtl_edge.training.heads import HeadConfig, build_head, packed
 
 STATES, WIDTH = 3, 64
 
@@ -41,28 +41,54 @@ def many(checkpoint: Path) -> Checkpoint:
 
 def test_joined_heads_equal_single_ones(many: Checkpoint) -> None:
     model = many.model()
-    joined = fused(model)
+    joined = JoinedHeads(list(many.heads.values())).eval()
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(1000, 30000, (5, 17), generator=generator)
     mask = torch.ones_like(ids)
     mask[1, 3:] = 0
     mask[4, 1:] = 0
     with torch.inference_mode():
-        expected, got = model(ids, mask), joined(ids, mask)
+        expected = model(ids, mask)
+        got = joined(model.states(ids, mask), mask, ids)
     assert [g.shape for g in got] == [(5, 2), (5, 3), (5, 5), (5, 2), (5, 2), (5, 4)]
     for one, other in zip(expected, got, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
+def test_heads_that_never_learned_are_joined_as_exactly(many: Checkpoint) -> None:
+    """Their weights have not been rounded to a byte each, so they must not be now."""
+    torch.manual_seed(0)
+    head = build_head(HeadConfig(STATES, WIDTH, 3)).eval()
+    states = [torch.randn(2, 7, WIDTH) for _ in range(STATES)]
+    ids, mask = torch.randint(1000, 30000, (2, 7)), torch.ones(2, 7)
+    with torch.inference_mode():
+        (got,) = JoinedHeads([head])(states, mask, ids)
+        torch.testing.assert_close(got, head(states, mask, ids), atol=1e-6, rtol=1e-6)
+
+
 def test_only_heads_of_one_shape_are_joined(many: Checkpoint) -> None:
-    joined = fused(many.model())
+    joined = JoinedHeads(list(many.heads.values()))
     groups = [m for m in joined.modules() if isinstance(m, FusedHeads)]
     assert [len(g.outputs) for g in groups] == [2, 1, 1]
 
 
-def test_a_table_that_was_rounded_loses_nothing_when_packed() -> None:
-    head = drawn("attention", 3, 7)
-    table = head.ngrams
-    codes, scale = table.packed()  # type: ignore[union-attr, operator]
-    assert codes.dtype == torch.int8
-    torch.testing.assert_close(codes.float() * scale, table.weight.detach(), rtol=1e-6, atol=1e-9)  # type: ignore[union-attr, operator]
+def test_what_a_head_learned_fits_in_a_byte_a_number_and_says_the_same() -> None:
+    torch.manual_seed(7)
+    head = build_head(HeadConfig(STATES, WIDTH, 3)).eval()
+    torch.nn.init.normal_(head.ngrams.weight, std=0.1)  # type: ignore[union-attr, arg-type]
+    states = [torch.randn(2, 7, WIDTH) for _ in range(STATES)]
+    inputs = states, torch.ones(2, 7), torch.randint(1000, 30000, (2, 7))
+    with torch.inference_mode():
+        before = torch.softmax(head(*inputs), 1)
+        head.finish()
+        after = torch.softmax(head(*inputs), 1)
+    torch.testing.assert_close(before, after, atol=2e-3, rtol=0)
+    table = head.ngrams.weight.detach()  # type: ignore[union-attr]
+    assert (table[:, -1] == 0).all(), "relative to the last label"
+    for weight, dim in ((table, 0), (head.hidden, 1), (head.query.weight, 1)):  # type: ignore[union-attr]
+        codes, scale = packed(weight, dim)  # type: ignore[arg-type]
+        assert codes.dtype == torch.int8
+        torch.testing.assert_close(codes * scale, weight, rtol=1e-6, atol=1e-9)
+    with torch.inference_mode():
+        head.finish()
+        torch.testing.assert_close(torch.softmax(head(*inputs), 1), after, atol=1e-6, rtol=0)

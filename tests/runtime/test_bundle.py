@@ -33,7 +33,8 @@ def test_an_intact_bundle_opens_and_names_its_tasks(shared_bundle: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["model.int8.onnx", "openvino.int8.bin", "tokenizer.json", "README.md"]
+    "name",
+    ["model.int8.onnx", "encoder.int8.bin", "openvino.heads.int8.bin", "tokenizer.json"],
 )
 def test_one_flipped_bit_is_found(bundle: Path, name: str) -> None:
     data = bytearray((bundle / name).read_bytes())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mtl_edge.bundle import SCHEMA
 from mtl_edge.cli import main
 
 Fails = Callable[..., str]
@@ -53,7 +54,7 @@ def test_info_lists_tasks_and_graphs(
     for word in ("sentiment", "topic", "onnx-int8", "openvino-int8", "sha256", "2 of 2 layers"):
         assert word in out
     assert main(["info", str(shared_bundle), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["schema"] == 1
+    assert json.loads(capsys.readouterr().out)["schema"] == SCHEMA
 
 
 def test_mistakes_are_one_line_and_exit_2(

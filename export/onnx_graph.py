@@ -1,0 +1,128 @@
+"""One ONNX graph of encoder and heads, their weights in a file each.
+
+    model.int8.onnx     what is computed: some 200 kB, no weights
+    encoder.int8.bin    the encoder's weights
+    heads.int8.bin      the heads' weights
+
+New heads rewrite the first and the last; the encoder's file, nine tenths of the bundle, stays byte
+for byte. ONNX Runtime maps the files into memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, compose, external_data_helper
+from onnxruntime.transformers.onnx_model import OnnxModel
+
+from mtl_edge.export.capture import INPUTS, state_names
+
+__all__ = ["join", "replace_heads", "states_of", "write"]
+
+PREFIX = "heads/"
+INLINE = 1024  # bytes; smaller constants, shapes among them, stay in the graph
+ALIGNMENT = 64  # bytes; a cache line, and as much as any vector instruction asks for
+
+Array = npt.NDArray[np.float32]
+
+
+def join(encoder: onnx.ModelProto, heads: onnx.ModelProto) -> onnx.ModelProto:
+    """One graph from token ids to every task's logits.
+
+    Args:
+        encoder: gives states, and perhaps logits of former heads, which go.
+        heads: as `mtl_edge.export.capture.capture_heads` writes them.
+    """
+    joined = onnx.ModelProto()
+    joined.CopyFrom(encoder)
+    _without_heads(joined)
+    added = compose.add_prefix(heads, PREFIX, rename_inputs=False, rename_outputs=False).graph
+    joined.graph.node.extend(added.node)
+    joined.graph.initializer.extend(added.initializer)
+    del joined.graph.output[:]
+    joined.graph.output.extend(added.output)
+    known = {opset.domain for opset in joined.opset_import}
+    joined.opset_import.extend(o for o in heads.opset_import if o.domain not in known)
+    whole = OnnxModel(joined)
+    whole.prune_graph()
+    whole.topological_sort()
+    return joined
+
+
+def _without_heads(model: onnx.ModelProto) -> None:
+    graph = model.graph
+    for values, kept in (
+        (graph.node, [n for n in graph.node if not n.name.startswith(PREFIX)]),
+        (graph.initializer, [c for c in graph.initializer if not c.name.startswith(PREFIX)]),
+    ):
+        del values[:]
+        values.extend(kept)  # type: ignore[arg-type]
+
+
+def write(
+    model: onnx.ModelProto, folder: Path, graph: str, encoder: str | None, heads: str
+) -> None:
+    """Write a joined graph and its weights.
+
+    Args:
+        graph: file of the graph.
+        encoder: file for the encoder's weights; none: they are in a file already.
+        heads: file for the heads' weights.
+
+    Raises:
+        onnx.checker.ValidationError: it is not a valid ONNX graph.
+    """
+    of_heads = [c for c in model.graph.initializer if c.name.startswith(PREFIX)]
+    _move(of_heads, folder / heads)
+    if encoder is not None:
+        rest = [c for c in model.graph.initializer if not c.name.startswith(PREFIX)]
+        _move(rest, folder / encoder)
+    onnx.save(model, str(folder / graph))
+    onnx.checker.check_model(str(folder / graph))
+
+
+def _move(constants: Sequence[TensorProto], file: Path) -> None:
+    """Put the larger constants' bytes into `file`, and references to it in their place."""
+    with file.open("wb") as out:
+        for constant in constants:
+            data = onnx.numpy_helper.to_array(constant).tobytes()
+            if len(data) < INLINE:
+                continue
+            out.write(b"\0" * (-out.tell() % ALIGNMENT))
+            constant.raw_data = data  # what is moved has to be there, says the helper
+            external_data_helper.set_external_data(
+                constant, location=file.name, offset=out.tell(), length=len(data)
+            )
+            constant.ClearField("raw_data")
+            for field in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
+                constant.ClearField(field)
+            out.write(data)
+
+
+def replace_heads(folder: Path, graph: str, heads: str, new: Path) -> None:
+    """Give the graph in `folder` new heads; the file of its encoder's weights is not touched.
+
+    Args:
+        new: an ONNX graph of heads.
+    """
+    former = onnx.load(str(folder / graph), load_external_data=False)
+    write(join(former, onnx.load(str(new))), folder, graph, None, heads)
+
+
+def states_of(
+    encoder: onnx.ModelProto, depth: int
+) -> Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Mapping[str, Array]]:
+    """The encoder as a function of `input_ids` and `attention_mask` to states by name."""
+    session = ort.InferenceSession(encoder.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = state_names(depth)
+
+    def run(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> Mapping[str, Array]:
+        values = session.run(names, dict(zip(INPUTS, (ids, mask), strict=True)))
+        return dict(zip(names, values, strict=True))
+
+    return run

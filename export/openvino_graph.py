@@ -1,0 +1,47 @@
+"""Encoder and heads as two graphs of OpenVINO's format, which the runtime joins when it loads them.
+
+    openvino.int8.xml, openvino.int8.bin                the encoder, token ids to states
+    openvino.heads.int8.xml, openvino.heads.int8.bin    the heads, states to logits
+
+A graph of this format keeps all its weights in one file, so that new heads would rewrite the
+encoder's too; as two graphs, the encoder's files stay byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+from mtl_edge.export.capture import INPUTS, state_names
+
+__all__ = ["read", "states_of", "write"]
+
+Array = npt.NDArray[np.float32]
+
+
+def read(file: Path) -> ov.Model:
+    """An ONNX graph as a model of OpenVINO's."""
+    return ov.Core().read_model(str(file))
+
+
+def write(model: ov.Model, file: Path) -> None:
+    """Write `file` (.xml) and its weights beside it (.bin)."""
+    ov.save_model(model, str(file), compress_to_fp16=False)
+
+
+def states_of(
+    encoder: ov.Model, depth: int
+) -> Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Mapping[str, Array]]:
+    """The encoder as a function of `input_ids` and `attention_mask` to states by name."""
+    compiled = ov.Core().compile_model(encoder, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    names = state_names(depth)
+
+    def run(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> Mapping[str, Array]:
+        values = compiled(dict(zip(INPUTS, (ids, mask), strict=True)))
+        return {name: values[name] for name in names}
+
+    return run
