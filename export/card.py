@@ -7,7 +7,9 @@ import json
 from mtl_edge.bundle import Manifest
 from mtl_edge.table import markdown_table
 
-__all__ = ["model_card"]
+__all__ = ["CARD", "model_card"]
+
+CARD = "README.md"
 
 TEMPLATE = """---
 library_name: mtl-edge
@@ -38,9 +40,8 @@ classifier.predict("some text")
 
 Accuracy in percent, with macro-F1 in brackets, of the rows set aside by training; below the fp32
 model, each graph with the share of all rows set aside on which it gives the fp32 model's label.
-*Usual recipe*:
-mean pooling and logistic regression on the same encoder. *Bag of words*: TF-IDF and logistic
-regression, no encoder.
+*Usual recipe*: mean pooling and logistic regression on the same encoder. *Bag of words*: TF-IDF and
+logistic regression, no encoder.
 
 {figures}
 

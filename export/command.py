@@ -6,33 +6,29 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
-from mtl_edge import engines
-from mtl_edge.bundle import SCHEMA, TOKENIZER, Bundle, Graph, Manifest, write_manifest
+from mtl_edge.bundle import Manifest, open_bundle
 from mtl_edge.errors import OptionError
-from mtl_edge.export.capture import capture_encoder, capture_heads
-from mtl_edge.export.card import model_card
+from mtl_edge.export.build import (
+    MAX_ACCURACY_DROP,
+    Settings,
+    captured,
+    export,
+    replace_heads,
+)
 from mtl_edge.export.explain import noise_of, worst
-from mtl_edge.export.proof import evaluate
-from mtl_edge.export.targets import DEFAULT, TARGETS, Source
-from mtl_edge.files import require_free, staged_folder
+from mtl_edge.export.targets import DEFAULT, TARGETS
+from mtl_edge.files import require_free
 from mtl_edge.table import text_table
-from mtl_edge.timing import alternate
 from mtl_edge.training.checkpoint import Checkpoint, Sample, load_checkpoint
 from mtl_edge.training.data import read_texts, spread
 from mtl_edge.training.run import CALIBRATION_ROWS
+from mtl_edge.update import previous_of, write_update
 
-__all__ = ["add_arguments", "export", "run"]
-
-MAX_ACCURACY_DROP = 0.5
-PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf", "tokenizers")
+__all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +36,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint", type=Path, nargs="?", help="a folder that `mtl-edge train` wrote"
     )
     parser.add_argument("--out", type=Path, help="the bundle's folder")
+    parser.add_argument(
+        "--heads-only",
+        action="store_true",
+        help="replace the heads of the bundle --into by the checkpoint's, of the same encoder",
+    )
+    parser.add_argument("--into", type=Path, metavar="BUNDLE", help="of --heads-only")
+    parser.add_argument(
+        "--update",
+        type=Path,
+        metavar="FILE",
+        help="of --heads-only: also write what changed as a zip, for `mtl-edge update` elsewhere",
+    )
     parser.add_argument("--list", action="store_true", help="show the targets and export nothing")
     parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
     parser.add_argument(
@@ -101,39 +109,58 @@ def run(args: argparse.Namespace) -> None:
     if args.list:
         print(_table_of_targets())
         return
-    if args.checkpoint is None or (args.out is None and not args.explain):
-        raise OptionError("expected a checkpoint and --out FOLDER, or --list")
+    wanted = sum((args.out is not None, args.into is not None, args.explain))
+    if args.checkpoint is None or wanted != 1 or args.heads_only != (args.into is not None):
+        raise OptionError(
+            "expected a checkpoint and one of --out FOLDER, --heads-only --into BUNDLE and "
+            "--explain; or --list"
+        )
+    if not args.max_accuracy_drop >= 0:
+        raise OptionError(f"--max-accuracy-drop is {args.max_accuracy_drop}, expected 0 or more")
+    started = time.monotonic()
+    if args.into is not None:
+        _replace_heads(args)
+        print(f"\nbundle {args.into}, {time.monotonic() - started:.0f} s")
+        return
     if not args.explain:
         require_free(args.out, overwrite=args.overwrite)
     if args.keep_worst < 0:
         raise OptionError(f"--keep-worst is {args.keep_worst}, expected 0 or more")
-    targets = list(dict.fromkeys(filter(None, args.targets.split(","))))
+    targets = _targets(args.targets)
+    checkpoint = load_checkpoint(args.checkpoint)
+    if args.depth is not None:
+        checkpoint = checkpoint.at(_depth(checkpoint, args.depth, args.depth_loss))
+    if args.calibration is not None:
+        checkpoint = _calibrated(checkpoint, read_texts(args.calibration, args.text_column))
+    if args.explain:
+        print(_explained(checkpoint, args.reduce_range))
+        return
+    settings = Settings(args.max_accuracy_drop, args.reduce_range, args.keep_worst)
+    manifest = export(checkpoint, args.out, targets, args.overwrite, settings)
+    print(_summary(manifest))
+    print(f"\nbundle {args.out}, {time.monotonic() - started:.0f} s")
+
+
+def _targets(names: str) -> list[str]:
+    targets = list(dict.fromkeys(filter(None, names.split(","))))
     if unknown := [t for t in targets if t not in TARGETS]:
         raise OptionError(f"--targets {unknown[0]}: unknown; there are {', '.join(TARGETS)}")
     if not targets:
         raise OptionError(f"--targets is empty; there are {', '.join(TARGETS)}")
-    started = time.monotonic()
+    return targets
+
+
+def _replace_heads(args: argparse.Namespace) -> None:
+    bundle = open_bundle(args.into)
     checkpoint = load_checkpoint(args.checkpoint)
-    if args.depth is not None:
-        checkpoint = checkpoint.at(_depth(checkpoint, args.depth, args.depth_loss))
-    if args.explain:
-        print(_explained(checkpoint, args.reduce_range))
-        return
-    if not args.max_accuracy_drop >= 0:
-        raise OptionError(f"--max-accuracy-drop is {args.max_accuracy_drop}, expected 0 or more")
-    if args.calibration is not None:
-        checkpoint = _calibrated(checkpoint, read_texts(args.calibration, args.text_column))
-    manifest = export(
-        checkpoint,
-        args.out,
-        targets,
-        args.overwrite,
-        max_accuracy_drop=args.max_accuracy_drop,
-        reduce_range=args.reduce_range,
-        keep_worst=args.keep_worst,
-    )
-    print(_summary(manifest))
-    print(f"\nbundle {args.out}, {time.monotonic() - started:.0f} s")
+    if bundle.manifest.depth in checkpoint.shallower:
+        checkpoint = checkpoint.at(bundle.manifest.depth)
+    print(_summary(replace_heads(checkpoint, bundle, args.max_accuracy_drop)))
+    print(f"\nthe version before is {previous_of(args.into)}")
+    if args.update is not None:
+        former = open_bundle(previous_of(args.into), verify="size")
+        size = write_update(former, args.into, args.update)
+        print(f"update {args.update}, {size / 1e6:.2f} MB")
 
 
 def _table_of_targets() -> str:
@@ -148,7 +175,7 @@ def _table_of_targets() -> str:
 def _explained(checkpoint: Checkpoint, reduce_range: bool) -> str:
     """Each product's noise, the noisiest marked."""
     with tempfile.TemporaryDirectory(prefix="mtl-edge-") as work:
-        source = _captured(checkpoint, Path(work), reduce_range)
+        source = captured(checkpoint, Path(work))
         prepared = source.prepared()
     noises = noise_of(prepared, source.width, source.calibration, reduce_range)
     ranks = {output: rank for rank, output in enumerate(worst(noises, len(noises)), 1)}
@@ -166,19 +193,6 @@ def _explained(checkpoint: Checkpoint, reduce_range: bool) -> str:
         text_table(["product", "weights", "own dB", "total dB", "noise rank"], rows)
         + "\n\nsignal to noise of each product in int8, in decibels: its own, and with that of all "
         "before it\n`--keep-worst N` leaves the noisiest in float32"
-    )
-
-
-def _captured(
-    checkpoint: Checkpoint, work: Path, reduce_range: bool, keep_worst: int = 0
-) -> Source:
-    """The checkpoint's encoder as every target takes it."""
-    encoder = checkpoint.backbone.text_encoder(checkpoint.max_tokens)
-    calibration = encoder([s.text for s in checkpoint.samples if s.split == "calibration"])
-    file = work / "encoder.onnx"
-    capture_encoder(checkpoint, file)
-    return Source(
-        file, checkpoint.backbone, checkpoint.depth, calibration, reduce_range, keep_worst
     )
 
 
@@ -216,89 +230,6 @@ def _depth(checkpoint: Checkpoint, asked: str, loss: float) -> int:
     chosen = next(depth for depth in depths if lost(depth) <= max(loss, 0.0))
     print(f"export: depth {chosen} of {checkpoint.depth}", file=sys.stderr)
     return chosen
-
-
-def export(
-    checkpoint: Checkpoint,
-    out: Path,
-    targets: Sequence[str] = DEFAULT,
-    overwrite: bool = False,
-    *,
-    max_accuracy_drop: float = MAX_ACCURACY_DROP,
-    reduce_range: bool = False,
-    keep_worst: int = 0,
-) -> Manifest:
-    """Build, prove and write a bundle; a failure leaves what was at `out` as it was.
-
-    Args:
-        max_accuracy_drop: see `mtl_edge.export.proof.evaluate`.
-        reduce_range: see `mtl_edge.export.int8_onnx.quantize`.
-        keep_worst: see `mtl_edge.export.targets.Source`.
-
-    Raises:
-        ExportError: a graph could not be built, or is not faithful to the checkpoint.
-        OutputExistsError: `out` exists and `overwrite` is false.
-    """
-    info = checkpoint.backbone.info
-    encoder = checkpoint.backbone.text_encoder(checkpoint.max_tokens)
-    with (
-        staged_folder(out, overwrite=overwrite) as stage,
-        tempfile.TemporaryDirectory(prefix="mtl-edge-") as work,
-    ):
-        with _step("capture"):
-            source = _captured(checkpoint, Path(work), reduce_range, keep_worst)
-            heads = Path(work) / "heads.onnx"
-            capture_heads(checkpoint, heads)
-        for name in targets:
-            with _step(f"build {name}"):
-                target = TARGETS[name]
-                target.form.write(target.encoder(source), heads, stage, target.files)
-        encoder.save(stage / TOKENIZER)
-        manifest = Manifest(
-            schema=SCHEMA,
-            tasks=checkpoint.tasks,
-            backbone=info,
-            depth=checkpoint.depth,
-            max_tokens=checkpoint.max_tokens,
-            graphs=tuple(TARGETS[name].graph(name) for name in targets),
-            versions={name: version(name) for name in ("mtl-edge", *PACKAGES)},
-        )
-        write_manifest(stage, manifest)
-        with _step("compare with torch"):
-            evaluation = evaluate(checkpoint, stage, targets, max_accuracy_drop)
-        with _step("time"):
-            graphs = _timed(Bundle(stage, manifest))
-        manifest = replace(manifest, graphs=graphs, evaluation=evaluation)
-        (stage / "README.md").write_text(model_card(manifest), encoding="utf-8")
-        write_manifest(stage, manifest)
-    return manifest
-
-
-def _timed(bundle: Bundle) -> tuple[Graph, ...]:
-    """The graphs with their latency for one text of 32 tokens, timed in alternation."""
-    graphs = bundle.manifest.graphs
-    ids = np.random.default_rng(0).integers(0, bundle.manifest.backbone.vocabulary, (1, 32))
-    mask = np.ones_like(ids)
-    running = {g.target: engines.start(g.engine, bundle.files_of(g)) for g in graphs}
-    times = alternate(
-        {name: lambda engine=engine: engine.run(ids, mask) for name, engine in running.items()}  # type: ignore[misc]
-    )
-    for engine in running.values():
-        engine.close()
-    return tuple(replace(g, latency_ms=round(times[g.target].median, 3)) for g in graphs)
-
-
-@contextmanager
-def _step(name: str) -> Iterator[None]:
-    """Say what is being done and how long it took."""
-    started = time.monotonic()
-    print(f"export: {name} ...", end="", file=sys.stderr, flush=True)
-    try:
-        yield
-    except BaseException:
-        print(" failed", file=sys.stderr)
-        raise
-    print(f" {time.monotonic() - started:.1f} s", file=sys.stderr)
 
 
 def _summary(manifest: Manifest) -> str:

@@ -150,7 +150,7 @@ class PackedNgrams(nn.Module):
         if relative:
             codes, scales = packed(torch.cat([table[:, :-1] for table in relative], 1), 0)
             self.codes = nn.Parameter(codes, requires_grad=False)
-            spread = torch.block_diag(*(torch.eye(n - 1, n) for n in self._labels))
+            spread = torch.block_diag(*(torch.eye(n - 1, n) for n in self._labels))  # type: ignore[no-untyped-call]
             self.scales = nn.Parameter(scales.T * spread, requires_grad=False)
 
     def forward(self, ids: Tensor, real: Tensor) -> tuple[Tensor, ...]:
@@ -159,4 +159,5 @@ class PackedNgrams(nn.Module):
         rows = self.codes[torch.cat(hashes, 1)].to(real.dtype)
         seen = torch.cat(there, 1)
         total = (seen.unsqueeze(1) @ rows).squeeze(1)
-        return (total @ self.scales / seen.sum(1, keepdim=True).sqrt()).split(self._labels, 1)
+        logits = total @ self.scales / seen.sum(1, keepdim=True).sqrt()
+        return torch.split(logits, self._labels, 1)

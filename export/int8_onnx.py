@@ -182,13 +182,13 @@ def quantize(
     inputs: dict[str, Quantized] = {}
     rewritten: list[NodeProto] = []
     for node in graph.nodes:
-        product = products.get(node.output[0])
-        if product is not None:
-            name = product.input
+        made = products.get(node.output[0])
+        if made is not None:
+            name = made.input
             if name not in inputs:  # once per tensor, however many products read it
                 inputs[name], steps = graph.quantize_input(name, ranges[name], readers[name])
                 rewritten += steps
-            rewritten.append(graph.product(product, inputs[name]))
+            rewritten.append(graph.product(made, inputs[name]))
         elif node.output[0] in taken_in:
             continue
         elif node.op_type == "EmbedLayerNormalization":

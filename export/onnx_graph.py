@@ -61,7 +61,7 @@ def _without_heads(model: onnx.ModelProto) -> None:
         (graph.initializer, [c for c in graph.initializer if not c.name.startswith(PREFIX)]),
     ):
         del values[:]
-        values.extend(kept)  # type: ignore[arg-type]
+        values.extend(kept)
 
 
 def write(
@@ -104,14 +104,16 @@ def _move(constants: Sequence[TensorProto], file: Path) -> None:
             out.write(data)
 
 
-def replace_heads(folder: Path, graph: str, heads: str, new: Path) -> None:
-    """Give the graph in `folder` new heads; the file of its encoder's weights is not touched.
+def replace_heads(former: Path, heads: Path, folder: Path, files: Sequence[str]) -> None:
+    """Write the graph in the folder `former` with new heads; its encoder's weights stay.
 
     Args:
-        new: an ONNX graph of heads.
+        heads: an ONNX graph of the new heads.
+        folder: gets the graph, the first of `files`, and the heads' weights, the last.
     """
-    former = onnx.load(str(folder / graph), load_external_data=False)
-    write(join(former, onnx.load(str(new))), folder, graph, None, heads)
+    graph, _, weights = files
+    known = onnx.load(str(former / graph), load_external_data=False)
+    write(join(known, onnx.load(str(heads))), folder, graph, None, weights)
 
 
 def states_of(

@@ -69,8 +69,8 @@ class Form(Protocol):
         """Write a graph to `folder` from an encoder and an ONNX graph of heads."""
         ...
 
-    def replace_heads(self, heads: Path, folder: Path, files: Sequence[str]) -> None:
-        """Give a written graph other heads; the encoder's files stay as they are."""
+    def replace_heads(self, former: Path, heads: Path, folder: Path, files: Sequence[str]) -> None:
+        """Write those of a graph's files that other heads change; `folder` has the rest."""
         ...
 
     def states(self, encoder: Any, depth: int) -> Callable[[Ids, Ids], States]:
@@ -84,8 +84,8 @@ class OnnxForm:
     def write(self, encoder: Any, heads: Path, folder: Path, files: Sequence[str]) -> None:
         onnx_graph.write(onnx_graph.join(encoder, onnx.load(str(heads))), folder, *files)
 
-    def replace_heads(self, heads: Path, folder: Path, files: Sequence[str]) -> None:
-        onnx_graph.replace_heads(folder, files[0], files[2], heads)
+    def replace_heads(self, former: Path, heads: Path, folder: Path, files: Sequence[str]) -> None:
+        onnx_graph.replace_heads(former, heads, folder, files)
 
     def states(self, encoder: Any, depth: int) -> Callable[[Ids, Ids], States]:
         return onnx_graph.states_of(encoder, depth)
@@ -96,9 +96,9 @@ class OpenVinoForm:
 
     def write(self, encoder: Any, heads: Path, folder: Path, files: Sequence[str]) -> None:
         openvino_graph.write(encoder, folder / files[0])
-        self.replace_heads(heads, folder, files)
+        self.replace_heads(folder, heads, folder, files)
 
-    def replace_heads(self, heads: Path, folder: Path, files: Sequence[str]) -> None:
+    def replace_heads(self, former: Path, heads: Path, folder: Path, files: Sequence[str]) -> None:
         openvino_graph.write(openvino_graph.read(heads), folder / files[2])
 
     def states(self, encoder: Any, depth: int) -> Callable[[Ids, Ids], States]:

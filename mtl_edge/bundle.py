@@ -34,6 +34,7 @@ __all__ = [
     "Manifest",
     "Task",
     "open_bundle",
+    "read_manifest",
     "write_manifest",
 ]
 
@@ -179,17 +180,26 @@ def open_bundle(path: str | Path, *, verify: Verify = "full") -> Bundle:
         SchemaError: the manifest's schema is not the one that this release reads.
     """
     folder = Path(path)
+    manifest = read_manifest(folder)
+    root = folder.resolve()
+    for entry in manifest.files:
+        _check_file(root, entry, verify)
+    return Bundle(root, manifest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """A bundle's manifest, checked by itself; its files are not looked at.
+
+    Raises:
+        BundleError, SchemaError: see `open_bundle`.
+    """
     file = folder / MANIFEST
     if not file.is_file():
         raise BundleError(
             f"no bundle at {folder}: expected a folder with {MANIFEST} in it; "
             "`mtl-edge export` writes one"
         )
-    manifest = _parse_manifest(file)
-    root = folder.resolve()
-    for entry in manifest.files:
-        _check_file(root, entry, verify)
-    return Bundle(root, manifest)
+    return _parse_manifest(file)
 
 
 def _parse_manifest(file: Path) -> Manifest:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mtl_edge.errors import OutputExistsError
 
-__all__ = ["require_free", "sha256_of", "staged_folder"]
+__all__ = ["exchange", "require_free", "sha256_of", "staged_folder"]
 
 PARTIAL, OLD = ".partial", ".old"
 DAY = 24 * 60 * 60
@@ -43,12 +43,17 @@ def require_free(target: Path, *, overwrite: bool) -> None:
 
 
 @contextlib.contextmanager
-def staged_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def staged_folder(
+    target: Path, *, overwrite: bool = False, keep: Path | None = None
+) -> Iterator[Path]:
     """Yield an empty folder beside `target` that becomes `target` when the block succeeds.
 
     A reader sees the old folder or the new one, never a part of one: everything is written and
     synced under a temporary name and moved by rename. If the block fails, `target` is untouched
     and nothing is left behind.
+
+    Args:
+        keep: where the folder that was replaced goes; what was there before is removed.
 
     Raises:
         OutputExistsError: `target` exists and `overwrite` is false.
@@ -62,7 +67,7 @@ def staged_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield stage
         _sync(stage)
         require_free(target, overwrite=overwrite)
-        _swap(stage, target)
+        _swap(stage, target, keep)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
@@ -93,7 +98,7 @@ def _abandoned(folder: Path, process: int) -> bool:
     return False
 
 
-def _swap(stage: Path, target: Path) -> None:
+def _swap(stage: Path, target: Path, keep: Path | None) -> None:
     if not target.exists():
         stage.rename(target)
         return
@@ -104,7 +109,22 @@ def _swap(stage: Path, target: Path) -> None:
     except BaseException:
         old.rename(target)
         raise
+    if keep is not None:
+        shutil.rmtree(keep, ignore_errors=True)
+        old.rename(keep)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def exchange(target: Path, other: Path) -> None:
+    """Give two folders each other's name; a reader of `target` sees the one or the other."""
+    old = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{OLD}"
+    target.rename(old)
+    try:
+        other.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    old.rename(other)
 
 
 def _sync(folder: Path) -> None:

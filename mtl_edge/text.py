@@ -66,9 +66,14 @@ class TextEncoder:
         """
         return [e.ids for e in self._tokenizer.encode_batch_fast(as_texts(texts))]
 
+    def to_json(self) -> str:
+        """The tokenizer with its truncation, as `save` writes it."""
+        text: str = self._tokenizer.to_str(pretty=True)
+        return text
+
     def save(self, path: Path) -> None:
         """Write the tokenizer with its truncation."""
-        self._tokenizer.save(str(path))
+        path.write_text(self.to_json(), encoding="utf-8")
 
     def counted(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         """Token ids of each text, and how many texts are longer than `max_tokens`."""

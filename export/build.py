@@ -1,0 +1,200 @@
+"""A checkpoint becomes a bundle, or a bundle gets its heads: built, proven, written whole."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from mtl_edge import engines
+from mtl_edge.bundle import (
+    MANIFEST,
+    SCHEMA,
+    TOKENIZER,
+    Bundle,
+    Graph,
+    Manifest,
+    open_bundle,
+    write_manifest,
+)
+from mtl_edge.errors import ExportError
+from mtl_edge.export.capture import capture_encoder, capture_heads
+from mtl_edge.export.card import CARD, model_card
+from mtl_edge.export.proof import evaluate
+from mtl_edge.export.targets import DEFAULT, TARGETS, Source
+from mtl_edge.files import staged_folder
+from mtl_edge.timing import alternate
+from mtl_edge.training.checkpoint import Checkpoint
+from mtl_edge.update import new_version
+
+__all__ = ["MAX_ACCURACY_DROP", "Settings", "captured", "export", "replace_heads"]
+
+MAX_ACCURACY_DROP = 0.5
+PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf", "tokenizers")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """
+    Attributes:
+        max_accuracy_drop: see `mtl_edge.export.proof.evaluate`.
+        reduce_range, keep_worst: see `mtl_edge.export.targets.Source`.
+    """
+
+    max_accuracy_drop: float = MAX_ACCURACY_DROP
+    reduce_range: bool = False
+    keep_worst: int = 0
+
+
+def export(
+    checkpoint: Checkpoint,
+    out: Path,
+    targets: Sequence[str] = DEFAULT,
+    overwrite: bool = False,
+    settings: Settings = Settings(),
+) -> Manifest:
+    """Build, prove and write a bundle; a failure leaves what was at `out` as it was.
+
+    Raises:
+        ExportError: a graph could not be built, or is not faithful to the checkpoint.
+        OutputExistsError: `out` exists and `overwrite` is false.
+    """
+    with (
+        staged_folder(out, overwrite=overwrite) as stage,
+        tempfile.TemporaryDirectory(prefix="mtl-edge-") as work,
+    ):
+        with _step("capture"):
+            source = captured(checkpoint, Path(work), settings)
+            heads = Path(work) / "heads.onnx"
+            capture_heads(checkpoint, heads)
+        for name in targets:
+            with _step(f"build {name}"):
+                target = TARGETS[name]
+                target.form.write(target.encoder(source), heads, stage, target.files)
+        checkpoint.backbone.text_encoder(checkpoint.max_tokens).save(stage / TOKENIZER)
+        graphs = tuple(TARGETS[name].graph(name) for name in targets)
+        return _proven(checkpoint, stage, graphs, settings.max_accuracy_drop)
+
+
+def replace_heads(
+    checkpoint: Checkpoint, bundle: Bundle, max_accuracy_drop: float = MAX_ACCURACY_DROP
+) -> Manifest:
+    """Give a bundle the checkpoint's heads; its encoder's files stay byte for byte.
+
+    Proven like a new bundle; a failure leaves the bundle as it was, and the version before is kept
+    beside it: see `mtl_edge.update`.
+
+    Raises:
+        ExportError: the bundle's encoder is not the checkpoint's, or a graph is not faithful to it.
+    """
+    _require_same_encoder(checkpoint, bundle)
+    graphs = bundle.manifest.graphs
+    anew = {MANIFEST, CARD, *(name for graph in graphs for name in graph.heads)}
+    with (
+        new_version(bundle.path, without=anew) as stage,
+        tempfile.TemporaryDirectory(prefix="mtl-edge-") as work,
+    ):
+        with _step("capture"):
+            heads = Path(work) / "heads.onnx"
+            capture_heads(checkpoint, heads)
+        for graph in graphs:
+            with _step(f"heads of {graph.target}"):
+                form = TARGETS[graph.target].form
+                form.replace_heads(bundle.path, heads, stage, graph.files)
+        return _proven(checkpoint, stage, graphs, max_accuracy_drop)
+
+
+def captured(checkpoint: Checkpoint, work: Path, settings: Settings = Settings()) -> Source:
+    """The checkpoint's encoder as every target takes it."""
+    encoder = checkpoint.backbone.text_encoder(checkpoint.max_tokens)
+    calibration = encoder([s.text for s in checkpoint.samples if s.split == "calibration"])
+    file = work / "encoder.onnx"
+    capture_encoder(checkpoint, file)
+    return Source(
+        file,
+        checkpoint.backbone,
+        checkpoint.depth,
+        calibration,
+        settings.reduce_range,
+        settings.keep_worst,
+    )
+
+
+def _require_same_encoder(checkpoint: Checkpoint, bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    tokenizer = checkpoint.backbone.text_encoder(checkpoint.max_tokens).to_json()
+    for what, wanted, got in (
+        ("backbone", manifest.backbone.sha256, checkpoint.backbone.info.sha256),
+        ("depth", manifest.depth, checkpoint.depth),
+        ("maximum of tokens", manifest.max_tokens, checkpoint.max_tokens),
+        ("tokenizer", bundle.file(TOKENIZER).read_text(encoding="utf-8"), tokenizer),
+    ):
+        if wanted != got:
+            raise ExportError(
+                f"the bundle has another {what} than the checkpoint ({wanted!s:.20}, not "
+                f"{got!s:.20}); heads belong to the encoder that they were taught on: export a "
+                "bundle of its own"
+            )
+    if unknown := [g.target for g in manifest.graphs if g.target not in TARGETS]:
+        raise ExportError(
+            f"the bundle has a graph {unknown[0]!r}, which this release does not make; export a "
+            "bundle of its own"
+        )
+
+
+def _proven(
+    checkpoint: Checkpoint, stage: Path, graphs: Sequence[Graph], max_accuracy_drop: float
+) -> Manifest:
+    """Measure what is in `stage`, and complete it with manifest and model card."""
+    manifest = Manifest(
+        schema=SCHEMA,
+        tasks=checkpoint.tasks,
+        backbone=checkpoint.backbone.info,
+        depth=checkpoint.depth,
+        max_tokens=checkpoint.max_tokens,
+        graphs=tuple(graphs),
+        versions={name: version(name) for name in ("mtl-edge", *PACKAGES)},
+    )
+    write_manifest(stage, manifest)
+    with _step("compare with torch"):
+        evaluation = evaluate(checkpoint, stage, [g.target for g in graphs], max_accuracy_drop)
+    with _step("time"):
+        graphs = _timed(open_bundle(stage, verify="size"))
+    manifest = replace(manifest, graphs=graphs, evaluation=evaluation)
+    (stage / CARD).write_text(model_card(manifest), encoding="utf-8")
+    write_manifest(stage, manifest)
+    return manifest
+
+
+def _timed(bundle: Bundle) -> tuple[Graph, ...]:
+    """The graphs with their latency for one text of 32 tokens, timed in alternation."""
+    graphs = bundle.manifest.graphs
+    ids = np.random.default_rng(0).integers(0, bundle.manifest.backbone.vocabulary, (1, 32))
+    mask = np.ones_like(ids)
+    running = {g.target: engines.start(g.engine, bundle.files_of(g)) for g in graphs}
+    times = alternate(
+        {name: lambda engine=engine: engine.run(ids, mask) for name, engine in running.items()}  # type: ignore[misc]
+    )
+    for engine in running.values():
+        engine.close()
+    return tuple(replace(g, latency_ms=round(times[g.target].median, 3)) for g in graphs)
+
+
+@contextmanager
+def _step(name: str) -> Iterator[None]:
+    """Say what is being done and how long it took."""
+    started = time.monotonic()
+    print(f"export: {name} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    except BaseException:
+        print(" failed", file=sys.stderr)
+        raise
+    print(f" {time.monotonic() - started:.1f} s", file=sys.stderr)

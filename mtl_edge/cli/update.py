@@ -1,0 +1,27 @@
+"""`mtl-edge update`: bring a bundle to its next version, or back to the one before."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mtl_edge.errors import OptionError
+from mtl_edge.update import apply_update, previous_of, restore
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, help="a bundle's folder")
+    parser.add_argument(
+        "update", type=Path, nargs="?", help="a file that `mtl-edge export --update` wrote"
+    )
+    parser.add_argument("--restore", action="store_true", help="go back to the version before")
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.restore == (args.update is not None):
+        raise OptionError("expected a bundle and an update, or a bundle and --restore")
+    bundle = restore(args.bundle) if args.restore else apply_update(args.bundle, args.update)
+    tasks = ", ".join(task.name for task in bundle.manifest.tasks)
+    print(f"bundle {args.bundle}, tasks {tasks}; the version before is {previous_of(args.bundle)}")

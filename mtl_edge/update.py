@@ -1,0 +1,121 @@
+"""New versions of a bundle: the same encoder, other heads.
+
+An update is a zip of the files that differ from the version before, the manifest among them. A new
+version takes the place of the old by rename, so that a reader sees one or the other, and the old
+version stays beside it as `BUNDLE.previous`, to which `restore` goes back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import zipfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from mtl_edge.bundle import MANIFEST, Bundle, open_bundle, read_manifest
+from mtl_edge.errors import BundleError
+from mtl_edge.files import exchange, staged_folder
+
+__all__ = ["apply_update", "new_version", "previous_of", "restore", "write_update"]
+
+MOST_MANIFEST_BYTES = 16 * 2**20
+
+
+def previous_of(bundle: Path) -> Path:
+    """Where the version before is kept."""
+    absolute = Path(os.path.abspath(bundle))
+    return absolute.with_name(f"{absolute.name}.previous")
+
+
+@contextlib.contextmanager
+def new_version(bundle: Path, without: Collection[str]) -> Iterator[Path]:
+    """Yield a folder with the bundle's files that becomes the bundle when the block succeeds.
+
+    Args:
+        without: files that the block will write anew.
+    """
+    with staged_folder(bundle, overwrite=True, keep=previous_of(bundle)) as stage:
+        for path in bundle.iterdir():
+            if path.name not in without:
+                shutil.copy2(path, stage / path.name)  # no link: onnx's tools refuse those
+        yield stage
+
+
+def write_update(former: Bundle, bundle: Path, file: Path) -> int:
+    """Zip what leads from `former` to the version at `bundle`.
+
+    Returns:
+        Its size in bytes.
+    """
+    known = {entry.path: entry.sha256 for entry in former.manifest.files}
+    entries = open_bundle(bundle).manifest.files
+    changed = [entry.path for entry in entries if known.get(entry.path) != entry.sha256]
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+            for name in (MANIFEST, *changed):
+                archive.write(bundle / name, name)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return file.stat().st_size
+
+
+def apply_update(bundle: str | Path, update: str | Path) -> Bundle:
+    """Bring a bundle to the version that an update leads to.
+
+    Every file, old or new, is checked against the new manifest before the new version takes the
+    place of the old; a failure leaves the bundle as it was.
+
+    Raises:
+        BundleError: the bundle or the update is missing, cut short or altered, or they do not
+            belong together.
+    """
+    former = open_bundle(bundle, verify="size")
+    with new_version(former.path, without={MANIFEST}) as stage:
+        try:
+            with zipfile.ZipFile(update) as archive:
+                _unpack(archive, stage)
+        except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError) as error:
+            raise BundleError(f"{update} is not an update of a bundle ({error})") from None
+        listed = {entry.path for entry in open_bundle(stage).manifest.files}
+        for path in stage.iterdir():
+            if path.name not in {MANIFEST, *listed}:
+                path.unlink()
+    return open_bundle(bundle, verify="size")
+
+
+def _unpack(archive: zipfile.ZipFile, stage: Path) -> None:
+    """Write the files that the update's own manifest lists, at the sizes that it says."""
+    entries = {entry.filename: entry for entry in archive.infolist()}
+    if MANIFEST not in entries or entries[MANIFEST].file_size > MOST_MANIFEST_BYTES:
+        raise BundleError(f"{archive.filename} is not an update of a bundle: no {MANIFEST} in it")
+    (stage / MANIFEST).write_bytes(archive.read(MANIFEST))
+    sizes = {entry.path: entry.size for entry in read_manifest(stage).files}
+    for name, entry in entries.items():
+        if name == MANIFEST:
+            continue
+        if entry.file_size != sizes.get(name) or Path(name).name != name:
+            raise BundleError(
+                f"{archive.filename} holds {name!r}, which its manifest does not list so; make the "
+                "update again"
+            )
+        with archive.open(entry) as source, (stage / name).open("wb") as out:
+            shutil.copyfileobj(source, out)
+
+
+def restore(bundle: str | Path) -> Bundle:
+    """Go back to the version before; doing it twice goes forth again.
+
+    Raises:
+        BundleError: there is none, or it is incomplete or altered.
+    """
+    path = Path(os.path.abspath(bundle))
+    former = previous_of(path)
+    if not former.is_dir():
+        raise BundleError(f"{path} has no version before it: expected {former}")
+    open_bundle(former)
+    exchange(path, former)
+    return open_bundle(path, verify="size")

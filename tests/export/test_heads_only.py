@@ -1,0 +1,124 @@
+"""A bundle gets new heads; its encoder stays byte for byte."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from mtl_edge import EdgeClassifier
+from mtl_edge.bundle import open_bundle
+from mtl_edge.cli import main
+from mtl_edge.errors import ExportError
+from mtl_edge.training.checkpoint import load_checkpoint
+from mtl_edge.training.model import logits_of
+from mtl_edge.update import previous_of
+
+Fails = Callable[..., str]
+ENCODERS = ("encoder.int8.bin", "encoder.fp32.bin", "openvino.int8.xml", "openvino.int8.bin")
+TEXTS = ["a quiet triumph", "the parcel was late", "", "why not " * 90]
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, rows: Path) -> Path:
+    """The checkpoint with a third task, its sentiment taught anew."""
+    out = tmp_path_factory.mktemp("extended") / "checkpoint"
+    command = ["train", "--extend", str(checkpoint), "--task", f"mood={rows}"]
+    command += ["--label-column", "sentiment", "--task", f"sentiment={rows}", "--learning-rate"]
+    assert main([*command, "0.01", "--epochs", "2", "--out", str(out)]) == 0
+    return out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def replace(checkpoint: Path, bundle: Path, *more: str) -> int:
+    return main(["export", "--heads-only", str(checkpoint), "--into", str(bundle), *more])
+
+
+def test_new_heads_answer_and_the_encoder_stays(bundle: Path, extended: Path) -> None:
+    before = contents(bundle)
+    assert replace(extended, bundle) == 0
+    after = contents(bundle)
+    assert all(after[name] == before[name] for name in ENCODERS)
+    assert contents(previous_of(bundle)) == before
+    model = load_checkpoint(extended)
+    ids = model.backbone.text_encoder(model.max_tokens)(TEXTS)
+    expected = logits_of(model.model(), ids)
+    assert list(expected) == ["topic", "mood", "sentiment"]
+    for target in ("onnx-fp32", "onnx-int8", "openvino-int8"):
+        with EdgeClassifier.load(bundle, target=target) as classifier:
+            assert [task.name for task in classifier.tasks] == list(expected)
+            logits = classifier.logits(TEXTS)
+        for task, wanted in expected.items():
+            atol = 1e-4 if target == "onnx-fp32" else 0.3
+            np.testing.assert_allclose(logits[task], wanted, atol=atol)
+
+
+def test_replacing_twice_leaves_no_former_head_in_the_graph(bundle: Path, extended: Path) -> None:
+    fresh = contents(bundle)
+    assert replace(extended, bundle) == 0
+    checkpoint = load_checkpoint(extended)
+    graph = onnx.load(bundle / "model.int8.onnx", load_external_data=False).graph
+    assert [output.name for output in graph.output] == [t.name for t in checkpoint.tasks]
+    size = (bundle / "heads.int8.bin").stat().st_size
+    assert replace(extended, bundle) == 0
+    assert (bundle / "heads.int8.bin").stat().st_size == size
+    assert onnx.load(bundle / "model.int8.onnx", load_external_data=False).graph == graph
+    assert fresh["heads.int8.bin"] != (bundle / "heads.int8.bin").read_bytes()
+
+
+def test_the_version_before_can_be_restored(bundle: Path, extended: Path) -> None:
+    before = contents(bundle)
+    assert replace(extended, bundle) == 0
+    after = contents(bundle)
+    assert main(["update", str(bundle), "--restore"]) == 0
+    assert contents(bundle) == before
+    assert main(["update", str(bundle), "--restore"]) == 0
+    assert contents(bundle) == after
+
+
+def test_heads_that_fail_the_proof_change_nothing(
+    bundle: Path, extended: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
+) -> None:
+    before = contents(bundle)
+
+    def fail(*_: object) -> None:
+        raise ExportError("made to fail")
+
+    monkeypatch.setattr("mtl_edge.export.build.evaluate", fail)
+    assert "made to fail" in fails("export", "--heads-only", extended, "--into", bundle)
+    assert contents(bundle) == before
+    assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
+
+
+def test_heads_of_another_encoder_are_refused(
+    bundle: Path, tmp_path: Path, rows: Path, minilm: Path, fails: Fails
+) -> None:
+    other = tmp_path / "other"
+    train = ["train", "--backbone", str(minilm), "--depth", "0", "--epochs", "1"]
+    assert main([*train, "--task", f"topic={rows}", "--out", str(other)]) == 0
+    message = fails("export", "--heads-only", other, "--into", bundle)
+    assert "another backbone than the checkpoint" in message
+    message = fails("export", "--heads-only", other, "--out", tmp_path / "b")
+    assert "expected a checkpoint and one of" in message
+
+
+def test_an_update_brings_a_copy_elsewhere_to_the_new_version(
+    bundle: Path, extended: Path, tmp_path: Path
+) -> None:
+    device = Path(shutil.copytree(bundle, tmp_path / "device"))
+    update = tmp_path / "update.zip"
+    assert replace(extended, bundle, "--update", str(update)) == 0
+    assert update.stat().st_size < (bundle / "encoder.int8.bin").stat().st_size
+    before = contents(device)
+    assert main(["update", str(device), str(update)]) == 0
+    assert contents(device) == contents(bundle)
+    open_bundle(device)
+    assert main(["update", str(device), "--restore"]) == 0
+    assert contents(device) == before
