@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -28,10 +30,13 @@ from mtl_edge.errors import ExportError
 from mtl_edge.export.capture import capture_encoder, capture_heads
 from mtl_edge.export.card import CARD, model_card
 from mtl_edge.export.proof import evaluate
-from mtl_edge.export.targets import DEFAULT, TARGETS, Source
+from mtl_edge.export.refit import refitted
+from mtl_edge.export.targets import DEFAULT, TARGETS, Source, Target
 from mtl_edge.files import staged_folder
 from mtl_edge.timing import alternate
 from mtl_edge.training.checkpoint import Checkpoint
+from mtl_edge.training.run import CACHE_LIMIT
+from mtl_edge.training.states import StateCache, default_cache
 from mtl_edge.update import new_version
 
 __all__ = ["MAX_ACCURACY_DROP", "Settings", "captured", "export", "replace_heads"]
@@ -46,11 +51,17 @@ class Settings:
     Attributes:
         max_accuracy_drop: see `mtl_edge.export.proof.evaluate`.
         reduce_range, keep_worst: see `mtl_edge.export.targets.Source`.
+        refit: texts like those that will be asked, on which the heads of int8 graphs are fitted
+            once more: see `mtl_edge.export.refit`.
+        cache, cache_limit: of the states that takes: see `mtl_edge.training.states`.
     """
 
     max_accuracy_drop: float = MAX_ACCURACY_DROP
     reduce_range: bool = False
     keep_worst: int = 0
+    refit: Sequence[str] = ()
+    cache: Path = field(default_factory=default_cache)
+    cache_limit: int = CACHE_LIMIT
 
 
 def export(
@@ -74,13 +85,38 @@ def export(
             source = captured(checkpoint, Path(work), settings)
             heads = Path(work) / "heads.onnx"
             capture_heads(checkpoint, heads)
+        encoders = {}
         for name in targets:
             with _step(f"build {name}"):
                 target = TARGETS[name]
-                target.form.write(target.encoder(source), heads, stage, target.files)
+                encoders[name] = target.encoder(source)
+                target.form.write(encoders[name], heads, stage, target.files)
         checkpoint.backbone.text_encoder(checkpoint.max_tokens).save(stage / TOKENIZER)
         graphs = tuple(TARGETS[name].graph(name) for name in targets)
-        return _proven(checkpoint, stage, graphs, settings.max_accuracy_drop)
+        before = {}
+        if settings.refit:
+            before = _proven(checkpoint, stage, graphs, float("inf")).evaluation
+            for name in (n for n in targets if TARGETS[n].precision == "int8"):
+                _refit(checkpoint, source, encoders[name], stage, TARGETS[name], settings)
+        return _proven(checkpoint, stage, graphs, settings.max_accuracy_drop, before)
+
+
+def _refit(
+    checkpoint: Checkpoint,
+    source: Source,
+    encoder: Any,
+    stage: Path,
+    target: Target,
+    settings: Settings,
+) -> None:
+    """Give a written graph heads that were fitted to its own encoder."""
+    tokenizer = checkpoint.backbone.text_encoder(checkpoint.max_tokens)
+    cache = StateCache(settings.cache, settings.cache_limit)
+    states = target.form.states(encoder, source)
+    heads = refitted(checkpoint, states, tokenizer(settings.refit), cache)
+    file = source.file.with_name("refitted.onnx")
+    capture_heads(replace(checkpoint, heads=heads), file)
+    target.form.replace_heads(stage, file, stage, target.files)
 
 
 def replace_heads(
@@ -150,9 +186,17 @@ def _require_same_encoder(checkpoint: Checkpoint, bundle: Bundle) -> None:
 
 
 def _proven(
-    checkpoint: Checkpoint, stage: Path, graphs: Sequence[Graph], max_accuracy_drop: float
+    checkpoint: Checkpoint,
+    stage: Path,
+    graphs: Sequence[Graph],
+    max_accuracy_drop: float,
+    before: Mapping[str, Any] = MappingProxyType({}),
 ) -> Manifest:
-    """Measure what is in `stage`, and complete it with manifest and model card."""
+    """Measure what is in `stage`, and complete it with manifest and model card.
+
+    Args:
+        before: the evaluation before heads were refitted, for the record.
+    """
     manifest = Manifest(
         schema=SCHEMA,
         tasks=checkpoint.tasks,
@@ -165,6 +209,10 @@ def _proven(
     write_manifest(stage, manifest)
     with _step("compare with torch"):
         evaluation = evaluate(checkpoint, stage, [g.target for g in graphs], max_accuracy_drop)
+    for task, found in before.items():
+        for target, score in found["graphs"].items():
+            if TARGETS[target].precision == "int8":
+                evaluation[task]["graphs"][target]["before_refit"] = score
     with _step("time"):
         graphs = _timed(open_bundle(stage, verify="size"))
     manifest = replace(manifest, graphs=graphs, evaluation=evaluation)

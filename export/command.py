@@ -6,9 +6,10 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mtl_edge.bundle import Manifest, open_bundle
 from mtl_edge.errors import OptionError
@@ -62,7 +63,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="rows like those that you will ask, whose activations set the int8 scales; default: "
         "some of the training rows",
     )
-    parser.add_argument("--text-column", default="text", help="of --calibration")
+    parser.add_argument(
+        "--refit",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="fit the heads of int8 graphs once more, on what the quantized encoder makes of these "
+        "texts, so that they say what the checkpoint's say; no labels needed; may be repeated",
+    )
+    parser.add_argument("--text-column", default="text", help="of --calibration and --refit")
     parser.add_argument(
         "--reduce-range",
         action="store_true",
@@ -135,7 +145,10 @@ def run(args: argparse.Namespace) -> None:
     if args.explain:
         print(_explained(checkpoint, args.reduce_range))
         return
-    settings = Settings(args.max_accuracy_drop, args.reduce_range, args.keep_worst)
+    texts = [text for file in args.refit for text in read_texts(file, args.text_column)]
+    settings = Settings(
+        args.max_accuracy_drop, args.reduce_range, args.keep_worst, list(dict.fromkeys(texts))
+    )
     manifest = export(checkpoint, args.out, targets, args.overwrite, settings)
     print(_summary(manifest))
     print(f"\nbundle {args.out}, {time.monotonic() - started:.0f} s")
@@ -242,17 +255,19 @@ def _summary(manifest: Manifest) -> str:
         )
         for graph in manifest.graphs:
             score = found["graphs"][graph.target]
-            rows.append(
-                [
-                    task.name,
-                    where,
-                    graph.target,
-                    f"{score['accuracy']:.1%}",
-                    f"{score['agreement']:.1%}",
-                    f"{score['max_probability_change']:.3f}",
-                    f"{score['rows_lost']} / {score['rows_won']} of {score['compared_on']}",
-                    f"{score['mcnemar_p']:.2g}",
-                ]
-            )
+            if "before_refit" in score:
+                name = f"{graph.target} before --refit"
+                rows.append([task.name, where, name, *_scores(score["before_refit"])])
+            rows.append([task.name, where, graph.target, *_scores(score)])
     header = ["task", "measured on", "graph", "accuracy", "agrees", "largest change"]
     return text_table([*header, "rows lost / won", "McNemar p"], rows)
+
+
+def _scores(score: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{score['accuracy']:.1%}",
+        f"{score['agreement']:.1%}",
+        f"{score['max_probability_change']:.3f}",
+        f"{score['rows_lost']} / {score['rows_won']} of {score['compared_on']}",
+        f"{score['mcnemar_p']:.2g}",
+    ]

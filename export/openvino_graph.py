@@ -9,6 +9,8 @@ encoder's too; as two graphs, the encoder's files stay byte for byte.
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -17,8 +19,9 @@ import numpy.typing as npt
 import openvino as ov
 
 from mtl_edge.export.capture import INPUTS, state_names
+from mtl_edge.files import sha256_of
 
-__all__ = ["read", "states_of", "write"]
+__all__ = ["digest", "read", "states_of", "write"]
 
 Array = npt.NDArray[np.float32]
 
@@ -31,6 +34,15 @@ def read(file: Path) -> ov.Model:
 def write(model: ov.Model, file: Path) -> None:
     """Write `file` (.xml) and its weights beside it (.bin)."""
     ov.save_model(model, str(file), compress_to_fp16=False)
+
+
+def digest(model: ov.Model) -> str:
+    """Hexadecimal sha256 of the model as it would be written."""
+    with tempfile.TemporaryDirectory(prefix="mtl-edge-") as work:
+        file = Path(work) / "model.xml"
+        write(model, file)
+        parts = (sha256_of(file), sha256_of(file.with_suffix(".bin")))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def states_of(

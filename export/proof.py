@@ -8,7 +8,8 @@ The manifest's `evaluation` has, per task:
     graphs                        per target: accuracy and macro_f1; and on all rows that training
                                   set aside (compared_on): agreement (share with the torch model's
                                   label), max_probability_change, rows_lost and rows_won (right in
-                                  one model alone) and mcnemar_p (McNemar 1947, exact)
+                                  one model alone) and mcnemar_p (McNemar 1947, exact);
+                                  before_refit: the same before heads were fitted to int8
 """
 
 from __future__ import annotations

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -20,12 +19,10 @@ from mtl_edge.bundle import Graph
 from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph
 from mtl_edge.export.explain import noise_of, worst
 from mtl_edge.export.fuse import fuse
+from mtl_edge.export.refit import GraphEncoder
 from mtl_edge.training.backbone import Backbone
 
 __all__ = ["DEFAULT", "TARGETS", "Source", "Target"]
-
-Ids = npt.NDArray[np.int64]
-States = Mapping[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +70,8 @@ class Form(Protocol):
         """Write those of a graph's files that other heads change; `folder` has the rest."""
         ...
 
-    def states(self, encoder: Any, depth: int) -> Callable[[Ids, Ids], States]:
-        """The encoder as a function of token ids and mask."""
+    def states(self, encoder: Any, source: Source) -> GraphEncoder:
+        """The encoder as what computes states."""
         ...
 
 
@@ -87,8 +84,10 @@ class OnnxForm:
     def replace_heads(self, former: Path, heads: Path, folder: Path, files: Sequence[str]) -> None:
         onnx_graph.replace_heads(former, heads, folder, files)
 
-    def states(self, encoder: Any, depth: int) -> Callable[[Ids, Ids], States]:
-        return onnx_graph.states_of(encoder, depth)
+    def states(self, encoder: Any, source: Source) -> GraphEncoder:
+        run = onnx_graph.states_of(encoder, source.depth)
+        identity = sha256(encoder.SerializeToString(deterministic=True)).hexdigest()
+        return GraphEncoder(run, identity, source.depth + 1, source.width)
 
 
 class OpenVinoForm:
@@ -101,8 +100,9 @@ class OpenVinoForm:
     def replace_heads(self, former: Path, heads: Path, folder: Path, files: Sequence[str]) -> None:
         openvino_graph.write(openvino_graph.read(heads), folder / files[2])
 
-    def states(self, encoder: Any, depth: int) -> Callable[[Ids, Ids], States]:
-        return openvino_graph.states_of(encoder, depth)
+    def states(self, encoder: Any, source: Source) -> GraphEncoder:
+        run = openvino_graph.states_of(encoder, source.depth)
+        return GraphEncoder(run, openvino_graph.digest(encoder), source.depth + 1, source.width)
 
 
 def _onnx_int8(source: Source) -> onnx.ModelProto:

@@ -7,11 +7,11 @@ are kept in a cache that all runs share:
     CACHE/SPACE/ID.index.npy  texts in it: 16 bytes of key, first row, number of rows
 
 SPACE is a digest of everything besides the tokens that decides the states: weights, configuration,
-precision, attention. A text's key is a digest of its token ids, and so of text, tokenizer and
-maximum tokens. A shard is written under another name, then renamed, its index last: a killed run
-loses the shard it was at and a later one goes on from there; two runs at once never write to the
-same file, at worst both compute the same shard. States are read through a memory map, so a corpus
-may be larger than memory.
+precision, attention; or the quantized graph. A text's key is a digest of its token ids, and so of
+text, tokenizer and maximum tokens. A shard is written under another name, then renamed, its index
+last: a killed run loses the shard it was at and a later one goes on from there; two runs at once
+never write to the same file, at worst both compute the same shard. States are read through a memory
+map, so a corpus may be larger than memory.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +40,7 @@ from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.model import states_of
 from mtl_edge.training.progress import Progress
 
-__all__ = ["StateCache", "States", "default_cache", "device"]
+__all__ = ["Encoder", "StateCache", "States", "default_cache", "device", "digest"]
 
 Values = npt.NDArray[np.float16]
 
@@ -54,6 +55,55 @@ def default_cache() -> Path:
     """`$MTL_EDGE_CACHE`, or the user's cache folder."""
     given = os.environ.get("MTL_EDGE_CACHE")
     return Path(given) if given else Path(platformdirs.user_cache_dir("mtl-edge")) / "states"
+
+
+class Encoder(Protocol):
+    """What computes states.
+
+    Attributes:
+        space: digest of everything besides the tokens that decides them.
+        states: of a token: the embeddings' and one per layer.
+        width: of a state.
+    """
+
+    space: str
+    states: int
+    width: int
+
+    def encode(self, texts: Sequence[Tokens]) -> Values:
+        """States `[batch, tokens, states, width]`; those of padding may be anything."""
+        ...
+
+
+class TorchEncoder:
+    """A backbone in torch."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._encoder = backbone.encoder
+        self._precision = _precision()
+        config = backbone.encoder.config
+        self.states = int(config.num_hidden_layers) + 1
+        self.width = backbone.info.hidden_size
+        options = config.to_dict()
+        for name in ("transformers_version", "_name_or_path"):  # of no consequence for the states
+            options.pop(name, None)
+        options_text = json.dumps(options, sort_keys=True, default=str)
+        self.space = digest(backbone.info.sha256, options_text, str(self._precision))
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[Tokens]) -> Values:
+        input_ids, mask = (torch.from_numpy(array).to(device()) for array in pad(texts))
+        encoder = self._encoder.to(device())  # type: ignore[arg-type]
+        precise = self._precision == torch.float32
+        with torch.autocast(device().type, self._precision, enabled=not precise):
+            states = states_of(encoder, input_ids, mask)
+        result: Values = torch.stack([s.half() for s in states], 2).cpu().numpy()
+        return result
+
+
+def digest(*parts: str) -> str:
+    """A name for a space."""
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=KEY_BYTES).hexdigest()
 
 
 class States:
@@ -132,13 +182,16 @@ class StateCache:
         self._limit = limit
 
     def states(self, backbone: Backbone, ids: Sequence[Tokens]) -> States:
+        """States that torch computes: see `of`."""
+        return self.of(TorchEncoder(backbone), ids)
+
+    def of(self, encoder: Encoder, ids: Sequence[Tokens]) -> States:
         """States of texts given as token ids; those that are not there yet are computed.
 
         Raises:
             OptionError: what has to be added is over the limit, or over the free space.
         """
-        precision = _precision()
-        folder = self._root / _space(backbone, precision)
+        folder = self._root / encoder.space
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)  # the time of last use, by which spaces are evicted
         _clean(folder)
@@ -146,13 +199,13 @@ class StateCache:
         known = _Index(folder)
         missing = {k: tokens for k, tokens in zip(keys, ids, strict=True) if k not in known}
         if missing:
-            width = 2 * _states(backbone) * backbone.info.hidden_size
+            width = 2 * encoder.states * encoder.width
             tokens = sum(map(len, missing.values()))
             self._make_room(folder, tokens * width)
             with Progress("encoding", total=tokens, unit="tokens") as progress:
                 for keys_of_shard in _shards(missing, SHARD_BYTES // width):
                     texts = [missing[key] for key in keys_of_shard]
-                    _write(folder, keys_of_shard, texts, backbone, precision, progress)
+                    _write(folder, keys_of_shard, texts, encoder, progress)
             known = _Index(folder)
         return known.select(keys, ids)
 
@@ -213,11 +266,6 @@ class _Index:
         return States(self._shards, owners, starts, ids)
 
 
-def _states(backbone: Backbone) -> int:
-    """States of a token: the embeddings' and one per layer that the encoder still has."""
-    return int(backbone.encoder.config.num_hidden_layers) + 1
-
-
 def _clean(folder: Path) -> None:
     """Remove what runs killed more than a day ago left half written."""
     for file in folder.glob(f"*{PARTIAL}"):
@@ -229,14 +277,6 @@ def _clean(folder: Path) -> None:
 def _key(tokens: Tokens) -> bytes:
     ids = np.asarray(tokens, np.int32).tobytes()
     return hashlib.blake2b(ids, digest_size=KEY_BYTES).digest()
-
-
-def _space(backbone: Backbone, precision: torch.dtype) -> str:
-    config = backbone.encoder.config.to_dict()
-    for name in ("transformers_version", "_name_or_path"):  # of no consequence for the states
-        config.pop(name, None)
-    parts = (backbone.info.sha256, json.dumps(config, sort_keys=True, default=str), str(precision))
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=KEY_BYTES).hexdigest()
 
 
 def _shards(missing: dict[bytes, Tokens], tokens: int) -> Iterator[list[bytes]]:
@@ -252,13 +292,11 @@ def _shards(missing: dict[bytes, Tokens], tokens: int) -> Iterator[list[bytes]]:
     yield shard
 
 
-@torch.inference_mode()
 def _write(
     folder: Path,
     keys: Sequence[bytes],
     texts: Sequence[Tokens],
-    backbone: Backbone,
-    precision: torch.dtype,
+    encoder: Encoder,
     progress: Progress,
 ) -> None:
     """Compute one shard and put it in place."""
@@ -268,12 +306,12 @@ def _write(
     name = secrets.token_hex(8)
     files = [folder / f"{name}.npy", folder / f"{name}.index.npy"]
     partial = [file.with_name(file.name + PARTIAL) for file in files]
-    shape = (int(starts[-1]), _states(backbone), backbone.info.hidden_size)
+    shape = (int(starts[-1]), encoder.states, encoder.width)
     try:
         values = np.lib.format.open_memmap(partial[0], "w+", np.float16, shape)
         for batch in plan(lengths):
             for position, states in zip(
-                batch, _encode(backbone, [texts[p] for p in batch], precision), strict=True
+                batch, encoder.encode([texts[p] for p in batch]), strict=True
             ):
                 start = starts[position]
                 values[start : start + lengths[position]] = states[: lengths[position]]
@@ -287,16 +325,6 @@ def _write(
     finally:
         for file_ in partial:
             file_.unlink(missing_ok=True)
-
-
-def _encode(backbone: Backbone, texts: Sequence[Tokens], precision: torch.dtype) -> Values:
-    """States `[batch, tokens, layers + 1, width]`."""
-    input_ids, mask = (torch.from_numpy(array).to(device()) for array in pad(texts))
-    encoder = backbone.encoder.to(device())  # type: ignore[arg-type]
-    with torch.autocast(device().type, precision, enabled=precision != torch.float32):
-        states = states_of(encoder, input_ids, mask)
-    result: Values = torch.stack([s.half() for s in states], 2).cpu().numpy()
-    return result
 
 
 def device() -> torch.device:

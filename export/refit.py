@@ -1,0 +1,127 @@
+"""Heads that have seen int8: fitted once more on the states of a quantized encoder.
+
+They learn to say on those states what the checkpoint's heads say on the exact ones (distillation,
+Hinton et al. 2015, arXiv:1503.02531), so texts are enough, no labels are needed, and what they know
+stays. The tables of n-grams do not depend on states and stay as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from mtl_edge.planning import Tokens, pad
+from mtl_edge.training.batches import endless
+from mtl_edge.training.checkpoint import Checkpoint
+from mtl_edge.training.fit import predict
+from mtl_edge.training.heads import AttentionHead, Head
+from mtl_edge.training.loop import Learner, Loop, Score
+from mtl_edge.training.states import StateCache, States, digest
+
+__all__ = ["GraphEncoder", "refitted"]
+
+EPOCHS = 3
+BATCH_SIZE = 32
+LEARNING_RATE = 2e-4
+HELD_OUT = 10  # one text in so many chooses the epoch
+
+Ids = npt.NDArray[np.int64]
+
+
+class GraphEncoder:
+    """A quantized encoder as `mtl_edge.training.states` takes one.
+
+    Args:
+        run: from `input_ids` and `attention_mask` to states by name, the embeddings' first.
+        identity: digest of the encoder's graph.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Ids, Ids], Mapping[str, npt.NDArray[np.float32]]],
+        identity: str,
+        states: int,
+        width: int,
+    ) -> None:
+        self._run = run
+        self.space = digest("graph", identity)
+        self.states, self.width = states, width
+
+    def encode(self, texts: Sequence[Tokens]) -> npt.NDArray[np.float16]:
+        """States `[batch, tokens, states, width]`."""
+        values = self._run(*pad(texts))
+        return np.stack([value.astype(np.float16) for value in values.values()], 2)
+
+
+def refitted(
+    checkpoint: Checkpoint, encoder: GraphEncoder, ids: Sequence[Tokens], cache: StateCache
+) -> dict[str, Head]:
+    """The checkpoint's heads, fitted to the encoder's states.
+
+    Args:
+        ids: tokens of texts like those that will be asked.
+    """
+    exact = cache.states(checkpoint.backbone, ids)
+    rounded = cache.of(encoder, ids)
+    checkpoint.backbone.encoder.cpu()
+    return {task: _fitted(task, head, exact, rounded) for task, head in checkpoint.heads.items()}
+
+
+def _fitted(task: str, head: Head, exact: States, rounded: States) -> Head:
+    everything = range(len(exact))
+    wanted = torch.log_softmax(predict(head, exact, everything), 1)
+    chosen_by = [row for row in everything if row % HELD_OUT == 0]
+    train = [row for row in everything if row % HELD_OUT]
+    learner = copy.deepcopy(head).eval().requires_grad_(True)
+    steps = -(-len(train) // BATCH_SIZE)
+
+    def losses_of(batch: Sequence[int]) -> dict[str, Tensor]:
+        rows = [train[i] for i in batch]
+        values, mask, ids = rounded.batch(rows, learner.config.states)
+        return {task: _divergence(learner(values, mask, ids), wanted[rows])}
+
+    def judge() -> dict[str, Score]:
+        logits = predict(learner, rounded, chosen_by)
+        same = (logits.argmax(1) == wanted[chosen_by].argmax(1)).float().mean()
+        loss = float(_divergence(logits, wanted[chosen_by]))
+        return {task: Score(float(same), loss, len(chosen_by))}
+
+    Loop(
+        name=task,
+        title=f"task {task} on int8",
+        groups=[{"params": _parameters(learner), "lr": LEARNING_RATE}],
+        epochs=EPOCHS,
+        steps=steps,
+        weight_decay=0.0,
+        warmup=0.1,
+        training=[],  # no dropout: what is to be said is known
+        rate_option="the learning rate",
+        rate=LEARNING_RATE,
+    ).run(
+        {task: Learner(learner, [task])},
+        endless([int(rounded.lengths[row]) for row in train], BATCH_SIZE, random.Random(0)),
+        losses_of,
+        judge,
+        lambda batch: [],
+    )
+    learner.finish()
+    return learner
+
+
+def _parameters(head: Head) -> list[nn.Parameter]:
+    """Those that depend on states."""
+    table = head.ngrams if isinstance(head, AttentionHead) else None
+    fixed = set(map(id, table.parameters())) if table is not None else set()
+    return [parameter for parameter in head.parameters() if id(parameter) not in fixed]
+
+
+def _divergence(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of what is said from what is wanted, both in log."""
+    said = torch.log_softmax(logits, 1)
+    return nn.functional.kl_div(said, wanted, reduction="batchmean", log_target=True)
