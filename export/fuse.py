@@ -61,19 +61,19 @@ def fuse(file: Path, backbone: Backbone, depth: int) -> onnx.ModelProto:
 
 
 def _one_embedding(model: onnx.ModelProto) -> None:
-    """The optimizer leaves the unfused embeddings beside the fused, as they are an output too."""
+    """The optimizer leaves the embeddings unfused beside the fused ones, as they are an output."""
     graph = model.graph
     first = graph.output[0].name
+    fused = next((n for n in graph.node if n.op_type == "EmbedLayerNormalization"), None)
+    unfused = next((n for n in graph.node if first in n.output), None)
+    if fused is None or unfused is None or unfused.op_type != "LayerNormalization":
+        return
+    if fused.input[5] != unfused.input[1]:  # another norm: gamma tells
+        return
+    unfused.output[0] = f"{first}.unfused"
     for node in graph.node:
-        if node.op_type != "EmbedLayerNormalization" or node.output[0] == first:
-            continue
-        fused = node.output[0]
-        for other in graph.node:
-            if other is not node:
-                other.output[:] = [f"{name}.unfused" if name == first else name
-                                   for name in other.output]  # fmt: skip
-            other.input[:] = [first if name in (first, fused) else name for name in other.input]
-        node.output[0] = first
+        node.input[:] = [first if name == fused.output[0] else name for name in node.input]
+    fused.output[0] = first
     whole = OnnxModel(model)
     whole.prune_graph()
     whole.topological_sort()

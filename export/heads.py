@@ -72,7 +72,7 @@ class FusedHeads(nn.Module):
         members, asked = config.members, config.queries * config.width
 
         self.mix = _stacked([torch.softmax(head.mix, 0) for head in heads])
-        self.query = Weights([head.query.weight.T.unsqueeze(0) for head in heads], 2)
+        self.query = _stacked([head.query.weight.T.unsqueeze(0) for head in heads])
         self.hidden = Weights([head.hidden for head in heads], 2)
         self._asked = asked
         self.hidden_bias = _stacked([head.hidden_bias for head in heads])
@@ -95,7 +95,7 @@ class FusedHeads(nn.Module):
         else:
             tokens = states[0].unsqueeze(0).expand(len(self.mix), -1, -1, -1)
         penalty = ((1 - real) * MASKED).unsqueeze(1)  # B 1 T
-        shares = torch.softmax((tokens @ self.query()).transpose(2, 3) + penalty, -1)  # H B MQ T
+        shares = torch.softmax((tokens @ self.query).transpose(2, 3) + penalty, -1)  # H B MQ T
         asked = (shares @ tokens).view(len(self.mix), -1, members, queries * width)
         mean = (real / real.sum(1, keepdim=True)).unsqueeze(1) @ tokens  # H B 1 D
         hidden = nn.functional.gelu(
@@ -129,6 +129,8 @@ class Weights(nn.Module):
         plain = _stacked(values)
         codes, scales = packed(plain, dim)
         self.exact = torch.allclose(codes * scales, plain, rtol=1e-5, atol=1e-8)
+        # A single matrix OpenVINO would take for a compressed layer's, and refuse its shape.
+        self.exact &= plain.shape[:2].numel() > 1
         self.values = nn.Parameter(codes if self.exact else plain, requires_grad=False)
         self.scales = nn.Parameter(scales, requires_grad=False)
 

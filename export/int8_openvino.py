@@ -28,10 +28,15 @@ KEPT = [r".*(position|token_type)_embeddings.*"]
 
 def quantize(source: Source) -> ov.Model:
     """Static int8 by NNCF with SmoothQuant (Xiao et al. 2023, arXiv:2211.10438)."""
-    rows = [dict(zip(INPUTS, pad([tokens]), strict=True)) for tokens in source.calibration]
+    model = read(source.file)
+    known = {name for port in model.inputs for name in port.get_names()}  # depth 0 reads no mask
+    rows = [
+        {name: value for name, value in zip(INPUTS, pad([tokens]), strict=True) if name in known}
+        for tokens in source.calibration
+    ]
     with _quiet():
         quantized: ov.Model = nncf.quantize(
-            read(source.file),
+            model,
             nncf.Dataset(rows),
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(rows),

@@ -44,6 +44,9 @@ def join(encoder: onnx.ModelProto, heads: onnx.ModelProto) -> onnx.ModelProto:
     added = compose.add_prefix(heads, PREFIX, rename_inputs=False, rename_outputs=False).graph
     joined.graph.node.extend(added.node)
     joined.graph.initializer.extend(added.initializer)
+    inputs = {value.name: value for value in (*added.input, *joined.graph.input)}
+    del joined.graph.input[:]  # both, read or not: what a caller gives does not change with heads
+    joined.graph.input.extend(inputs[name] for name in INPUTS)
     del joined.graph.output[:]
     joined.graph.output.extend(added.output)
     known = {opset.domain for opset in joined.opset_import}
@@ -122,9 +125,11 @@ def states_of(
     """The encoder as a function of `input_ids` and `attention_mask` to states by name."""
     session = ort.InferenceSession(encoder.SerializeToString(), providers=["CPUExecutionProvider"])
     names = state_names(depth)
+    known = {value.name for value in session.get_inputs()}  # depth 0 reads no mask
 
     def run(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> Mapping[str, Array]:
-        values = session.run(names, dict(zip(INPUTS, (ids, mask), strict=True)))
+        feeds = dict(zip(INPUTS, (ids, mask), strict=True))
+        values = session.run(names, {n: value for n, value in feeds.items() if n in known})
         return dict(zip(names, values, strict=True))
 
     return run

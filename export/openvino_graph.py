@@ -51,9 +51,11 @@ def states_of(
     """The encoder as a function of `input_ids` and `attention_mask` to states by name."""
     compiled = ov.Core().compile_model(encoder, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     names = state_names(depth)
+    known = {name for port in compiled.inputs for name in port.get_names()}
 
     def run(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> Mapping[str, Array]:
-        values = compiled(dict(zip(INPUTS, (ids, mask), strict=True)))
+        feeds = dict(zip(INPUTS, (ids, mask), strict=True))
+        values = compiled({name: value for name, value in feeds.items() if name in known})
         return {name: values[name] for name in names}
 
     return run

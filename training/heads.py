@@ -284,7 +284,6 @@ class AttentionHead(MixingHead):
 
     @torch.no_grad()
     def finish(self) -> None:
-        self.query.weight.copy_(rounded(self.query.weight, 1))
         self.hidden.copy_(rounded(self.hidden, 1))
         if self.ngrams is not None:
             self.ngrams.finish()

@@ -97,6 +97,11 @@ def _joined(encoder: ov.Model, heads: ov.Model | None = None) -> ov.Model:
     values = {name: port.get_node().input_value(0)
               for port in encoder.outputs for name in port.get_names()}  # fmt: skip
     values |= {name: port for port in encoder.inputs for name in port.get_names()}
-    for port in heads.inputs:
-        port.replace(values[port.get_any_name()])
-    return ov.Model(heads.get_results(), encoder.get_parameters())
+    inputs = encoder.get_parameters()
+    for parameter in heads.get_parameters():
+        name = parameter.output(0).get_any_name()
+        if name in values:
+            parameter.output(0).replace(values[name])
+        else:  # an input that this encoder does not read
+            inputs.append(parameter)
+    return ov.Model(heads.get_results(), inputs)

@@ -184,7 +184,7 @@ def test_a_third_head_leaves_the_first_two_to_the_bit(
     def never(*_: object) -> None:
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(states, "_encode", never)
+    monkeypatch.setattr(states.TorchEncoder, "encode", never)
     command = ["train", "--extend", str(checkpoint), "--task", f"third={tmp_path}/third.csv"]
     assert main([*command, "--epochs", "1", "--out", str(tmp_path / "out")]) == 0
     before, after = load_checkpoint(checkpoint), load_checkpoint(tmp_path / "out")

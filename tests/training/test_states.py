@@ -31,13 +31,13 @@ def backbone(tiny_backbone: Path) -> Backbone:
 def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many texts the encoder was asked for, call by call."""
     calls: list[int] = []
-    encode = module._encode
+    encode = module.TorchEncoder.encode
 
-    def counted(backbone: Backbone, texts: list[list[int]], precision: torch.dtype) -> object:
+    def counted(encoder: module.TorchEncoder, texts: list[list[int]]) -> object:
         calls.append(len(texts))
-        return encode(backbone, texts, precision)
+        return encode(encoder, texts)
 
-    monkeypatch.setattr(module, "_encode", counted)
+    monkeypatch.setattr(module.TorchEncoder, "encode", counted)
     return calls
 
 
