@@ -11,6 +11,7 @@ import torch
 
 from mtl_edge import engines
 from mtl_edge.bundle import Bundle
+from mtl_edge.classifier import bundle_engine
 from mtl_edge.engines import Logits
 from mtl_edge.training.checkpoint import Checkpoint
 
@@ -39,9 +40,7 @@ def from_bundle(bundle: Bundle, threads: int) -> list[Contender]:
     return [
         Contender(
             graph.target,
-            engines.start(
-                graph.engine, bundle.files_of(graph), threads, bundle.manifest.max_tokens
-            ).run,
+            bundle_engine(bundle, graph, threads).run,
             bundle.size_of(graph),
         )
         for graph in bundle.manifest.graphs

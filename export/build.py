@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from mtl_edge import engines
 from mtl_edge.bundle import (
     MANIFEST,
     SCHEMA,
@@ -26,6 +25,7 @@ from mtl_edge.bundle import (
     open_bundle,
     write_manifest,
 )
+from mtl_edge.classifier import bundle_engine
 from mtl_edge.errors import ExportError
 from mtl_edge.export.capture import capture_encoder, capture_heads
 from mtl_edge.export.card import CARD, model_card
@@ -92,6 +92,7 @@ def export(
                 encoders[name] = target.encoder(source)
                 target.form.write(encoders[name], heads, stage, target.files)
         checkpoint.backbone.text_encoder(checkpoint.max_tokens).save(stage / TOKENIZER)
+        checkpoint.backbone.describe(stage, checkpoint.max_tokens)
         graphs = tuple(TARGETS[name].graph(name) for name in targets)
         before = {}
         if settings.refit:
@@ -226,7 +227,7 @@ def _timed(bundle: Bundle) -> tuple[Graph, ...]:
     graphs = bundle.manifest.graphs
     ids = np.random.default_rng(0).integers(0, bundle.manifest.backbone.vocabulary, (1, 32))
     mask = np.ones_like(ids)
-    running = {g.target: engines.start(g.engine, bundle.files_of(g)) for g in graphs}
+    running = {graph.target: bundle_engine(bundle, graph) for graph in graphs}
     times = alternate(
         {name: lambda engine=engine: engine.run(ids, mask) for name, engine in running.items()}  # type: ignore[misc]
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_edge.bundle import Manifest, open_bundle
+from mtl_edge.engines import ENGINES
 from mtl_edge.errors import OptionError
 from mtl_edge.export.build import (
     MAX_ACCURACY_DROP,
@@ -178,10 +179,18 @@ def _replace_heads(args: argparse.Namespace) -> None:
 
 def _table_of_targets() -> str:
     rows = [
-        [name, t.files[0], t.engine, t.precision, t.size, "yes" if name in DEFAULT else "", t.use]
+        [
+            name,
+            t.files[0],
+            t.precision,
+            ENGINES[t.engine].install,
+            t.size,
+            "yes" if name in DEFAULT else "",
+            t.use,
+        ]
         for name, t in TARGETS.items()
     ]
-    header = ["target", "file", "engine", "precision", "bytes a weight", "default", "for"]
+    header = ["target", "file", "precision", "to run", "bytes a weight", "default", "for"]
     return text_table(header, rows)
 
 

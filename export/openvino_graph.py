@@ -31,9 +31,9 @@ def read(file: Path) -> ov.Model:
     return ov.Core().read_model(str(file))
 
 
-def write(model: ov.Model, file: Path) -> None:
-    """Write `file` (.xml) and its weights beside it (.bin)."""
-    ov.save_model(model, str(file), compress_to_fp16=False)
+def write(model: ov.Model, file: Path, half: bool = False) -> None:
+    """Write `file` (.xml) and its weights beside it (.bin), float32 ones in 16 bits if `half`."""
+    ov.save_model(model, str(file), compress_to_fp16=half)
 
 
 def digest(model: ov.Model) -> str:

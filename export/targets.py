@@ -90,11 +90,18 @@ class OnnxForm:
         return GraphEncoder(run, identity, source.depth + 1, source.width)
 
 
+@dataclass(frozen=True, slots=True)
 class OpenVinoForm:
-    """Files: the encoder's graph and weights, the heads' graph and weights."""
+    """Files: the encoder's graph and weights, the heads' graph and weights.
+
+    Attributes:
+        half: whether the encoder's weights are written in 16 bits.
+    """
+
+    half: bool = False
 
     def write(self, encoder: Any, heads: Path, folder: Path, files: Sequence[str]) -> None:
-        openvino_graph.write(encoder, folder / files[0])
+        openvino_graph.write(encoder, folder / files[0], self.half)
         self.replace_heads(folder, heads, folder, files)
 
     def replace_heads(self, former: Path, heads: Path, folder: Path, files: Sequence[str]) -> None:
@@ -155,7 +162,8 @@ def _onnx(precision: str, encoder: Callable[[Source], Any], size: str, use: str)
 def _openvino(precision: str, encoder: Callable[[Source], Any], size: str, use: str) -> Target:
     parts = (f"openvino.{precision}", f"openvino.heads.{precision}")
     names = tuple(f"{part}.{kind}" for part in parts for kind in ("xml", "bin"))
-    return Target("openvino", precision, OpenVinoForm(), names, (2, 3), encoder, size, use)
+    form = OpenVinoForm(half=precision == "bf16")
+    return Target("openvino", precision, form, names, (2, 3), encoder, size, use)
 
 
 TARGETS: Mapping[str, Target] = {
@@ -168,6 +176,10 @@ TARGETS: Mapping[str, Target] = {
     "onnx-fp16": _onnx(
         "fp16", _onnx_fp16, "2",
         "GPUs, through ONNX Runtime's CUDA or DirectML; slow on a CPU",
+    ),
+    "openvino-bf16": _openvino(
+        "bf16", lambda source: openvino_graph.read(source.file), "2",
+        "CPUs with AVX-512 BF16 or AMX, where int8 loses too much; float32 elsewhere",
     ),
     "onnx-fp32": _onnx("fp32", Source.fused, "4", "a reference to compare with"),
 }  # fmt: skip

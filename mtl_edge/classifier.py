@@ -80,6 +80,7 @@ class EdgeClassifier:
         engine: str = "auto",
         target: str | None = None,
         threads: int | None = None,
+        device: str = engines.CPU,
         verify: Verify = "full",
     ) -> EdgeClassifier:
         """Verify a bundle and start an engine on it.
@@ -90,19 +91,19 @@ class EdgeClassifier:
                 the one that was fastest when the bundle was exported.
             target: the graph to run, as `mtl-edge info` lists them; default: the engine's fastest.
             threads: default: the cores that this process may use.
+            device: `CPU`, or what the engine calls another: `CUDA`, `CoreML`, ... in ONNX Runtime,
+                `GPU` and `NPU` in OpenVINO.
             verify: `full` compares every file's sha256, `size` only sizes.
 
         Raises:
             BundleError: the bundle is missing, incomplete or altered.
-            EngineError: the engine is unknown, not installed or cannot run the graph.
+            EngineError: the engine or device is unknown, not there or cannot run the graph.
             OptionError: the bundle has no such graph, or `threads` is out of range.
         """
         bundle = open_bundle(path, verify=verify)
         encoder = TextEncoder.from_file(bundle.file(TOKENIZER), bundle.manifest.max_tokens)
         graph = choose_graph(bundle.manifest, engine=engine, target=target)
-        started = engines.start(
-            graph.engine, bundle.files_of(graph), threads, bundle.manifest.max_tokens
-        )
+        started = bundle_engine(bundle, graph, threads, device)
         return cls(bundle, graph, started, encoder)
 
     @property
@@ -176,6 +177,14 @@ class EdgeClassifier:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def bundle_engine(
+    bundle: Bundle, graph: Graph, threads: int | None = None, device: str = engines.CPU
+) -> Engine:
+    """Start the engine of one of a bundle's graphs: see `mtl_edge.engines.start`."""
+    setup = engines.Setup(threads, bundle.manifest.max_tokens, graph.precision, device)
+    return engines.start(graph.engine, bundle.files_of(graph), setup)
 
 
 def choose_graph(manifest: Manifest, *, engine: str = "auto", target: str | None = None) -> Graph:

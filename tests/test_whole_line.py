@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import venv
@@ -14,7 +15,10 @@ import pytest
 
 from mtl_edge import EdgeClassifier
 from mtl_edge.benchmarks import random_backbone
+from mtl_edge.bundle import TOKENIZER
 from mtl_edge.cli import main
+from mtl_edge.planning import pad
+from mtl_edge.text import TextEncoder
 from mtl_edge.training.checkpoint import load_checkpoint
 from mtl_edge.training.model import logits_of
 from tests.conftest import DEMO, REAL, ROOT, needs_real_data
@@ -83,15 +87,24 @@ def test_on_real_data_the_fp32_graph_equals_torch(real: Path) -> None:
 @needs_real_data
 @pytest.mark.parametrize("target", ["onnx-int8", "openvino-int8"])
 def test_on_real_data_batch_mates_do_not_change_an_answer(real: Path, target: str) -> None:
+    """Alone, among 64 of which some are far longer, and in another order."""
     checkpoint = load_checkpoint(real / "checkpoint")
-    texts = [sample.text for sample in checkpoint.samples if sample.split == "dev"][::12]
+    texts = [sample.text for sample in checkpoint.samples if sample.split == "dev"][::23][:63]
+    texts.append(" ".join(texts)[:3000])
+    order = list(range(len(texts)))
+    random.Random(0).shuffle(order)
     with EdgeClassifier.load(real / "bundle", target=target) as classifier:
-        together = classifier.predict_proba(texts)
+        together = classifier.logits(texts)
+        shuffled = classifier.logits([texts[row] for row in order])
+        ids, mask = pad(TextEncoder.from_file(real / "bundle" / TOKENIZER, 128)(texts))
+        padded = classifier._engine.run(ids, mask)  # one batch, all as long as the longest
         for row, text in enumerate(texts):
-            alone = classifier.predict_proba([text])
-            for task, probabilities in together.items():
-                assert np.abs(probabilities[row] - alone[task][0]).max() < 0.02
-                assert probabilities[row].argmax() == alone[task][0].argmax()
+            alone = classifier.logits([text])
+            for task, logits in alone.items():
+                others = (together[task][row], shuffled[task][order.index(row)], padded[task][row])
+                for other in others:
+                    assert np.abs(other - logits[0]).max() < 1e-3
+                    assert other.argmax() == logits[0].argmax()
 
 
 @needs_real_data
@@ -147,3 +160,45 @@ def test_the_wheel_runs_in_an_environment_without_torch(
     assert not {"training", "export", "benchmarks"} & {p.name for p in site.iterdir()}
     assert (site / "mtl_edge" / "py.typed").is_file()
     assert (site / "mtl_edge" / "training" / "demo" / "dev.csv").is_file()
+
+
+OPTIMUM = """
+import json, sys
+from optimum.onnxruntime import ORTModelForCustomTasks
+from transformers import AutoTokenizer
+
+folder, *texts = sys.argv[1:]
+model = ORTModelForCustomTasks.from_pretrained(folder, file_name="model.int8.onnx")
+inputs = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
+outputs = model(**{name: inputs[name] for name in ("input_ids", "attention_mask")})
+print(json.dumps({name: logits.tolist() for name, logits in outputs.items()}))
+"""
+
+
+def test_optimum_runs_the_graph_in_an_environment_of_its_own(
+    shared_bundle: Path, tmp_path: Path
+) -> None:
+    """optimum-onnx needs an older transformers; torch and the rest are this environment's."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    old = ["optimum==2.1.0", "optimum-onnx==0.1.0", "transformers==4.57.6"]
+    old += ["tokenizers==0.22.2", "huggingface-hub==0.36.2"]
+    pip = [str(python), "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, "--no-deps", *old], check=True)
+    subprocess.run([*pip, "requests"], check=True)
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (site / "parent.pth").write_text(str(Path(np.__file__).parent.parent) + "\n")
+    texts = ["a quiet triumph", "the parcel was late"]
+    done = subprocess.run(
+        [str(python), "-c", OPTIMUM, str(shared_bundle), *texts],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    outputs = json.loads(done.stdout.splitlines()[-1])
+    with EdgeClassifier.load(shared_bundle, target="onnx-int8") as classifier:
+        expected = classifier.logits(texts)
+    assert set(outputs) == set(expected)
+    for task, logits in expected.items():
+        np.testing.assert_allclose(outputs[task], logits, atol=1e-4)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.util
+import json
 import logging
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +29,7 @@ from mtl_edge.training.model import layers_of
 __all__ = ["PACKAGED", "Backbone", "load_backbone"]
 
 WEIGHTS = "model.safetensors"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,23 @@ class Backbone:
         with _quiet():
             self.encoder.save_pretrained(folder)
         AutoTokenizer.from_pretrained(str(self.folder)).save_pretrained(folder)
+
+    def describe(self, folder: Path, max_tokens: int) -> None:
+        """Write what `transformers` asks of a folder besides the tokenizer itself.
+
+        So `AutoTokenizer.from_pretrained(folder)` gives the tokenizer of a bundle, and
+        `AutoConfig` the encoder's sizes.
+        """
+        config = self.encoder.config.to_dict()
+        config.pop("_name_or_path", None)  # a folder of the machine that trained
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        tokenizer = AutoTokenizer.from_pretrained(str(self.folder), model_max_length=max_tokens)
+        with tempfile.TemporaryDirectory(prefix="mtl-edge-") as work:
+            tokenizer.save_pretrained(work)
+            options = json.loads((Path(work) / TOKENIZER_CONFIG).read_text())
+        for name in ("is_local", "local_files_only", "name_or_path"):
+            options.pop(name, None)
+        (folder / TOKENIZER_CONFIG).write_text(json.dumps(options, indent=2, sort_keys=True) + "\n")
 
 
 def load_backbone(name: str) -> Backbone:

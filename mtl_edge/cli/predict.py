@@ -28,13 +28,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", default="auto", help="auto, onnxruntime or openvino")
     parser.add_argument("--target", help="the graph to run, as `mtl-edge info` lists them")
     parser.add_argument("--threads", type=int, help="default: all cores")
+    parser.add_argument(
+        "--device",
+        default="CPU",
+        help="CPU, or what the engine calls another: CUDA, CoreML, ... in ONNX Runtime, GPU or "
+        "NPU in OpenVINO; default: %(default)s",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     if args.texts and args.file:
         raise OptionError("texts came both as arguments and with --file; give one of the two")
     with EdgeClassifier.load(
-        args.bundle, engine=args.engine, target=args.target, threads=args.threads
+        args.bundle,
+        engine=args.engine,
+        target=args.target,
+        threads=args.threads,
+        device=args.device,
     ) as classifier:
         show = _print_json if args.json else _print_table
         texts = args.texts or _lines(args.file)

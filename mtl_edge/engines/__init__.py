@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -15,11 +15,30 @@ import numpy.typing as npt
 
 from mtl_edge.errors import EngineError, MissingPackageError, OptionError
 
-__all__ = ["ENGINES", "Engine", "Logits", "available", "default_threads", "start"]
+__all__ = ["CPU", "ENGINES", "Engine", "Logits", "Setup", "available", "default_threads", "start"]
 
 MOST_THREADS = 512
+CPU = "CPU"
 
 Logits = dict[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """How an engine shall run a graph.
+
+    Attributes:
+        threads: none: all cores that this process may use.
+        max_tokens: that the graph takes in a text; none: any number.
+        precision: of the graph.
+        device: `CPU`, or what the engine calls another: `CUDA`, `CoreML`, `Dml`, ... in ONNX
+            Runtime, `GPU` and `NPU` in OpenVINO.
+    """
+
+    threads: int | None = None
+    max_tokens: int | None = None
+    precision: str = "int8"
+    device: str = CPU
 
 
 class Engine(Protocol):
@@ -41,7 +60,7 @@ class EngineInfo:
     """Where an engine's code is and what it needs.
 
     Attributes:
-        module: holds `start(files, threads, max_tokens) -> Engine`.
+        module: holds `start(files, setup) -> Engine`.
         package: must be importable.
         install: what pip installs for it.
     """
@@ -69,26 +88,19 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
-def start(
-    name: str,
-    files: Sequence[Path],
-    threads: int | None = None,
-    max_tokens: int | None = None,
-) -> Engine:
+def start(name: str, files: Sequence[Path], setup: Setup = Setup()) -> Engine:
     """Open a graph with the engine `name`.
 
     Args:
         files: the graph's; the one to open first.
-        threads: default: all cores.
-        max_tokens: that the graph takes in a text; default: any number.
 
     Raises:
-        EngineError: the engine is unknown, or refuses a file.
+        EngineError: the engine or the device is unknown, or it refuses a file.
         MissingPackageError: the engine's package is not installed.
-        OptionError: `threads` is out of range.
+        OptionError: the number of threads is out of range.
     """
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise OptionError(f"threads is {threads}, expected 1 to {MOST_THREADS}")
+    if setup.threads is not None and not 1 <= setup.threads <= MOST_THREADS:
+        raise OptionError(f"threads is {setup.threads}, expected 1 to {MOST_THREADS}")
     if name not in ENGINES:
         raise EngineError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
     info = ENGINES[name]
@@ -97,6 +109,6 @@ def start(
             f"engine {name} needs the package {info.package}; "
             f"install it with `pip install '{info.install}'`"
         )
-    module = importlib.import_module(info.module)
-    engine: Engine = module.start(files, threads or default_threads(), max_tokens)
+    setup = replace(setup, threads=setup.threads or default_threads())
+    engine: Engine = importlib.import_module(info.module).start(files, setup)
     return engine

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime: on the CPU, or wherever it has a provider for."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from mtl_edge.engines import Logits
+from mtl_edge.engines import CPU, Logits, Setup
 from mtl_edge.errors import EngineError
 
 __all__ = ["OnnxRuntimeEngine", "start"]
+
+PROVIDER = "ExecutionProvider"
 
 
 class OnnxRuntimeEngine:
@@ -36,23 +38,36 @@ class OnnxRuntimeEngine:
         del self._session
 
 
-def start(files: Sequence[Path], threads: int, max_tokens: int | None = None) -> OnnxRuntimeEngine:
+def start(files: Sequence[Path], setup: Setup) -> OnnxRuntimeEngine:
     """
     Args:
         files: the graph; it names the files of its weights itself.
 
     Raises:
-        EngineError: ONNX Runtime cannot read or run the file.
+        EngineError: ONNX Runtime has no such device, or cannot read or run the file.
     """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = setup.threads or 0
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors: its warnings are about graphs, not about the caller
     # Threads may spin between the operators of a call, which saves a third of its time at batch 1,
     # but not between calls, where they would take the cores from the app around us.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    providers = _providers(setup.device)
     try:
-        session = ort.InferenceSession(str(files[0]), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(files[0]), options, providers=providers)
     except Exception as error:  # its exceptions share no base class
         raise EngineError(f"ONNX Runtime cannot open {files[0]}: {error}") from error
     return OnnxRuntimeEngine(session)
+
+
+def _providers(device: str) -> list[str]:
+    """The device's provider, and the CPU's for what that cannot run."""
+    wanted, known = f"{device}{PROVIDER}", ort.get_available_providers()
+    if wanted not in known:
+        names = ", ".join(name.removesuffix(PROVIDER) for name in known)
+        raise EngineError(
+            f"this build of ONNX Runtime has no device {device!r}; it has {names}. Others come "
+            "with packages of their own, as onnxruntime-gpu"
+        )
+    return list(dict.fromkeys([wanted, f"{CPU}{PROVIDER}"]))

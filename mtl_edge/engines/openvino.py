@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU."""
+"""OpenVINO: on the CPU, or on a GPU or NPU that it finds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from mtl_edge.engines import Logits
+from mtl_edge.engines import CPU, Logits, Setup
 from mtl_edge.errors import EngineError
 
 __all__ = ["OpenVinoEngine", "start"]
@@ -67,27 +67,40 @@ class OpenVinoEngine:
         del self._model
 
 
-def start(files: Sequence[Path], threads: int, max_tokens: int | None = None) -> OpenVinoEngine:
+def start(files: Sequence[Path], setup: Setup) -> OpenVinoEngine:
     """
     Args:
         files: the graph's. If there are two graphs among them, encoder and heads, they are joined.
 
     Raises:
-        EngineError: OpenVINO cannot read or compile a file.
+        EngineError: OpenVINO has no such device, or cannot read or compile a file.
     """
-    settings = {
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-        # What is not int8 stays float32: bfloat16 would change answers from machine to machine.
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
     core = ov.Core()
+    _require(setup.device, core)
     try:
         graphs = [core.read_model(str(file)) for file in files if file.suffix != ".bin"]
-        model = core.compile_model(_joined(*graphs), "CPU", settings)
+        model = core.compile_model(_joined(*graphs), setup.device, _settings(setup))
     except Exception as error:  # OpenVINO raises plain RuntimeError for everything
         raise EngineError(f"OpenVINO cannot open {files[0]}: {error}") from error
-    return OpenVinoEngine(model, max_tokens)
+    return OpenVinoEngine(model, setup.max_tokens)
+
+
+def _settings(setup: Setup) -> dict[str, object]:
+    settings: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY"}
+    if setup.device == CPU:
+        settings["INFERENCE_NUM_THREADS"] = setup.threads
+        # What is not int8 stays float32: bfloat16 would change answers from machine to machine.
+        settings["INFERENCE_PRECISION_HINT"] = "bf16" if setup.precision == "bf16" else "f32"
+    return settings
+
+
+def _require(device: str, core: ov.Core) -> None:
+    known = core.available_devices
+    if device.partition(".")[0] not in {name.partition(".")[0] for name in known}:
+        raise EngineError(
+            f"OpenVINO finds no device {device!r} here; it finds {', '.join(known)}. A GPU or NPU "
+            "needs its driver"
+        )
 
 
 def _joined(encoder: ov.Model, heads: ov.Model | None = None) -> ov.Model:

@@ -15,6 +15,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import numpy_helper
+from transformers import AutoConfig, AutoTokenizer
 
 from mtl_edge import EdgeClassifier, engines
 from mtl_edge.bundle import Task, open_bundle
@@ -256,6 +257,40 @@ def test_engines_hash_ngrams_as_torch_does(tmp_path: Path, engine: str) -> None:
     np.testing.assert_array_equal(result, Hashes()(ids, mask).numpy())
 
 
+def test_transformers_opens_the_tokenizer_and_plain_onnxruntime_the_graph(
+    shared_bundle: Path,
+) -> None:
+    """The ten lines of the README."""
+    texts = ["a quiet triumph", "the parcel was late " * 60, "Ärger & Ölpreis: 4 % 你好"]
+    tokenizer = AutoTokenizer.from_pretrained(str(shared_bundle))
+    inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="np")
+    session = ort.InferenceSession(str(shared_bundle / "model.int8.onnx"))
+    names = [value.name for value in session.get_inputs()]
+    outputs = session.run(["topic"], {name: inputs[name].astype(np.int64) for name in names})
+    with EdgeClassifier.load(shared_bundle, target="onnx-int8") as classifier:
+        expected = classifier.logits(texts)["topic"]
+    np.testing.assert_allclose(outputs[0], expected, atol=1e-4)
+    config = AutoConfig.from_pretrained(str(shared_bundle))
+    assert (config.model_type, config.num_hidden_layers) == ("bert", LAYERS)
+
+
+def test_heads_are_fitted_to_the_quantized_encoder_when_asked(
+    checkpoint: Path, rows: Path, tmp_path: Path, shared_bundle: Path
+) -> None:
+    out = tmp_path / "b"
+    export = ["export", str(checkpoint), "--targets", "onnx-int8,openvino-int8"]
+    assert main([*export, "--refit", str(rows), "--out", str(out)]) == 0
+    evaluation = json.loads((out / "manifest.json").read_text())["evaluation"]
+    for task in ("sentiment", "topic"):
+        for score in evaluation[task]["graphs"].values():
+            assert score["before_refit"]["compared_on"] == score["compared_on"]
+            assert score["agreement"] >= 0.8
+    for name in ("encoder.int8.bin", "openvino.int8.bin"):
+        assert (out / name).read_bytes() == (shared_bundle / name).read_bytes()
+    for name in ("heads.int8.bin", "openvino.heads.int8.bin"):
+        assert (out / name).read_bytes() != (shared_bundle / name).read_bytes()
+
+
 def test_the_targets_are_listed(capsys: pytest.CaptureFixture[str], fails: Fails) -> None:
     assert main(["export", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -327,6 +362,41 @@ def test_an_export_killed_at_any_point_leaves_the_old_bundle_or_the_new(
         before = sha256_of(bundle / "manifest.json")
     assert main([*command, "--overwrite"]) == 0
     assert [p.name for p in bundle.parent.iterdir() if p.name.startswith(".")] == []
+
+
+FULL_DISK = """
+import resource, sys
+from mtl_edge.cli import main
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit on files")
+@pytest.mark.parametrize("limit", [100, 10_000, 90_000, 1_500_000, 2_500_000])
+def test_an_export_that_cannot_write_leaves_the_old_bundle_whole(
+    bundle: Path, checkpoint: Path, tmp_path: Path, limit: int
+) -> None:
+    """As on a full disk, each write fails from some byte on."""
+    script = tmp_path / "full.py"
+    script.write_text(FULL_DISK)
+    before = {p.name: p.read_bytes() for p in bundle.iterdir()}
+    work = tmp_path / "work"
+    work.mkdir()
+    done = subprocess.run(
+        [sys.executable, str(script), str(limit), "export", str(checkpoint), "--out", str(bundle),
+         "--overwrite", "--targets", "onnx-int8,openvino-int8"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TMPDIR": str(work)},
+    )  # fmt: skip
+    assert done.returncode in (1, 2), done.stderr
+    assert done.stderr.splitlines()[-1].startswith("mtl-edge: "), done.stderr
+    assert {p.name: p.read_bytes() for p in bundle.iterdir()} == before
+    assert [p.name for p in bundle.parent.iterdir() if p.name.startswith(".")] == []
+    assert [p.name for p in work.iterdir() if p.name.startswith("mtl-edge")] == []
 
 
 def test_no_pair_of_products_overflows_sixteen_bits_when_the_range_is_reduced(

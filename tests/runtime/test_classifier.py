@@ -137,3 +137,13 @@ def test_what_the_bundle_lacks_is_named(shared_bundle: Path) -> None:
     for threads in (0, -1, 10**7):
         with pytest.raises(OptionError, match=f"threads is {threads}, expected 1 to"):
             EdgeClassifier.load(shared_bundle, threads=threads)
+
+
+@pytest.mark.parametrize(("target", "device"), [("onnx-int8", "CUDA"), ("openvino-int8", "NPU")])
+def test_a_device_that_is_not_there_is_named_with_those_that_are(
+    shared_bundle: Path, target: str, device: str
+) -> None:
+    with pytest.raises(EngineError, match=f"no device '{device}'.* CPU"):
+        EdgeClassifier.load(shared_bundle, target=target, device=device)
+    with EdgeClassifier.load(shared_bundle, target=target, device="CPU") as classifier:
+        assert classifier.predict("fine")["topic"].probability > 0
