@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -26,42 +26,23 @@ from mtl_edge.bundle import (
     write_manifest,
 )
 from mtl_edge.classifier import bundle_engine
-from mtl_edge.errors import ExportError
+from mtl_edge.errors import ExportError, OptionError
 from mtl_edge.export.capture import capture_encoder, capture_heads
 from mtl_edge.export.card import CARD, model_card
 from mtl_edge.export.proof import evaluate
 from mtl_edge.export.refit import refitted
+from mtl_edge.export.settings import DEFAULTS, MAX_ACCURACY_DROP, Settings
+from mtl_edge.export.smaller import share_kept, used_tokens
 from mtl_edge.export.targets import DEFAULT, TARGETS, Source, Target
 from mtl_edge.files import staged_folder
 from mtl_edge.timing import alternate
 from mtl_edge.training.checkpoint import Checkpoint
-from mtl_edge.training.run import CACHE_LIMIT
-from mtl_edge.training.states import StateCache, default_cache
+from mtl_edge.training.states import StateCache
 from mtl_edge.update import new_version
 
-__all__ = ["MAX_ACCURACY_DROP", "Settings", "captured", "export", "replace_heads"]
+__all__ = ["captured", "export", "replace_heads"]
 
-MAX_ACCURACY_DROP = 0.5
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf", "tokenizers")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """
-    Attributes:
-        max_accuracy_drop: see `mtl_edge.export.proof.evaluate`.
-        reduce_range, keep_worst: see `mtl_edge.export.targets.Source`.
-        refit: texts like those that will be asked, on which the heads of int8 graphs are fitted
-            once more: see `mtl_edge.export.refit`.
-        cache, cache_limit: of the states that takes: see `mtl_edge.training.states`.
-    """
-
-    max_accuracy_drop: float = MAX_ACCURACY_DROP
-    reduce_range: bool = False
-    keep_worst: int = 0
-    refit: Sequence[str] = ()
-    cache: Path = field(default_factory=default_cache)
-    cache_limit: int = CACHE_LIMIT
 
 
 def export(
@@ -69,12 +50,13 @@ def export(
     out: Path,
     targets: Sequence[str] = DEFAULT,
     overwrite: bool = False,
-    settings: Settings = Settings(),
+    settings: Settings = DEFAULTS,
 ) -> Manifest:
     """Build, prove and write a bundle; a failure leaves what was at `out` as it was.
 
     Raises:
         ExportError: a graph could not be built, or is not faithful to the checkpoint.
+        OptionError: settings that do not fit the backbone.
         OutputExistsError: `out` exists and `overwrite` is false.
     """
     with (
@@ -94,12 +76,27 @@ def export(
         checkpoint.backbone.text_encoder(checkpoint.max_tokens).save(stage / TOKENIZER)
         checkpoint.backbone.describe(stage, checkpoint.max_tokens)
         graphs = tuple(TARGETS[name].graph(name) for name in targets)
+        reduced = _reduced(checkpoint, source)
         before = {}
         if settings.refit:
-            before = _proven(checkpoint, stage, graphs, float("inf")).evaluation
+            before = _proven(checkpoint, stage, graphs, reduced, float("inf")).evaluation
             for name in (n for n in targets if TARGETS[n].precision == "int8"):
                 _refit(checkpoint, source, encoders[name], stage, TARGETS[name], settings)
-        return _proven(checkpoint, stage, graphs, settings.max_accuracy_drop, before)
+        return _proven(checkpoint, stage, graphs, reduced, settings.max_accuracy_drop, before)
+
+
+def _reduced(checkpoint: Checkpoint, source: Source) -> dict[str, Any]:
+    """An account of what the word tables were made smaller by, for the manifest."""
+    account: dict[str, Any] = {"embeddings": "4bit"} if source.settings.four_bits else {}
+    if source.kept is not None:
+        tokenizer = checkpoint.backbone.text_encoder(checkpoint.max_tokens)
+        rows = [s.text for s in checkpoint.samples if s.split != "calibration"]
+        account["vocabulary"] = {
+            "tokens": checkpoint.backbone.info.vocabulary,
+            "tokens_kept": len(source.kept),
+            "share_of_held_out_tokens_kept": share_kept(tokenizer(rows), source.kept),
+        }
+    return account
 
 
 def _refit(
@@ -145,23 +142,30 @@ def replace_heads(
             with _step(f"heads of {graph.target}"):
                 form = TARGETS[graph.target].form
                 form.replace_heads(bundle.path, heads, stage, graph.files)
-        return _proven(checkpoint, stage, graphs, max_accuracy_drop)
+        reduced = bundle.manifest.reduced
+        return _proven(checkpoint, stage, graphs, reduced, max_accuracy_drop)
 
 
-def captured(checkpoint: Checkpoint, work: Path, settings: Settings = Settings()) -> Source:
-    """The checkpoint's encoder as every target takes it."""
+def captured(checkpoint: Checkpoint, work: Path, settings: Settings = DEFAULTS) -> Source:
+    """The checkpoint's encoder as every target takes it.
+
+    Raises:
+        OptionError: the vocabulary is to be trimmed and the tokenizer has no unknown token.
+    """
     encoder = checkpoint.backbone.text_encoder(checkpoint.max_tokens)
     calibration = encoder([s.text for s in checkpoint.samples if s.split == "calibration"])
     file = work / "encoder.onnx"
     capture_encoder(checkpoint, file)
-    return Source(
-        file,
-        checkpoint.backbone,
-        checkpoint.depth,
-        calibration,
-        settings.reduce_range,
-        settings.keep_worst,
-    )
+    source = Source(file, checkpoint.backbone, checkpoint.depth, calibration, settings)
+    if not settings.vocabulary:
+        return source
+    unknown, special = checkpoint.backbone.special_tokens()
+    if unknown is None:
+        raise OptionError(
+            "--vocabulary: the backbone's tokenizer has no unknown token to stand for the others; "
+            "leave the option out"
+        )
+    return replace(source, kept=used_tokens(encoder(settings.vocabulary), special), unknown=unknown)
 
 
 def _require_same_encoder(checkpoint: Checkpoint, bundle: Bundle) -> None:
@@ -190,6 +194,7 @@ def _proven(
     checkpoint: Checkpoint,
     stage: Path,
     graphs: Sequence[Graph],
+    reduced: Mapping[str, Any],
     max_accuracy_drop: float,
     before: Mapping[str, Any] = MappingProxyType({}),
 ) -> Manifest:
@@ -205,6 +210,7 @@ def _proven(
         depth=checkpoint.depth,
         max_tokens=checkpoint.max_tokens,
         graphs=tuple(graphs),
+        reduced=dict(reduced),
         versions={name: version(name) for name in ("mtl-edge", *PACKAGES)},
     )
     write_manifest(stage, manifest)

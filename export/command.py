@@ -14,14 +14,9 @@ from typing import Any
 from mtl_edge.bundle import Manifest, open_bundle
 from mtl_edge.engines import ENGINES
 from mtl_edge.errors import OptionError
-from mtl_edge.export.build import (
-    MAX_ACCURACY_DROP,
-    Settings,
-    captured,
-    export,
-    replace_heads,
-)
+from mtl_edge.export.build import captured, export, replace_heads
 from mtl_edge.export.explain import noise_of, worst
+from mtl_edge.export.settings import MAX_ACCURACY_DROP, Settings
 from mtl_edge.export.targets import DEFAULT, TARGETS
 from mtl_edge.files import require_free
 from mtl_edge.table import text_table
@@ -73,7 +68,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fit the heads of int8 graphs once more, on what the quantized encoder makes of these "
         "texts, so that they say what the checkpoint's say; no labels needed; may be repeated",
     )
-    parser.add_argument("--text-column", default="text", help="of --calibration and --refit")
+    parser.add_argument(
+        "--vocabulary",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="smaller int8 graphs: only the tokens of these texts keep their embeddings, all "
+        "others read as unknown; may be repeated",
+    )
+    parser.add_argument(
+        "--embeddings",
+        choices=("8bit", "4bit"),
+        default="8bit",
+        help="of int8 graphs: bits that a number of the word table takes; default: %(default)s",
+    )
+    parser.add_argument(
+        "--text-column", default="text", help="of --calibration, --refit and --vocabulary"
+    )
     parser.add_argument(
         "--reduce-range",
         action="store_true",
@@ -104,15 +116,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--depth",
         metavar="N",
         help="layers of the encoder to export, with the heads that `train --all-depths` taught for "
-        "them; auto: the fewest that lose at most --depth-loss; default: all that were trained",
-    )
-    parser.add_argument(
-        "--depth-loss",
-        type=float,
-        default=0.5,
-        metavar="POINTS",
-        help="of --depth auto: accuracy that a task may lose on the selection rows; "
-        "default: %(default)s",
+        "them; auto: the fewest that lose at most --max-accuracy-drop on the selection rows; "
+        "default: all that were trained",
     )
 
 
@@ -140,19 +145,28 @@ def run(args: argparse.Namespace) -> None:
     targets = _targets(args.targets)
     checkpoint = load_checkpoint(args.checkpoint)
     if args.depth is not None:
-        checkpoint = checkpoint.at(_depth(checkpoint, args.depth, args.depth_loss))
+        checkpoint = checkpoint.at(_depth(checkpoint, args.depth, args.max_accuracy_drop))
     if args.calibration is not None:
         checkpoint = _calibrated(checkpoint, read_texts(args.calibration, args.text_column))
     if args.explain:
         print(_explained(checkpoint, args.reduce_range))
         return
-    texts = [text for file in args.refit for text in read_texts(file, args.text_column)]
     settings = Settings(
-        args.max_accuracy_drop, args.reduce_range, args.keep_worst, list(dict.fromkeys(texts))
+        max_accuracy_drop=args.max_accuracy_drop,
+        reduce_range=args.reduce_range,
+        keep_worst=args.keep_worst,
+        refit=_texts(args.refit, args.text_column),
+        vocabulary=_texts(args.vocabulary, args.text_column),
+        four_bits=args.embeddings == "4bit",
     )
     manifest = export(checkpoint, args.out, targets, args.overwrite, settings)
     print(_summary(manifest))
     print(f"\nbundle {args.out}, {time.monotonic() - started:.0f} s")
+
+
+def _texts(files: Sequence[Path], column: str) -> list[str]:
+    """Their texts, each once."""
+    return list(dict.fromkeys(text for file in files for text in read_texts(file, column)))
 
 
 def _targets(names: str) -> list[str]:
@@ -269,7 +283,20 @@ def _summary(manifest: Manifest) -> str:
                 rows.append([task.name, where, name, *_scores(score["before_refit"])])
             rows.append([task.name, where, graph.target, *_scores(score)])
     header = ["task", "measured on", "graph", "accuracy", "agrees", "largest change"]
-    return text_table([*header, "rows lost / won", "McNemar p"], rows)
+    table = text_table([*header, "rows lost / won", "McNemar p"], rows)
+    return "\n".join([table, *_accounts(manifest)])
+
+
+def _accounts(manifest: Manifest) -> list[str]:
+    """What was left out on request."""
+    found = manifest.reduced.get("vocabulary")
+    if found is None:
+        return []
+    return [
+        f"\nvocabulary: {found['tokens_kept']:,} of {found['tokens']:,} tokens keep their "
+        f"embeddings, {found['share_of_held_out_tokens_kept']:.2%} of the tokens in the rows set "
+        "aside; texts of these alone are answered as before, any other token reads as unknown"
+    ]
 
 
 def _scores(score: Mapping[str, Any]) -> list[str]:

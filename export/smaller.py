@@ -11,8 +11,8 @@ table as they are. Token ids keep their numbers, since tokenizer and n-gram tabl
 constant maps each to its row. To have both, trim first: there is less to round then.
 
     ONNX      Gather of the map, Cast; GatherBlockQuantized, of ONNX Runtime 1.22 and later
-    OpenVINO  Gather of the map; its CPU engine expands the table once, when it loads the graph, so
-              that the file becomes smaller and neither the time nor the memory of it in float32
+    OpenVINO  Gather of the map; its CPU engine gathers from int4 as it is stored, where it expands
+              an int8 table to float32 when it loads the graph, so that memory is saved, too
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def trim_vocabulary(
     trimmed.CopyFrom(model)
     constants = Constants(trimmed)
     names = [name for name in (INT8, INT8_SCALE, BITS4, BITS4_SCALE) if name in constants]
-    readers = [n for n in trimmed.graph.node if n.input[0] in names and n.input[1:2] == [IDS]]
+    asked = [[name, IDS] for name in names]
+    readers = [node for node in trimmed.graph.node if list(node.input[:2]) in asked]
     if not readers:
         found = "a map before it, so it was trimmed" if ROW_OF_TOKEN in constants else "none"
         raise ExportError(
@@ -226,7 +227,7 @@ def _finish(model: onnx.ModelProto, nodes: Iterable[NodeProto], constants: Const
 
 def _rows(
     vocabulary: int, kept_ids: Collection[int], unknown_id: int
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16] | npt.NDArray[np.int32]]:
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.integer]]:
     """Ids that stay, in order, and the row that each token reads from now on, `[vocabulary]`."""
     kept = np.unique(np.fromiter(kept_ids, np.int64, len(kept_ids)))
     if strange := [int(i) for i in kept if not 0 <= i < vocabulary]:
@@ -239,10 +240,9 @@ def _rows(
             f"expected the unknown token, {unknown_id}, among the tokens to keep, as all others "
             f"read its row; got {len(kept)} without it: add the tokenizer's special tokens"
         )
-    kind = np.uint16 if len(kept) <= 2**16 else np.int32
-    row_of_token = np.full(vocabulary, np.searchsorted(kept, unknown_id), kind)
-    row_of_token[kept] = np.arange(len(kept), dtype=kind)
-    return kept, row_of_token
+    row_of_token = np.full(vocabulary, np.searchsorted(kept, unknown_id))
+    row_of_token[kept] = np.arange(len(kept))
+    return kept, row_of_token.astype(np.uint16 if len(kept) <= 2**16 else np.int32)
 
 
 def _in_4_bits(values: FloatArray, block: int) -> tuple[Codes, npt.NDArray[np.float16]]:
@@ -314,7 +314,7 @@ def trim_vocabulary_openvino(
 
 
 def embeddings_in_4_bits_openvino(model: ov.Model, block: int = BLOCK) -> ov.Model:
-    """The same of an encoder of OpenVINO's; if it is trimmed, then before.
+    """The same of an encoder of OpenVINO's; what is to be trimmed, too, has to be trimmed before.
 
     Raises:
         ExportError: it has no word table in int8 that token ids read.

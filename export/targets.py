@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import onnx
+import openvino as ov
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from mtl_edge.bundle import Graph
-from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph
+from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph, smaller
 from mtl_edge.export.explain import noise_of, worst
 from mtl_edge.export.fuse import fuse
 from mtl_edge.export.refit import GraphEncoder
+from mtl_edge.export.settings import DEFAULTS, Settings
 from mtl_edge.training.backbone import Backbone
 
 __all__ = ["DEFAULT", "TARGETS", "Source", "Target"]
@@ -33,17 +35,17 @@ class Source:
         file: the plain fp32 ONNX graph of the encoder.
         depth: layers of the backbone that it has.
         calibration: token ids of real texts.
-        reduce_range: of onnx-int8: weights in 7 bits.
-        keep_worst: of onnx-int8: how many products stay float32, those that int8 adds most noise
-            to.
+        kept: tokens that keep a row in the word table; none: all.
+        unknown: the token whose row the others read.
     """
 
     file: Path
     backbone: Backbone
     depth: int
     calibration: Sequence[Sequence[int]]
-    reduce_range: bool = False
-    keep_worst: int = 0
+    settings: Settings = DEFAULTS
+    kept: frozenset[int] | None = None
+    unknown: int = 0
 
     @property
     def width(self) -> int:
@@ -113,13 +115,25 @@ class OpenVinoForm:
 
 
 def _onnx_int8(source: Source) -> onnx.ModelProto:
-    prepared = source.prepared()
-    calibration, reduce_range = source.calibration, source.reduce_range
+    prepared, settings = source.prepared(), source.settings
+    calibration, reduce_range = source.calibration, settings.reduce_range
     keep = []
-    if source.keep_worst:
+    if settings.keep_worst:
         noises = noise_of(prepared, source.width, calibration, reduce_range)
-        keep = worst(noises, source.keep_worst)
-    return int8_onnx.quantize(prepared, source.width, calibration, reduce_range, keep)
+        keep = worst(noises, settings.keep_worst)
+    encoder = int8_onnx.quantize(prepared, source.width, calibration, reduce_range, keep)
+    if source.kept is not None:
+        encoder, _ = smaller.trim_vocabulary(encoder, source.kept, source.unknown)
+    return smaller.embeddings_in_4_bits(encoder) if settings.four_bits else encoder
+
+
+def _openvino_int8(source: Source) -> ov.Model:
+    encoder = int8_openvino.quantize(source)
+    if source.kept is not None:
+        encoder, _ = smaller.trim_vocabulary_openvino(encoder, source.kept, source.unknown)
+    if source.settings.four_bits:
+        encoder = smaller.embeddings_in_4_bits_openvino(encoder)
+    return encoder
 
 
 def _onnx_fp16(source: Source) -> onnx.ModelProto:
@@ -171,7 +185,7 @@ TARGETS: Mapping[str, Target] = {
         "int8", _onnx_int8, "1", "CPUs, in apps that ship ONNX Runtime"
     ),
     "openvino-int8": _openvino(
-        "int8", int8_openvino.quantize, "1", "x86 CPUs, where batches are large; its GPUs and NPUs"
+        "int8", _openvino_int8, "1", "x86 CPUs, where batches are large; its GPUs and NPUs"
     ),
     "onnx-fp16": _onnx(
         "fp16", _onnx_fp16, "2",

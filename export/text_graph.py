@@ -8,15 +8,20 @@
 The first needs the library of onnxruntime-extensions registered in the session's options, the
 second that of openvino-tokenizers added to OpenVINO's core.
 
-Token ids are those of `mtl_edge.text.TextEncoder`, character for character: see
-`mtl_edge.export.text_table`. What remains is the way a string takes to the graph:
+Token ids are those of `mtl_edge.text.TextEncoder` by construction: what a tokenizer does with each
+character is asked of it (`mtl_edge.export.text_table`), and the graphs only replace characters,
+split at spaces and look up pieces. A batch is padded to its longest text. What cannot be removed:
 
-| difference | example | where |
-|---|---|---|
+| difference | example | ONNX | OpenVINO |
+|---|---|---|---|
+| U+0000 | `"good\\0bye"` | ends the text: as `"good"` | none: taken out, as `TextEncoder` does |
+
+An empty batch is refused by both.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,13 +31,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from mtl_edge.bundle import TOKENIZER
 from mtl_edge.errors import MissingPackageError
+from mtl_edge.export import openvino_graph
 from mtl_edge.export.capture import INPUTS
+from mtl_edge.export.charsmap import charsmap
 from mtl_edge.export.text_table import SPARE, WordPiece, word_piece
 
-__all__ = ["TEXT", "with_tokenizer_onnx"]
+__all__ = ["TEXT", "with_tokenizer_onnx", "with_tokenizer_openvino"]
 
 TEXT = "text"
 
@@ -41,6 +49,8 @@ PREFIX = "text/"
 
 # Stand-ins: see SPARE. The last takes the place of any that are in a text.
 END, UNKNOWN, *FREE, OTHER = SPARE
+MOST_BYTES = 1 << 20  # of a word
+
 # Ids of what is no token.
 NO_TOKEN, END_OF_TEXT = -1, -2
 
@@ -76,6 +86,73 @@ def with_tokenizer_onnx(folder: Path, graph: str, out: str, max_tokens: int) -> 
         if domain not in known
     )
     onnx.save(model, str(folder / out))
+
+
+def with_tokenizer_openvino(folder: Path, out: str, max_tokens: int) -> None:
+    """Write the tokenizer of `folder` as OpenVINO's graph `out` (.xml, and .bin beside it).
+
+    Raises:
+        ExportError: the tokenizer is of a kind that is not supported.
+        MissingPackageError: openvino-tokenizers is not installed.
+    """
+    try:
+        import openvino_tokenizers
+    except ImportError:
+        raise _missing("openvino-tokenizers") from None
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    parts = word_piece(tokenizer)
+    padding = next((token for token, n in parts.special.items() if n == 0), parts.unknown)
+    wrap: Any = PreTrainedTokenizerFast  # it has no types
+    wrapped = wrap(tokenizer_object=_in_table_form(tokenizer, parts), pad_token=padding)
+    model = openvino_tokenizers.convert_tokenizer(wrapped, truncation=True, max_length=max_tokens)
+    for n, node in enumerate(model.get_ordered_ops()):
+        # Its own name counts the nodes that this process has made so far.
+        node.set_friendly_name(f"{node.get_type_name()}_{n}")
+        if node.get_type_name() == "WordpieceTokenizer":
+            # It counts bytes, not characters; words that are too long do not come so far.
+            node.set_attribute("max_bytes_per_word", MOST_BYTES)
+    model.inputs[0].set_names({TEXT})
+    openvino_graph.write(model, folder / out)
+
+
+def _in_table_form(tokenizer: Tokenizer, parts: WordPiece) -> Tokenizer:
+    """The tokenizer with replacements of characters for its normalizer: made to be converted."""
+    form = json.loads(tokenizer.to_str())
+    # Keys of a map have no zero byte.
+    table = {key: words for key, words in parts.replaced.items() if key != "\0"}
+    patterns = [("\\x00", parts.replaced.get("\0", "\0"))]
+    patterns += [(_class_of(runs), by) for runs, by in _treated(parts, " $0 ")]
+    replacements = [_replace(pattern, by) for pattern, by in patterns if by != "\0"]
+    replacements += [
+        {
+            "type": "Precompiled",
+            "precompiled_charsmap": base64.b64encode(charsmap(table)).decode(),
+        },
+        _replace(f"[^ ]{{{parts.longest + 1},}}", UNKNOWN),
+    ]
+    form["normalizer"] = {"type": "Sequence", "normalizers": replacements}
+    form["pre_tokenizer"] = {
+        "type": "Split",
+        "pattern": {"Regex": " +"},
+        "behavior": "Removed",
+        "invert": False,
+    }
+    form["truncation"] = None
+    return Tokenizer.from_str(json.dumps(form))
+
+
+def _replace(pattern: str, by: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": by}
+
+
+def _treated(parts: WordPiece, isolated: str) -> list[tuple[Sequence[tuple[str, str]], str]]:
+    """Runs of characters and what becomes of them, `isolated` of those that are words."""
+    return [(runs, by) for runs, by in ((parts.deleted, ""), (parts.isolated, isolated)) if runs]
+
+
+def _class_of(runs: Sequence[tuple[str, str]]) -> str:
+    """The runs' characters as a pattern."""
+    return "[" + "".join(f"{first}-{last}" for first, last in runs) + "]"
 
 
 def _missing(package: str) -> MissingPackageError:
@@ -121,10 +198,7 @@ class _Nodes:
         return name
 
     def strings(self, values: Sequence[str]) -> str:
-        name = f"{PREFIX}constant/{len(self.constants)}"
-        data = [value.encode() for value in values]
-        self.constants.append(helper.make_tensor(name, TensorProto.STRING, [len(data)], data))
-        return name
+        return self.constant(values, object)
 
     def replaced(self, text: str, pattern: str, by: str) -> str:
         """`text` with what matches a pattern of RE2 replaced."""
@@ -158,7 +232,7 @@ def _tokenized(nodes: _Nodes, parts: WordPiece, max_tokens: int) -> None:
 
 def _stood_in(nodes: _Nodes, text: str, stand_ins: dict[str, str]) -> str:
     """Texts with words of one stand-in for special tokens."""
-    text = nodes.replaced(text, f"[{SPARE[0]}-{SPARE[-1]}]", OTHER)
+    text = nodes.replaced(text, _class_of([(SPARE[0], SPARE[-1])]), OTHER)
     for token, stand_in in stand_ins.items():
         text = nodes.replaced(text, _quoted(token), f" {stand_in} ")
     return text
@@ -170,10 +244,8 @@ def _quoted(text: str) -> str:
 
 def _words(nodes: _Nodes, text: str, parts: WordPiece) -> str:
     """The words of all texts, END after those of each."""
-    for runs, by in ((parts.deleted, ""), (parts.isolated, " \\0 ")):
-        if runs:
-            pattern = "".join(f"{first}-{last}" for first, last in runs)
-            text = nodes.replaced(text, f"[{pattern}]", by)
+    for runs, by in _treated(parts, " \\0 "):
+        text = nodes.replaced(text, _class_of(runs), by)
     text = nodes.add("Concat", text, nodes.strings([""]), axis=0)
     separator, axis = nodes.strings([f" {END} "]), nodes.constant([0])
     text = nodes.contributed("StringJoin", text, separator, axis)[0]

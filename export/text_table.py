@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -60,12 +61,20 @@ def word_piece(tokenizer: Tokenizer) -> WordPiece:
     Raises:
         ExportError: it is of another kind.
     """
-    form = json.loads(tokenizer.to_str())
+    return _word_piece(tokenizer.to_str())
+
+
+@lru_cache(maxsize=1)  # a second or two, and every graph of a bundle asks for the same
+def _word_piece(serialized: str) -> WordPiece:
+    tokenizer = Tokenizer.from_str(serialized)
+    form = json.loads(serialized)
     _require_supported(form)
     model = form["model"]
     special = {token["content"]: token["id"] for token in form["added_tokens"]}
     before, after = _around(tokenizer)
     treatments = dict(_treatments(tokenizer))
+    if any(treatments.get(ord(spare), spare) != spare for spare in SPARE):
+        raise _unsupported("a normalizer that does not leave noncharacters as they are")
     deleted = _runs({point for point, words in treatments.items() if words == ""})
     isolated = _runs({point for point, words in treatments.items() if words == f" {chr(point)} "})
     runs = [*deleted, *isolated]

@@ -118,6 +118,7 @@ class Manifest:
     """All that is known of a bundle.
 
     Attributes:
+        reduced: what the word tables were made smaller by, if anything: `embeddings`, `vocabulary`.
         evaluation: what was measured at export, per task: see `mtl_edge.export.proof`.
         versions: of the packages that wrote the bundle.
     """
@@ -129,6 +130,7 @@ class Manifest:
     max_tokens: int
     graphs: tuple[Graph, ...]
     files: tuple[FileEntry, ...] = ()
+    reduced: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -256,6 +258,7 @@ def _manifest_from(data: dict[str, Any]) -> Manifest:
             FileEntry(_as(str, f["path"]), _as(int, f["size"]), _as(str, f["sha256"]))
             for f in _as(list, data["files"])
         ),
+        reduced=_as(dict, data["reduced"]),
         evaluation=_as(dict, data["evaluation"]),
         versions=_as(dict, data["versions"]),
     )

@@ -124,6 +124,11 @@ class Backbone:
             self.encoder.save_pretrained(folder)
         AutoTokenizer.from_pretrained(str(self.folder)).save_pretrained(folder)
 
+    def special_tokens(self) -> tuple[int | None, list[int]]:
+        """Ids of the unknown token, if there is one, and of all special tokens."""
+        tokenizer = AutoTokenizer.from_pretrained(str(self.folder))
+        return tokenizer.unk_token_id, list(tokenizer.all_special_ids)
+
     def describe(self, folder: Path, max_tokens: int) -> None:
         """Write what `transformers` asks of a folder besides the tokenizer itself.
 

@@ -266,7 +266,7 @@ def test_a_depth_that_was_not_taught_is_refused(
 
 def test_export_chooses_the_least_depth_that_loses_little(depths: Path, tmp_path: Path) -> None:
     export = ["export", str(depths), "--depth", "auto", "--targets", "onnx-fp32"]
-    assert main([*export, "--depth-loss", "100", "--out", str(tmp_path / "b")]) == 0
+    assert main([*export, "--max-accuracy-drop", "100", "--out", str(tmp_path / "b")]) == 0
     assert json.loads((tmp_path / "b" / "manifest.json").read_text())["depth"] == 0
 
 
