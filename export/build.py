@@ -27,11 +27,12 @@ from mtl_edge.bundle import (
 )
 from mtl_edge.classifier import bundle_engine
 from mtl_edge.errors import ExportError, OptionError
+from mtl_edge.export import ort_format, text_graph
 from mtl_edge.export.capture import capture_encoder, capture_heads
 from mtl_edge.export.card import CARD, model_card
 from mtl_edge.export.proof import evaluate
 from mtl_edge.export.refit import refitted
-from mtl_edge.export.settings import DEFAULTS, MAX_ACCURACY_DROP, Settings
+from mtl_edge.export.settings import DEFAULTS, Settings
 from mtl_edge.export.smaller import share_kept, used_tokens
 from mtl_edge.export.targets import DEFAULT, TARGETS, Source, Target
 from mtl_edge.files import staged_folder
@@ -82,7 +83,24 @@ def export(
             before = _proven(checkpoint, stage, graphs, reduced, float("inf")).evaluation
             for name in (n for n in targets if TARGETS[n].precision == "int8"):
                 _refit(checkpoint, source, encoders[name], stage, TARGETS[name], settings)
+        _add_forms(stage, graphs, checkpoint.max_tokens, settings)
         return _proven(checkpoint, stage, graphs, reduced, settings.max_accuracy_drop, before)
+
+
+def _add_forms(stage: Path, graphs: Sequence[Graph], max_tokens: int, settings: Settings) -> None:
+    """Write what is asked for besides the graphs."""
+    of_onnxruntime = [graph for graph in graphs if graph.engine == "onnxruntime"]
+    if settings.with_tokenizer:
+        with _step("tokenizer"):
+            for graph in of_onnxruntime:
+                name = text_graph.name_of(graph.file)
+                text_graph.with_tokenizer_onnx(stage, graph.file, name, max_tokens)
+            if len(of_onnxruntime) < len(graphs):
+                text_graph.with_tokenizer_openvino(stage, text_graph.OPENVINO, max_tokens)
+    if settings.ort:
+        with _step("ort"):
+            for graph in of_onnxruntime:
+                ort_format.write_ort(stage, graph.file)
 
 
 def _reduced(checkpoint: Checkpoint, source: Source) -> dict[str, Any]:
@@ -118,19 +136,24 @@ def _refit(
 
 
 def replace_heads(
-    checkpoint: Checkpoint, bundle: Bundle, max_accuracy_drop: float = MAX_ACCURACY_DROP
+    checkpoint: Checkpoint, bundle: Bundle, settings: Settings = DEFAULTS
 ) -> Manifest:
     """Give a bundle the checkpoint's heads; its encoder's files stay byte for byte.
 
-    Proven like a new bundle; a failure leaves the bundle as it was, and the version before is kept
-    beside it: see `mtl_edge.update`.
+    What else the bundle has of its graphs, with a tokenizer or in ONNX Runtime's format, is written
+    anew as well. Proven like a new bundle; a failure leaves the bundle as it was, and the version
+    before is kept beside it: see `mtl_edge.update`.
 
     Raises:
         ExportError: the bundle's encoder is not the checkpoint's, or a graph is not faithful to it.
     """
     _require_same_encoder(checkpoint, bundle)
     graphs = bundle.manifest.graphs
-    anew = {MANIFEST, CARD, *(name for graph in graphs for name in graph.heads)}
+    listed = {entry.path for entry in bundle.manifest.files}
+    texts = {text_graph.name_of(graph.file) for graph in graphs} & listed
+    orts = {name for graph in graphs for name in ort_format.names_of(graph.file)} & listed
+    settings = replace(settings, with_tokenizer=bool(texts), ort=bool(orts))
+    anew = {MANIFEST, CARD, *(name for graph in graphs for name in graph.heads), *texts, *orts}
     with (
         new_version(bundle.path, without=anew) as stage,
         tempfile.TemporaryDirectory(prefix="mtl-edge-") as work,
@@ -142,8 +165,9 @@ def replace_heads(
             with _step(f"heads of {graph.target}"):
                 form = TARGETS[graph.target].form
                 form.replace_heads(bundle.path, heads, stage, graph.files)
+        _add_forms(stage, graphs, checkpoint.max_tokens, settings)
         reduced = bundle.manifest.reduced
-        return _proven(checkpoint, stage, graphs, reduced, max_accuracy_drop)
+        return _proven(checkpoint, stage, graphs, reduced, settings.max_accuracy_drop)
 
 
 def captured(checkpoint: Checkpoint, work: Path, settings: Settings = DEFAULTS) -> Source:

@@ -14,8 +14,9 @@ from typing import Any
 from mtl_edge.bundle import Manifest, open_bundle
 from mtl_edge.engines import ENGINES
 from mtl_edge.errors import OptionError
+from mtl_edge.export import int8_openvino, openvino_graph
 from mtl_edge.export.build import captured, export, replace_heads
-from mtl_edge.export.explain import noise_of, worst
+from mtl_edge.export.explain import Noise, noise_of, noise_of_openvino, worst
 from mtl_edge.export.settings import MAX_ACCURACY_DROP, Settings
 from mtl_edge.export.targets import DEFAULT, TARGETS
 from mtl_edge.files import require_free
@@ -84,6 +85,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of int8 graphs: bits that a number of the word table takes; default: %(default)s",
     )
     parser.add_argument(
+        "--with-tokenizer",
+        action="store_true",
+        help="also write graphs that take strings, for apps in C++, C# or Java",
+    )
+    parser.add_argument(
+        "--ort",
+        action="store_true",
+        help="also write ONNX Runtime's own format and its list of operators, for a reduced build",
+    )
+    parser.add_argument(
         "--text-column", default="text", help="of --calibration, --refit and --vocabulary"
     )
     parser.add_argument(
@@ -148,9 +159,6 @@ def run(args: argparse.Namespace) -> None:
         checkpoint = checkpoint.at(_depth(checkpoint, args.depth, args.max_accuracy_drop))
     if args.calibration is not None:
         checkpoint = _calibrated(checkpoint, read_texts(args.calibration, args.text_column))
-    if args.explain:
-        print(_explained(checkpoint, args.reduce_range))
-        return
     settings = Settings(
         max_accuracy_drop=args.max_accuracy_drop,
         reduce_range=args.reduce_range,
@@ -158,7 +166,12 @@ def run(args: argparse.Namespace) -> None:
         refit=_texts(args.refit, args.text_column),
         vocabulary=_texts(args.vocabulary, args.text_column),
         four_bits=args.embeddings == "4bit",
+        with_tokenizer=args.with_tokenizer,
+        ort=args.ort,
     )
+    if args.explain:
+        print(_explained(checkpoint, targets, settings))
+        return
     manifest = export(checkpoint, args.out, targets, args.overwrite, settings)
     print(_summary(manifest))
     print(f"\nbundle {args.out}, {time.monotonic() - started:.0f} s")
@@ -183,7 +196,8 @@ def _replace_heads(args: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(args.checkpoint)
     if bundle.manifest.depth in checkpoint.shallower:
         checkpoint = checkpoint.at(bundle.manifest.depth)
-    print(_summary(replace_heads(checkpoint, bundle, args.max_accuracy_drop)))
+    settings = Settings(max_accuracy_drop=args.max_accuracy_drop)
+    print(_summary(replace_heads(checkpoint, bundle, settings)))
     print(f"\nthe version before is {previous_of(args.into)}")
     if args.update is not None:
         former = open_bundle(previous_of(args.into), verify="size")
@@ -208,28 +222,41 @@ def _table_of_targets() -> str:
     return text_table(header, rows)
 
 
-def _explained(checkpoint: Checkpoint, reduce_range: bool) -> str:
-    """Each product's noise, the noisiest marked."""
+def _explained(checkpoint: Checkpoint, targets: Sequence[str], settings: Settings) -> str:
+    """Each product's noise, the noisiest marked; a table for each engine that is exported to."""
+    tables = []
     with tempfile.TemporaryDirectory(prefix="mtl-edge-") as work:
-        source = captured(checkpoint, Path(work))
-        prepared = source.prepared()
-    noises = noise_of(prepared, source.width, source.calibration, reduce_range)
+        source = captured(checkpoint, Path(work), settings)
+        if "onnx-int8" in targets:
+            reduce_range = settings.reduce_range
+            noises = noise_of(source.prepared(), source.width, source.calibration, reduce_range)
+            tables.append(f"onnx-int8\n\n{_noise_table(noises)}")
+        if "openvino-int8" in targets:
+            exact = openvino_graph.read(source.file)
+            rounded = int8_openvino.quantize(source)
+            noises = noise_of_openvino(exact, rounded, source.calibration)
+            tables.append(f"openvino-int8\n\n{_noise_table(noises)}")
+    return "\n\n".join(tables) + (
+        "\n\nsignal to noise of each product in int8, in decibels: its own, and with that of all "
+        "before it\nof onnx-int8, `--keep-worst N` leaves the noisiest in float32"
+    )
+
+
+def _noise_table(noises: Sequence[Noise]) -> str:
+    known = all(noise.own is not None for noise in noises)
     ranks = {output: rank for rank, output in enumerate(worst(noises, len(noises)), 1)}
     rows = [
         [
             noise.layer,
             " x ".join(map(str, noise.shape)),
-            f"{noise.own:.1f}",
+            *([] if noise.own is None else [f"{noise.own:.1f}"]),
             f"{noise.total:.1f}",
-            str(ranks[noise.output]),
+            *([str(ranks[noise.output])] if known else []),
         ]
         for noise in noises
     ]
-    return (
-        text_table(["product", "weights", "own dB", "total dB", "noise rank"], rows)
-        + "\n\nsignal to noise of each product in int8, in decibels: its own, and with that of all "
-        "before it\n`--keep-worst N` leaves the noisiest in float32"
-    )
+    own, rank = (["own dB"], ["noise rank"]) if known else ([], [])
+    return text_table(["product", "weights", *own, "total dB", *rank], rows)
 
 
 def _calibrated(checkpoint: Checkpoint, texts: Sequence[str]) -> Checkpoint:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+import openvino as ov
 from onnx import TensorProto, numpy_helper
 
+from mtl_edge.export.capture import INPUTS
 from mtl_edge.export.int8_onnx import Product, probe, products_of, quantize
 from mtl_edge.planning import pad
 
-__all__ = ["Noise", "noise_of", "worst"]
+__all__ = ["Noise", "noise_of", "noise_of_openvino", "worst"]
 
 TEXTS = 64
 Array = npt.NDArray[np.float32]
@@ -25,14 +27,14 @@ class Noise:
     Attributes:
         output: name of the product's output, by which it is known to `quantize`.
         shape: of its weights.
-        own: signal to noise in decibels, its input being exact.
+        own: signal to noise in decibels, its input being exact; none where it was not measured.
         total: the same with the noise of all products before it.
     """
 
     output: str
     layer: str
     shape: tuple[int, ...]
-    own: float
+    own: float | None
     total: float
 
 
@@ -92,7 +94,53 @@ def noise_of(
 
 def worst(noises: Sequence[Noise], count: int) -> list[str]:
     """Outputs of the products that add most noise of their own."""
-    return [noise.output for noise in sorted(noises, key=lambda n: n.own)[:count]]
+    return [noise.output for noise in sorted(noises, key=lambda n: n.own or 0.0)[:count]]
+
+
+def noise_of_openvino(
+    exact: ov.Model, rounded: ov.Model, calibration: Sequence[Sequence[int]]
+) -> list[Noise]:
+    """The same for OpenVINO, with the noise of all before it: NNCF keeps the products' names.
+
+    Args:
+        exact, rounded: the encoder before and after `mtl_edge.export.int8_openvino.quantize`.
+    """
+    shapes = {
+        node.get_friendly_name(): tuple(node.input_value(1).get_shape())
+        for node in exact.get_ordered_ops()
+        if node.get_type_name() == "MatMul"
+        and node.input_value(1).get_node().get_type_name() == "Constant"
+    }
+    if not shapes:
+        return []
+    first, second = (_probed(model, list(shapes)) for model in (exact, rounded))
+    signal, noise = np.zeros(len(shapes)), np.zeros(len(shapes))
+    for tokens in calibration[:TEXTS]:
+        for place, (wanted, got) in enumerate(zip(first(tokens), second(tokens), strict=True)):
+            signal[place] += float((wanted**2).sum())
+            noise[place] += float(((wanted - got) ** 2).sum())
+    return [
+        Noise(name, _short(name), shape, None, _decibels(signal[place], noise[place]))
+        for place, (name, shape) in enumerate(shapes.items())
+    ]
+
+
+def _probed(
+    model: ov.Model, names: Sequence[str]
+) -> Callable[[Sequence[int]], list[npt.NDArray[np.float64]]]:
+    """A text's tokens to the outputs of these nodes."""
+    probed = model.clone()
+    ports = probed.add_outputs([(name, 0) for name in names])
+    indices = [probed.outputs.index(port) for port in ports]
+    compiled = ov.Core().compile_model(probed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    known = {name for port in compiled.inputs for name in port.get_names()}
+
+    def run(tokens: Sequence[int]) -> list[npt.NDArray[np.float64]]:
+        feeds = dict(zip(INPUTS, pad([tokens]), strict=True))
+        values = compiled({name: value for name, value in feeds.items() if name in known})
+        return [values[index].astype(np.float64) for index in indices]
+
+    return run
 
 
 class _Measured:
@@ -126,7 +174,11 @@ def _layer(product: Product) -> str:
     node = product.node
     if node.op_type == "Attention":
         return f"{node.name or node.output[0]} (query, key, value)"
-    parts = [part for part in node.name.split("/") if part and not part.startswith("_")]
+    return _short(node.name)
+
+
+def _short(name: str) -> str:
+    parts = [part for part in name.split("/") if part and not part.startswith("_")]
     return "/".join(part for part in parts if part not in ("encoder", "MatMul"))
 
 

@@ -27,6 +27,8 @@ class Settings:
         vocabulary: texts whose tokens alone keep a row in the word tables of int8 graphs; none:
             all do. See `mtl_edge.export.smaller`.
         four_bits: whether those tables take four bits a number.
+        with_tokenizer: whether to add graphs that take strings: see `mtl_edge.export.text_graph`.
+        ort: whether to add ONNX Runtime's own format: see `mtl_edge.export.ort_format`.
         cache, cache_limit: of the states that `refit` takes: see `mtl_edge.training.states`.
     """
 
@@ -36,6 +38,8 @@ class Settings:
     refit: Sequence[str] = ()
     vocabulary: Sequence[str] = ()
     four_bits: bool = False
+    with_tokenizer: bool = False
+    ort: bool = False
     cache: Path = field(default_factory=default_cache)
     cache_limit: int = CACHE_LIMIT
 

@@ -40,9 +40,10 @@ from mtl_edge.export.capture import INPUTS
 from mtl_edge.export.charsmap import charsmap
 from mtl_edge.export.text_table import SPARE, WordPiece, word_piece
 
-__all__ = ["TEXT", "with_tokenizer_onnx", "with_tokenizer_openvino"]
+__all__ = ["OPENVINO", "TEXT", "name_of", "with_tokenizer_onnx", "with_tokenizer_openvino"]
 
 TEXT = "text"
+OPENVINO = "openvino.tokenizer.xml"
 
 EXTENSIONS = "ai.onnx.contrib"  # the domain of onnxruntime-extensions
 PREFIX = "text/"
@@ -53,6 +54,11 @@ MOST_BYTES = 1 << 20  # of a word
 
 # Ids of what is no token.
 NO_TOKEN, END_OF_TEXT = -1, -2
+
+
+def name_of(graph: str) -> str:
+    """The file that takes strings instead of the tokens that `graph` takes."""
+    return f"{Path(graph).stem}.text.onnx"
 
 
 def with_tokenizer_onnx(folder: Path, graph: str, out: str, max_tokens: int) -> None:

@@ -46,6 +46,9 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "export": Command("mtl_edge.export.command", "checkpoint to bundle", "export"),
     "bench": Command("mtl_edge.benchmarks.command", "accuracy and latency of a bundle", "bench"),
+    "frontier": Command(
+        "mtl_edge.benchmarks.frontier", "every depth and engine of a checkpoint, measured", "bench"
+    ),
     "predict": Command("mtl_edge.cli.predict", "answers for texts"),
     "update": Command("mtl_edge.cli.update", "a bundle's next version, or the one before"),
     "info": Command("mtl_edge.cli.info", "what a bundle holds; verifies it"),

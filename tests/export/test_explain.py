@@ -49,6 +49,7 @@ def test_noise_is_that_of_the_rounding() -> None:
     """Eight bits on both sides: between 30 and 50 decibels for numbers drawn from a bell curve."""
     (noise,) = noise_of(one_product(1.0), WIDTH, TEXTS)
     assert (noise.output, noise.layer, noise.shape) == ("y", "product", (WIDTH, WIDTH))
+    assert noise.own is not None
     assert 30 < noise.own < 50
     assert noise.total <= noise.own + 1
 
@@ -56,6 +57,8 @@ def test_noise_is_that_of_the_rounding() -> None:
 def test_seven_bits_are_noisier_than_eight() -> None:
     (eight,) = noise_of(one_product(1.0), WIDTH, TEXTS)
     (seven,) = noise_of(one_product(1.0), WIDTH, TEXTS, reduce_range=True)
+    assert seven.own is not None
+    assert eight.own is not None
     assert seven.own < eight.own - 1
 
 
@@ -63,8 +66,11 @@ def test_every_product_is_explained(
     checkpoint: Path, capsys: pytest.CaptureFixture[str], fails: Callable[..., str]
 ) -> None:
     assert main(["export", str(checkpoint), "--explain"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    rows = lines[2 : 2 + 4 * LAYERS]
+    onnx_lines, openvino_lines = (
+        part.splitlines()[2:] for part in capsys.readouterr().out.split("openvino-int8\n")
+    )
+    rows = onnx_lines[2 : 2 + 4 * LAYERS]
+    assert len([line for line in openvino_lines if " x " in line]) == 6 * LAYERS
     assert sum("query, key, value" in row for row in rows) == LAYERS
     assert sorted(int(row.split()[-1]) for row in rows) == list(range(1, 4 * LAYERS + 1))
     assert "expected 0 or more" in fails("export", checkpoint, "--explain", "--keep-worst", "-1")

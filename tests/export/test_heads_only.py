@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
+import onnxruntime_extensions
 import pytest
 
 from mtl_edge import EdgeClassifier
@@ -122,3 +124,26 @@ def test_an_update_brings_a_copy_elsewhere_to_the_new_version(
     open_bundle(device)
     assert main(["update", str(device), "--restore"]) == 0
     assert contents(device) == before
+
+
+def test_graphs_that_take_strings_get_the_new_heads_too(
+    checkpoint: Path, extended: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "b"
+    forms = ["--with-tokenizer", "--ort", "--targets", "onnx-int8"]
+    assert main(["export", str(checkpoint), "--out", str(out), *forms]) == 0
+    before = contents(out)
+    assert {"model.int8.text.onnx", "model.int8.ort"} < set(before)
+    assert replace(extended, out) == 0
+    after = contents(out)
+    assert set(after) == set(before)
+    for name in ("model.int8.text.onnx", "model.int8.ort"):
+        assert after[name] != before[name]
+    options = ort.SessionOptions()
+    options.register_custom_ops_library(onnxruntime_extensions.get_library_path())
+    session = ort.InferenceSession(str(out / "model.int8.text.onnx"), options)
+    texts = ["a quiet triumph", "the parcel was late"]
+    with EdgeClassifier.load(out) as classifier:
+        expected = classifier.logits(texts)["mood"]
+    (logits,) = session.run(["mood"], {"text": np.array(texts, object)})
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
