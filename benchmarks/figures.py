@@ -4,8 +4,8 @@
 
 Trains two heads on the demo data, exports them together and each alone, checks that the graphs
 answer alike, and times everything in alternating rounds of one run, on the same token ids with the
-same number of threads. Writes a JSON file, a Markdown table and a picture. About ten minutes on two
-cores.
+same number of threads. Writes a JSON file, a Markdown table and a picture. About fifteen minutes on
+two cores.
 
 `torch, a model per task` is the encoder run once per task, as one pipeline per task does it; the
 other `a model per task` rows run the graphs that were exported with a single head.
@@ -42,9 +42,10 @@ from mtl_edge.training.data import build_task, read_rows
 from mtl_edge.training.progress import Progress
 from mtl_edge.training.run import train
 
-SHAPES = ((1, 32), (32, 32))
+SHAPES = ((1, 16), (1, 32), (1, 128), (8, 32), (32, 32), (32, 128))
+MAIN = ("1x32", "32x32")  # what the first table and the picture show
 ROUNDS = 60
-SECONDS = 75.0
+SECONDS = 40.0  # of a shape
 DATA = Path(__file__).parent.parent / "training" / "demo"
 Run = Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], object]
 
@@ -171,10 +172,10 @@ def markdown(figures: Mapping[str, Any]) -> str:
     """The tables that show what was measured."""
     rows = []
     for backbone, result in figures["backbones"].items():
-        for name in result["latency_ms"]["1x32"]:
+        for name in result["latency_ms"][MAIN[0]]:
             row = [backbone, name]
-            for shape in result["latency_ms"].values():
-                t = shape[name]
+            for shape in MAIN:
+                t = result["latency_ms"][shape][name]
                 one, two = (
                     t["times_as_fast_as_torch_one_model"],
                     t["times_as_fast_as_torch_a_model_per_task"],
@@ -186,8 +187,8 @@ def markdown(figures: Mapping[str, Any]) -> str:
                 ]
             rows.append(row)
     header = ["backbone", "both tasks by"]
-    for batch, tokens in SHAPES:
-        header += [f"ms, {batch}x{tokens} (p10-p90)", "to torch, one model", "to torch, per task"]
+    for shape in MAIN:
+        header += [f"ms, {shape} (p10-p90)", "to torch, one model", "to torch, per task"]
     machine, rates = figures["machine"], figures["matrix_tops"]
     agreement = [
         [backbone, graph, *(f"{100 * score:.1f}" for score in scores.values())]
@@ -201,6 +202,8 @@ def markdown(figures: Mapping[str, Any]) -> str:
         f"({', '.join(machine['instructions'])}), {figures['threads']} threads; medians of "
         "alternating rounds; *batch x tokens*.\n\n"
         f"{markdown_table(header, rows)}\n\n"
+        "All shapes, milliseconds of one graph (how many times as fast as torch fp32, one model):"
+        f"\n\n{_all_shapes(figures)}\n\n"
         f"How far int8 beats fp32 depends on the CPU: this one multiplies int8 matrices at "
         f"{rates['int8']:.2f} TOPS and fp32 ones at {rates['fp32']:.2f} "
         f"(`python -m mtl_edge.benchmarks.ceiling`), {rates['int8'] / rates['fp32']:.1f} times as "
@@ -211,16 +214,36 @@ def markdown(figures: Mapping[str, Any]) -> str:
     )
 
 
+def _all_shapes(figures: Mapping[str, Any]) -> str:
+    rows = []
+    for backbone, result in figures["backbones"].items():
+        names = [name for name in result["latency_ms"][MAIN[0]] if "per task" not in name]
+        for name in names:
+            row = [backbone, name.removesuffix(", one graph").removesuffix(", one model")]
+            for times in result["latency_ms"].values():
+                ratio = times[name]["times_as_fast_as_torch_one_model"][0]
+                row.append(f"{times[name]['median']:.2f} ({ratio:.1f}x)")
+            rows.append(row)
+        row = [backbone, "onnx-int8 to openvino-int8"]
+        for times in result["latency_ms"].values():
+            one, other = (times[f"{target}, one graph"]["median"] for target in DEFAULT)
+            row.append(f"{one / other:.2f}")
+        rows.append(row)
+    shapes = list(next(iter(figures["backbones"].values()))["latency_ms"])
+    return markdown_table(["backbone", "graph", *shapes], rows)
+
+
 def _draw(figures: Mapping[str, Any], file: Path) -> None:
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
     backbones = figures["backbones"]
     figure, axes = plt.subplots(
-        len(backbones), len(SHAPES), figsize=(11, 2.9 * len(backbones)), squeeze=False
+        len(backbones), len(MAIN), figsize=(11, 2.9 * len(backbones)), squeeze=False
     )
     for row, (backbone, result) in zip(axes, backbones.items(), strict=True):
-        for axis, (shape, times) in zip(row, result["latency_ms"].items(), strict=True):
+        for axis, shape in zip(row, MAIN, strict=True):
+            times = result["latency_ms"][shape]
             names = list(times)[::-1]
             medians = [times[n]["median"] for n in names]
             spread = [

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from mtl_edge.export.heads import JoinedHeads
 from mtl_edge.training.checkpoint import Checkpoint
+from mtl_edge.training.heads import Head
 from mtl_edge.training.model import MultiTaskModel
 
-__all__ = ["HEADS", "INPUTS", "capture_encoder", "capture_heads", "state_names"]
+__all__ = ["INPUTS", "capture_encoder", "capture_heads", "state_names"]
 
 INPUTS = ("input_ids", "attention_mask")
-HEADS = "heads."  # what names of the heads' weights begin with
 OPSET = 17
 
 
@@ -46,8 +46,12 @@ def capture_encoder(checkpoint: Checkpoint, file: Path) -> None:
     _export(_Encoder(checkpoint.model()), (ids, mask), file, list(INPUTS), names, per_token=names)
 
 
-def capture_heads(checkpoint: Checkpoint, file: Path) -> None:
-    """Write all heads as one ONNX graph, batch and length dynamic."""
+def capture_heads(checkpoint: Checkpoint, file: Path, joined: bool = True) -> None:
+    """Write all heads as one ONNX graph, batch and length dynamic.
+
+    Args:
+        joined: whether those of one kind share operators; else they follow one another.
+    """
     ids, mask = _example(checkpoint)
     whole = checkpoint.model()
     with torch.inference_mode():
@@ -55,7 +59,9 @@ def capture_heads(checkpoint: Checkpoint, file: Path) -> None:
     names = state_names(checkpoint.depth)
     inputs = [*names, "attention_mask", "input_ids"]
     # Unfolded: weights of a byte a number stay so on disk.
-    _export(_Heads(whole), (*states, mask, ids), file, inputs, list(whole.tasks), fold=False)
+    _export(
+        _Heads(whole, joined), (*states, mask, ids), file, inputs, list(whole.tasks), fold=False
+    )
 
 
 class _Encoder(nn.Module):
@@ -69,14 +75,15 @@ class _Encoder(nn.Module):
 
 
 class _Heads(nn.Module):
-    def __init__(self, model: MultiTaskModel) -> None:
+    def __init__(self, model: MultiTaskModel, joined: bool) -> None:
         super().__init__()
-        self.heads = JoinedHeads(list(model.heads))  # type: ignore[arg-type]
+        heads: list[Head] = list(model.heads)  # type: ignore[arg-type]
+        groups = [heads] if joined else [[head] for head in heads]
+        self.heads = nn.ModuleList(JoinedHeads(group) for group in groups)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         *states, mask, ids = inputs
-        logits: tuple[Tensor, ...] = self.heads(states, mask, ids)
-        return logits
+        return tuple(logits for heads in self.heads for logits in heads(states, mask, ids))
 
 
 def _example(checkpoint: Checkpoint) -> tuple[Tensor, Tensor]:

@@ -170,7 +170,7 @@ def test_a_graph_that_answers_otherwise_is_not_shipped(
     def spoil(*args: onnx.ModelProto) -> onnx.ModelProto:
         model = join(*args)
         constants = {c.name: c for c in model.graph.initializer}
-        bias = constants["heads/heads.groups.0.biases.1"]
+        bias = constants["heads/heads.0.groups.0.biases.1"]
         bias.CopyFrom(numpy_helper.from_array(np.float32([[9, 0, 0, 0]]), bias.name))
         return model
 
