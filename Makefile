@@ -24,6 +24,7 @@ types: $(VENV)/installed
 
 figures: $(VENV)/installed  ## the figures in README.md, anew on this machine
 	$(BIN)/python -m mtl_edge.benchmarks.figures
+	$(BIN)/python -m mtl_edge.benchmarks.steps
 	$(BIN)/python -m mtl_edge.benchmarks.readme
 
 $(VENV)/installed: pyproject.toml constraints.txt
