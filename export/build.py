@@ -57,9 +57,12 @@ def export(
 
     Raises:
         ExportError: a graph could not be built, or is not faithful to the checkpoint.
+        MissingPackageError: `with_tokenizer` needs a package that is not installed.
         OptionError: settings that do not fit the backbone.
         OutputExistsError: `out` exists and `overwrite` is false.
     """
+    if settings.with_tokenizer:
+        text_graph.require_packages({TARGETS[name].engine for name in targets})
     with (
         staged_folder(out, overwrite=overwrite) as stage,
         tempfile.TemporaryDirectory(prefix="mtl-edge-") as work,

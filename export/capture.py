@@ -19,6 +19,7 @@ import torch
 from optimum.utils import DummyTextInputGenerator, NormalizedConfigManager
 from torch import Tensor, nn
 
+from mtl_edge.errors import ExportError
 from mtl_edge.export.heads import JoinedHeads
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.heads import Head
@@ -28,6 +29,7 @@ __all__ = ["INPUTS", "capture_encoder", "capture_heads", "state_names"]
 
 INPUTS = ("input_ids", "attention_mask")
 OPSET = 17
+MOST_BYTES = 2 * 10**9
 
 
 def state_names(depth: int) -> list[str]:
@@ -40,7 +42,17 @@ def capture_encoder(checkpoint: Checkpoint, file: Path) -> None:
 
     The TorchScript exporter and eager attention give the form that ONNX Runtime's optimizer fuses
     and that OpenVINO runs fastest; the newer exporter's graphs keep Q, K and V apart.
+
+    Raises:
+        ExportError: it is too large for a graph in one file.
     """
+    size = sum(4 * p.numel() for p in checkpoint.backbone.encoder.parameters())
+    if size > MOST_BYTES:
+        raise ExportError(
+            f"the encoder takes {size / 1e9:.1f} GB in float32, and a graph to quantize from may "
+            f"take {MOST_BYTES / 1e9:.1f} GB (protobuf's limit); use fewer layers with --depth, or "
+            "a smaller backbone"
+        )
     ids, mask = _example(checkpoint)
     names = state_names(checkpoint.depth)
     _export(_Encoder(checkpoint.model()), (ids, mask), file, list(INPUTS), names, per_token=names)

@@ -48,7 +48,7 @@ logistic regression, no encoder.
 ## Limits
 
 The figures hold for texts like those it was trained on. Texts of another domain or language get an
-answer too, and nothing here says how good it is. The encoder's own biases are its authors' to
+answer too, and nothing here says how good it is.{reduced} The encoder's own biases are its authors' to
 describe: see the card of `{base}`.
 """
 
@@ -66,6 +66,19 @@ def model_card(manifest: Manifest) -> str:
         max_tokens=manifest.max_tokens,
         labels=markdown_table(["task", "labels", "temperature"], labels),
         figures=_figures(manifest),
+        reduced=_reduced(manifest),
+    )
+
+
+def _reduced(manifest: Manifest) -> str:
+    """What was left out on request, as a sentence."""
+    found = manifest.reduced.get("vocabulary")
+    if found is None:
+        return ""
+    return (
+        f" Of the tokenizer's {found['tokens']:,} tokens {found['tokens_kept']:,} have embeddings "
+        f"({found['share_of_held_out_tokens_kept']:.1%} of the tokens in the rows set aside); any "
+        "other reads as unknown."
     )
 
 

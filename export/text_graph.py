@@ -22,8 +22,9 @@ An empty batch is refused by both.
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,18 @@ from mtl_edge.export.capture import INPUTS
 from mtl_edge.export.charsmap import charsmap
 from mtl_edge.export.text_table import SPARE, WordPiece, word_piece
 
-__all__ = ["OPENVINO", "TEXT", "name_of", "with_tokenizer_onnx", "with_tokenizer_openvino"]
+__all__ = [
+    "OPENVINO",
+    "TEXT",
+    "name_of",
+    "require_packages",
+    "with_tokenizer_onnx",
+    "with_tokenizer_openvino",
+]
 
 TEXT = "text"
 OPENVINO = "openvino.tokenizer.xml"
+PACKAGES = {"onnxruntime": "onnxruntime-extensions", "openvino": "openvino-tokenizers"}
 
 EXTENSIONS = "ai.onnx.contrib"  # the domain of onnxruntime-extensions
 PREFIX = "text/"
@@ -61,6 +70,19 @@ def name_of(graph: str) -> str:
     return f"{Path(graph).stem}.text.onnx"
 
 
+def require_packages(engines: Collection[str]) -> None:
+    """
+    Raises:
+        MissingPackageError: what one of the engines' graphs needs is not installed.
+    """
+    for engine, package in PACKAGES.items():
+        if engine in engines and importlib.util.find_spec(package.replace("-", "_")) is None:
+            raise MissingPackageError(
+                f"text in the graph needs {package}, which is not installed; "
+                "`pip install 'mtl-edge[text]'`"
+            )
+
+
 def with_tokenizer_onnx(folder: Path, graph: str, out: str, max_tokens: int) -> None:
     """Write the ONNX graph `out` that is `graph` with the tokenizer of its folder in front.
 
@@ -71,10 +93,7 @@ def with_tokenizer_onnx(folder: Path, graph: str, out: str, max_tokens: int) -> 
         ExportError: the tokenizer is of a kind that is not supported.
         MissingPackageError: onnxruntime-extensions is not installed.
     """
-    try:
-        import onnxruntime_extensions  # noqa: F401
-    except ImportError:
-        raise _missing("onnxruntime-extensions") from None
+    require_packages(["onnxruntime"])
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     model = onnx.load(str(folder / graph), load_external_data=False)
     nodes = _Nodes()
@@ -101,10 +120,9 @@ def with_tokenizer_openvino(folder: Path, out: str, max_tokens: int) -> None:
         ExportError: the tokenizer is of a kind that is not supported.
         MissingPackageError: openvino-tokenizers is not installed.
     """
-    try:
-        import openvino_tokenizers
-    except ImportError:
-        raise _missing("openvino-tokenizers") from None
+    require_packages(["openvino"])
+    import openvino_tokenizers
+
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     parts = word_piece(tokenizer)
     padding = next((token for token, n in parts.special.items() if n == 0), parts.unknown)
@@ -159,12 +177,6 @@ def _treated(parts: WordPiece, isolated: str) -> list[tuple[Sequence[tuple[str, 
 def _class_of(runs: Sequence[tuple[str, str]]) -> str:
     """The runs' characters as a pattern."""
     return "[" + "".join(f"{first}-{last}" for first, last in runs) + "]"
-
-
-def _missing(package: str) -> MissingPackageError:
-    return MissingPackageError(
-        f"text in the graph needs {package}, which is not installed; `pip install 'mtl-edge[text]'`"
-    )
 
 
 class _Nodes:

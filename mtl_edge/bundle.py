@@ -278,6 +278,9 @@ def _check_manifest(manifest: Manifest, file: Path) -> None:
     wanted = {TOKENIZER, *(name for graph in manifest.graphs for name in graph.files)}
     if missing := sorted(wanted - listed):
         raise _altered(f"{file} names {missing[0]!r} but lists no checksum for it")
+    for graph in manifest.graphs:
+        if strange := sorted(set(graph.heads) - set(graph.files)):
+            raise _altered(f"{file}: {strange[0]!r} is no file of graph {graph.target!r}")
     if not manifest.graphs:
         raise _altered(f"{file} lists no graph")
     if not manifest.tasks or len({task.name for task in manifest.tasks}) != len(manifest.tasks):

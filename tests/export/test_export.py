@@ -215,6 +215,16 @@ def test_a_graph_may_lose_what_was_allowed_and_no_more(
             proof._require_accurate("onnx-int8", "t", compared, limit)
 
 
+def test_an_encoder_over_the_limit_of_a_graph_is_refused(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
+) -> None:
+    monkeypatch.setattr("mtl_edge.export.capture.MOST_BYTES", 10**6)
+    message = fails("export", checkpoint, "--out", tmp_path / "b")
+    assert "protobuf's limit" in message
+    assert "smaller backbone" in message
+    assert not (tmp_path / "b").exists()
+
+
 def test_mistakes_are_named(checkpoint: Path, shared_bundle: Path, fails: Fails) -> None:
     out = shared_bundle.parent / "never"
     assert "there are onnx-int8" in fails("export", checkpoint, "--out", out, "--targets", "tflite")

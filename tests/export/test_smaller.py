@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import openvino as ov
 import pytest
 from onnx import numpy_helper
 
+from mtl_edge.cli import main
 from mtl_edge.errors import ExportError, OptionError
 from mtl_edge.export import int8_openvino, onnx_graph, openvino_graph
 from mtl_edge.export.build import captured
@@ -292,3 +294,19 @@ def test_what_was_made_smaller_once_is_not_twice(
     ):
         with pytest.raises(ExportError, match="expected an encoder with a word table in int8"):
             again()
+
+
+def test_a_bundle_says_what_was_left_out(
+    checkpoint: Path, shared_bundle: Path, rows: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "b"
+    export = ["export", str(checkpoint), "--out", str(out), "--vocabulary", str(rows)]
+    assert main([*export, "--embeddings", "4bit"]) == 0
+    reduced = json.loads((out / "manifest.json").read_text())["reduced"]
+    assert reduced["embeddings"] == "4bit"
+    found = reduced["vocabulary"]
+    assert 100 < found["tokens_kept"] < found["tokens"] == 30522
+    assert 0.5 < found["share_of_held_out_tokens_kept"] <= 1
+    assert f"{found['tokens_kept']:,} have embeddings" in (out / "README.md").read_text()
+    for name in ("encoder.int8.bin", "openvino.int8.bin"):
+        assert (out / name).stat().st_size < 0.5 * (shared_bundle / name).stat().st_size

@@ -63,6 +63,12 @@ def test_a_newer_schema_says_to_upgrade(bundle: Path) -> None:
         EdgeClassifier.load(bundle)
 
 
+def test_an_older_schema_says_to_export_again(bundle: Path) -> None:
+    rewrite(bundle, lambda m: m.update(schema=SCHEMA - 1))
+    with pytest.raises(SchemaError, match="export the checkpoint again"):
+        EdgeClassifier.load(bundle)
+
+
 def test_no_bundle_says_what_writes_one(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="mtl-edge export"):
         EdgeClassifier.load(tmp_path)
@@ -100,6 +106,7 @@ def test_a_link_to_the_outside_is_refused(bundle: Path) -> None:
         lambda m: m["tasks"].append(m["tasks"][0]),
         lambda m: m["graphs"][0].update(file="unlisted.onnx"),
         lambda m: m["graphs"][0].update(surprise=1),
+        lambda m: m["graphs"][0].update(heads=["tokenizer.json"]),
         lambda m: m.update(files=[]),
         lambda m: m.update(schema="1"),
         lambda m: m.clear(),
