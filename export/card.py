@@ -48,8 +48,8 @@ logistic regression, no encoder.
 ## Limits
 
 The figures hold for texts like those it was trained on. Texts of another domain or language get an
-answer too, and nothing here says how good it is.{reduced} The encoder's own biases are its authors' to
-describe: see the card of `{base}`.
+answer too, and nothing here says how good it is.{reduced} The encoder's own biases are its authors'
+to describe: see the card of `{base}`.
 """
 
 
