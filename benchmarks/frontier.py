@@ -22,10 +22,9 @@ from mtl_edge.benchmarks.contenders import Contender, from_bundle
 from mtl_edge.benchmarks.machine import describe
 from mtl_edge.bundle import open_bundle
 from mtl_edge.engines import default_threads
-from mtl_edge.errors import OptionError
 from mtl_edge.export.build import export
 from mtl_edge.export.settings import Settings
-from mtl_edge.export.targets import DEFAULT, TARGETS
+from mtl_edge.export.targets import DEFAULT, targets_of
 from mtl_edge.files import require_free, staged_folder
 from mtl_edge.table import markdown_table, text_table
 from mtl_edge.timing import alternate
@@ -53,9 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     require_free(args.out, overwrite=args.overwrite)
-    targets = list(filter(None, args.targets.split(",")))
-    if unknown := [name for name in targets if name not in TARGETS]:
-        raise OptionError(f"--targets {unknown[0]}: unknown; there are {', '.join(TARGETS)}")
+    targets = targets_of(args.targets)
     figures = measure(load_checkpoint(args.checkpoint), targets, args.threads)
     header, rows = _table(figures)
     with staged_folder(args.out, overwrite=args.overwrite) as stage:

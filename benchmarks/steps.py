@@ -36,7 +36,6 @@ from mtl_edge.engines import Engine, Logits, Setup, default_threads
 from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph
 from mtl_edge.export.build import captured
 from mtl_edge.export.capture import INPUTS, capture_heads
-from mtl_edge.export.rewrite import part_norms
 from mtl_edge.export.targets import Source
 from mtl_edge.planning import in_batches, pad
 from mtl_edge.table import markdown_table
@@ -137,21 +136,14 @@ def _graphs(checkpoint: Checkpoint, work: Path, threads: int) -> dict[str, Engin
     with patch.object(int8_onnx, "UNEVEN", float("inf")):
         start("int8 with fixed scales, fused", int8_onnx.quantize(fused, width, texts), apart)
     start("+ SmoothQuant", int8_onnx.quantize(fused, width, texts), apart)
-    start("+ layer norm and GELU in faster kernels", _parted(source), apart)
     prepared = int8_onnx.quantize(source.prepared(), width, texts)
-    start("+ attention smoothed through its values", prepared, apart)
+    start("+ layer norm and GELU in faster kernels", prepared, apart)
     start("+ heads joined: onnx-int8 as shipped", prepared, joined)
     encoder, heads = work / "openvino.xml", work / "openvino.heads.xml"
     openvino_graph.write(int8_openvino.quantize(source), encoder)
     openvino_graph.write(openvino_graph.read(joined), heads)
     running["openvino-int8 as shipped"] = engines.start("openvino", [encoder, heads], setup)
     return running
-
-
-def _parted(source: Source) -> onnx.ModelProto:
-    model = source.fused()
-    part_norms(model, {product.output for product in int8_onnx.products_of(model, source.width)})
-    return int8_onnx.quantize(model, source.width, source.calibration)
 
 
 def _dynamic(fused: onnx.ModelProto, work: Path) -> onnx.ModelProto:

@@ -120,6 +120,15 @@ def _reduced(checkpoint: Checkpoint, source: Source) -> dict[str, Any]:
     return account
 
 
+def _reduced_still(bundle: Bundle) -> dict[str, Any]:
+    """A bundle's account, without what was measured on rows of other tasks."""
+    account = dict(bundle.manifest.reduced)
+    if "vocabulary" in account:
+        found = account["vocabulary"]
+        account["vocabulary"] = {name: found[name] for name in ("tokens", "tokens_kept")}
+    return account
+
+
 def _refit(
     checkpoint: Checkpoint,
     source: Source,
@@ -156,6 +165,8 @@ def replace_heads(
     texts = {text_graph.name_of(graph.file) for graph in graphs} & listed
     orts = {name for graph in graphs for name in ort_format.names_of(graph.file)} & listed
     settings = replace(settings, with_tokenizer=bool(texts), ort=bool(orts))
+    if settings.with_tokenizer:
+        text_graph.require_packages({graph.engine for graph in graphs})
     anew = {MANIFEST, CARD, *(name for graph in graphs for name in graph.heads), *texts, *orts}
     with (
         new_version(bundle.path, without=anew) as stage,
@@ -169,7 +180,7 @@ def replace_heads(
                 form = TARGETS[graph.target].form
                 form.replace_heads(bundle.path, heads, stage, graph.files)
         _add_forms(stage, graphs, checkpoint.max_tokens, settings)
-        reduced = bundle.manifest.reduced
+        reduced = _reduced_still(bundle)
         return _proven(checkpoint, stage, graphs, reduced, settings.max_accuracy_drop)
 
 

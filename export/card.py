@@ -75,10 +75,12 @@ def _reduced(manifest: Manifest) -> str:
     found = manifest.reduced.get("vocabulary")
     if found is None:
         return ""
+    share = found.get("share_of_held_out_tokens_kept")
     return (
-        f" Of the tokenizer's {found['tokens']:,} tokens {found['tokens_kept']:,} have embeddings "
-        f"({found['share_of_held_out_tokens_kept']:.1%} of the tokens in the rows set aside); any "
-        "other reads as unknown."
+        f" In the int8 graphs, {found['tokens_kept']:,} of the tokenizer's {found['tokens']:,} "
+        "tokens have embeddings"
+        + ("" if share is None else f" ({share:.1%} of the tokens in the rows set aside)")
+        + "; any other reads as unknown."
     )
 
 

@@ -17,13 +17,15 @@ from mtl_edge.errors import OptionError
 from mtl_edge.export import int8_openvino, openvino_graph
 from mtl_edge.export.build import captured, export, replace_heads
 from mtl_edge.export.explain import Noise, noise_of, noise_of_openvino, worst
+from mtl_edge.export.refit import FEWEST
 from mtl_edge.export.settings import MAX_ACCURACY_DROP, Settings
-from mtl_edge.export.targets import DEFAULT, TARGETS
+from mtl_edge.export.targets import DEFAULT, TARGETS, targets_of
 from mtl_edge.files import require_free
 from mtl_edge.table import text_table
 from mtl_edge.training.checkpoint import Checkpoint, Sample, load_checkpoint
 from mtl_edge.training.data import read_texts, spread
-from mtl_edge.training.run import CALIBRATION_ROWS
+from mtl_edge.training.run import CACHE_LIMIT, CALIBRATION_ROWS
+from mtl_edge.training.states import default_cache
 from mtl_edge.update import previous_of, write_update
 
 __all__ = ["add_arguments", "run"]
@@ -85,6 +87,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of int8 graphs: bits that a number of the word table takes; default: %(default)s",
     )
     parser.add_argument(
+        "--cache",
+        type=Path,
+        default=default_cache(),
+        help="of the states that --refit takes; default: %(default)s",
+    )
+    parser.add_argument(
+        "--cache-limit",
+        type=float,
+        default=CACHE_LIMIT / 10**9,
+        metavar="GB",
+        help="default: %(default)s",
+    )
+    parser.add_argument(
         "--with-tokenizer",
         action="store_true",
         help="also write graphs that take strings, for apps in C++, C# or Java",
@@ -144,6 +159,7 @@ def run(args: argparse.Namespace) -> None:
         )
     if not args.max_accuracy_drop >= 0:
         raise OptionError(f"--max-accuracy-drop is {args.max_accuracy_drop}, expected 0 or more")
+    _require_meant(args)
     started = time.monotonic()
     if args.into is not None:
         _replace_heads(args)
@@ -153,21 +169,28 @@ def run(args: argparse.Namespace) -> None:
         require_free(args.out, overwrite=args.overwrite)
     if args.keep_worst < 0:
         raise OptionError(f"--keep-worst is {args.keep_worst}, expected 0 or more")
-    targets = _targets(args.targets)
+    targets = targets_of(args.targets)
     checkpoint = load_checkpoint(args.checkpoint)
     if args.depth is not None:
         checkpoint = checkpoint.at(_depth(checkpoint, args.depth, args.max_accuracy_drop))
     if args.calibration is not None:
         checkpoint = _calibrated(checkpoint, read_texts(args.calibration, args.text_column))
+    refit = _texts(args.refit, args.text_column)
+    if args.refit and len(refit) < FEWEST:
+        raise OptionError(
+            f"--refit has {len(refit)} texts, expected {FEWEST} or more: the training texts will do"
+        )
     settings = Settings(
         max_accuracy_drop=args.max_accuracy_drop,
         reduce_range=args.reduce_range,
         keep_worst=args.keep_worst,
-        refit=_texts(args.refit, args.text_column),
+        refit=refit,
         vocabulary=_texts(args.vocabulary, args.text_column),
         four_bits=args.embeddings == "4bit",
         with_tokenizer=args.with_tokenizer,
         ort=args.ort,
+        cache=args.cache,
+        cache_limit=int(args.cache_limit * 10**9),
     )
     if args.explain:
         print(_explained(checkpoint, targets, settings))
@@ -177,18 +200,51 @@ def run(args: argparse.Namespace) -> None:
     print(f"\nbundle {args.out}, {time.monotonic() - started:.0f} s")
 
 
+# Options, by what they are for: a mode of the command, or targets of which one has to be asked for.
+OF_NEW_BUNDLES = (
+    "targets", "calibration", "refit", "vocabulary", "embeddings", "with_tokenizer", "ort",
+    "reduce_range", "keep_worst", "depth", "overwrite",
+)  # fmt: skip
+OF_TARGETS = {
+    "refit": ("onnx-int8", "openvino-int8"),
+    "vocabulary": ("onnx-int8", "openvino-int8"),
+    "embeddings": ("onnx-int8", "openvino-int8"),
+    "reduce_range": ("onnx-int8",),
+    "keep_worst": ("onnx-int8",),
+    "ort": tuple(name for name, target in TARGETS.items() if target.engine == "onnxruntime"),
+}
+
+
+def _require_meant(args: argparse.Namespace) -> None:
+    """
+    Raises:
+        OptionError: an option that would do nothing.
+    """
+    defaults = argparse.ArgumentParser()
+    add_arguments(defaults)
+    given = [n for n in OF_NEW_BUNDLES if getattr(args, n) != defaults.get_default(n)]
+    if args.into is not None and given:
+        raise OptionError(
+            f"--{given[0].replace('_', '-')} is for new bundles; --heads-only leaves all but the "
+            "heads as it is"
+        )
+    if args.update is not None and args.into is None:
+        raise OptionError("--update is of --heads-only; give both, or neither")
+    if args.update is not None and not args.update.absolute().parent.is_dir():
+        raise OptionError(f"--update {args.update}: no such folder; make it first")
+    targets = targets_of(args.targets)
+    for name in given:
+        wanted = OF_TARGETS.get(name, targets)
+        if not set(wanted) & set(targets):
+            raise OptionError(
+                f"--{name.replace('_', '-')} is for {' and '.join(wanted)}; ask for it with "
+                "--targets, or leave the option out"
+            )
+
+
 def _texts(files: Sequence[Path], column: str) -> list[str]:
     """Their texts, each once."""
     return list(dict.fromkeys(text for file in files for text in read_texts(file, column)))
-
-
-def _targets(names: str) -> list[str]:
-    targets = list(dict.fromkeys(filter(None, names.split(","))))
-    if unknown := [t for t in targets if t not in TARGETS]:
-        raise OptionError(f"--targets {unknown[0]}: unknown; there are {', '.join(TARGETS)}")
-    if not targets:
-        raise OptionError(f"--targets is empty; there are {', '.join(TARGETS)}")
-    return targets
 
 
 def _replace_heads(args: argparse.Namespace) -> None:
@@ -197,6 +253,9 @@ def _replace_heads(args: argparse.Namespace) -> None:
     if bundle.manifest.depth in checkpoint.shallower:
         checkpoint = checkpoint.at(bundle.manifest.depth)
     settings = Settings(max_accuracy_drop=args.max_accuracy_drop)
+    kept = {task.name for task in checkpoint.tasks}
+    if gone := [task.name for task in bundle.manifest.tasks if task.name not in kept]:
+        print(f"note: the checkpoint has no task {', '.join(gone)}; it goes", file=sys.stderr)
     print(_summary(replace_heads(checkpoint, bundle, settings)))
     print(f"\nthe version before is {previous_of(args.into)}")
     if args.update is not None:
@@ -319,10 +378,12 @@ def _accounts(manifest: Manifest) -> list[str]:
     found = manifest.reduced.get("vocabulary")
     if found is None:
         return []
+    share = found.get("share_of_held_out_tokens_kept")
     return [
-        f"\nvocabulary: {found['tokens_kept']:,} of {found['tokens']:,} tokens keep their "
-        f"embeddings, {found['share_of_held_out_tokens_kept']:.2%} of the tokens in the rows set "
-        "aside; texts of these alone are answered as before, any other token reads as unknown"
+        f"\nvocabulary of int8 graphs: {found['tokens_kept']:,} of {found['tokens']:,} tokens keep "
+        "their embeddings"
+        + ("" if share is None else f", {share:.2%} of the tokens in the rows set aside")
+        + "; texts of these alone are answered as before, any other token reads as unknown"
     ]
 
 

@@ -35,7 +35,6 @@ from mtl_edge.export.rewrite import (
     Constants,
     part_norms,
     readers_of,
-    smooth_attention,
 )
 from mtl_edge.planning import pad
 
@@ -118,34 +117,16 @@ def products_of(model: onnx.ModelProto, width: int) -> list[Product]:
     return products
 
 
-def prepare(
-    model: onnx.ModelProto, width: int, calibration: Sequence[Sequence[int]]
-) -> onnx.ModelProto:
+def prepare(model: onnx.ModelProto, width: int) -> onnx.ModelProto:
     """A copy with the same values, in the form that `quantize` takes.
 
     Args:
         model: fp32, as `mtl_edge.export.fuse` leaves it.
         width: hidden size.
-        calibration: token ids of real texts.
-
-    Raises:
-        ExportError: there is nothing to calibrate with.
     """
     prepared = onnx.ModelProto()
     prepared.CopyFrom(model)
-    products = products_of(prepared, width)
-    part_norms(prepared, {product.output for product in products})
-    attentions = {p.output: p.node for p in products if p.node.op_type == "Attention"}
-    readers = readers_of(prepared)
-    projections = {
-        p.input: p.node for p in products if p.input in attentions and len(readers[p.input]) == 1
-    }
-    for name, seen in _ranges(prepared, list(projections), calibration).items():
-        if _uneven(seen):
-            projection = projections[name]
-            weight = Constants(prepared).array(projection.input[1])
-            factor = _smoothing(seen, [weight])
-            smooth_attention(prepared, attentions[name], projection, factor)
+    part_norms(prepared, {product.output for product in products_of(prepared, width)})
     OnnxModel(prepared).prune_graph()
     return prepared
 

@@ -10,14 +10,15 @@ for byte. ONNX Runtime maps the files into memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-from onnx import TensorProto, compose, external_data_helper
+from onnx import TensorProto, compose, external_data_helper, helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from mtl_edge.export.capture import INPUTS, state_names
@@ -51,10 +52,21 @@ def join(encoder: onnx.ModelProto, heads: onnx.ModelProto) -> onnx.ModelProto:
     joined.graph.output.extend(added.output)
     known = {opset.domain for opset in joined.opset_import}
     joined.opset_import.extend(o for o in heads.opset_import if o.domain not in known)
+    # Later heads may read states that these do not, so what makes them stays.
+    states = [name for name in _made(joined) if re.fullmatch(r"state\.\d+", name)]
+    joined.graph.output.extend(
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in states
+    )
     whole = OnnxModel(joined)
     whole.prune_graph()
     whole.topological_sort()
+    del joined.graph.output[len(added.output) :]
     return joined
+
+
+def _made(model: onnx.ModelProto) -> Iterator[str]:
+    """Names of all that nodes give."""
+    return (name for node in model.graph.node for name in node.output)
 
 
 def _without_heads(model: onnx.ModelProto) -> None:

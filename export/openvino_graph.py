@@ -10,6 +10,7 @@ encoder's too; as two graphs, the encoder's files stay byte for byte.
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,6 +34,11 @@ def read(file: Path) -> ov.Model:
 
 def write(model: ov.Model, file: Path, half: bool = False) -> None:
     """Write `file` (.xml) and its weights beside it (.bin), float32 ones in 16 bits if `half`."""
+    for place, node in enumerate(model.get_ordered_ops()):
+        kind = node.get_type_name()
+        # A name that OpenVINO gave counts the nodes that this process has made so far.
+        if re.fullmatch(rf"{kind}(_\d+)+", node.get_friendly_name()):
+            node.set_friendly_name(f"{kind}.{place}")
     ov.save_model(model, str(file), compress_to_fp16=half)
 
 

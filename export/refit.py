@@ -1,8 +1,8 @@
 """Heads that have seen int8: fitted once more on the states of a quantized encoder.
 
-They learn to say on those states what the checkpoint's heads say on the exact ones (distillation,
-Hinton et al. 2015, arXiv:1503.02531), so texts are enough, no labels are needed, and what they know
-stays. The tables of n-grams do not depend on states and stay as they are.
+They learn to say on those states what the checkpoint's heads say on those that taught them
+(distillation, Hinton et al. 2015, arXiv:1503.02531), so texts are enough, no labels are needed, and
+what they know stays. The tables of n-grams do not depend on states and stay as they are.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from mtl_edge.training.heads import AttentionHead, Head
 from mtl_edge.training.loop import Learner, Loop, Score
 from mtl_edge.training.states import StateCache, States, digest
 
-__all__ = ["GraphEncoder", "refitted"]
+__all__ = ["FEWEST", "GraphEncoder", "refitted"]
 
 EPOCHS = 3
 BATCH_SIZE = 32
 LEARNING_RATE = 2e-4
 HELD_OUT = 10  # one text in so many chooses the epoch
+FEWEST = 100  # texts
 
 Ids = npt.NDArray[np.int64]
 
@@ -62,10 +63,10 @@ class GraphEncoder:
 def refitted(
     checkpoint: Checkpoint, encoder: GraphEncoder, ids: Sequence[Tokens], cache: StateCache
 ) -> dict[str, Head]:
-    """The checkpoint's heads, fitted to the encoder's states.
+    """The checkpoint's heads, fitted to the encoder's states; as they were, if that is no better.
 
     Args:
-        ids: tokens of texts like those that will be asked.
+        ids: tokens of texts like those that will be asked, at least `FEWEST`.
     """
     exact = cache.states(checkpoint.backbone, ids)
     rounded = cache.of(encoder, ids)
@@ -111,7 +112,12 @@ def _fitted(task: str, head: Head, exact: States, rounded: States) -> Head:
         lambda batch: [],
     )
     learner.finish()
-    return learner
+    before, after = (_loss(one, rounded, wanted, chosen_by) for one in (head, learner))
+    return learner if after < before else head
+
+
+def _loss(head: Head, states: States, wanted: Tensor, rows: Sequence[int]) -> float:
+    return float(_divergence(predict(head, states, rows), wanted[rows]))
 
 
 def _parameters(head: Head) -> list[nn.Parameter]:

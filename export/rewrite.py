@@ -1,9 +1,7 @@
-"""Rewritings of a fused fp32 graph that leave its values as they are and make int8 cheaper.
+"""A rewriting of a fused fp32 graph that leaves its values as they are and makes int8 cheaper.
 
-    smooth_attention   an uneven input of attention's output projection is evened out through the
-                       values' weights, at no cost: it is a weighted sum of values
-    part_norms         SkipLayerNormalization becomes Sub and LayerNormalization, BiasGelu becomes
-                       Add and Gelu; biases stand beside their products, which take them in
+    part_norms   SkipLayerNormalization becomes Sub and LayerNormalization, BiasGelu becomes Add and
+                 Gelu; biases stand beside their products, which take them in
 
 ONNX Runtime's CPU kernels decide: SkipLayerNormalization takes five times as long as an addition
 and LayerNormalization, but it fuses just these two into it. So the residual is subtracted from, and
@@ -19,7 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-__all__ = ["MICROSOFT", "Constants", "part_norms", "readers_of", "smooth_attention"]
+__all__ = ["MICROSOFT", "Constants", "part_norms", "readers_of"]
 
 MICROSOFT = "com.microsoft"
 Array = npt.NDArray[np.float32]
@@ -55,28 +53,6 @@ def readers_of(model: onnx.ModelProto) -> dict[str, list[NodeProto]]:
         for name in dict.fromkeys(filter(None, node.input)):
             readers.setdefault(name, []).append(node)
     return readers
-
-
-def smooth_attention(
-    model: onnx.ModelProto, attention: NodeProto, projection: NodeProto, factor: Array
-) -> None:
-    """Multiply each channel of attention's output by `factor`, and divide it out in what reads it.
-
-    Args:
-        attention, projection: nodes of `model`; no other reads what attention gives.
-    """
-    constants = Constants(model)
-    weight, bias = (constants.array(name) for name in attention.input[1:3])
-    values = slice(-len(factor), None)
-    weight, bias = weight.copy(), bias.copy()
-    weight[:, values] *= factor
-    bias[values] *= factor
-    output = attention.output[0]
-    attention.input[1] = constants.add(f"{output}_smooth_weight", weight)
-    attention.input[2] = constants.add(f"{output}_smooth_bias", bias)
-    after = constants.array(projection.input[1]) / factor[:, np.newaxis]
-    projection.input[1] = constants.add(f"{projection.output[0]}_smooth_weight", after)
-    constants.store(model)
 
 
 def part_norms(model: onnx.ModelProto, products: Collection[str]) -> None:

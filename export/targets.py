@@ -17,6 +17,7 @@ import openvino as ov
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from mtl_edge.bundle import Graph
+from mtl_edge.errors import OptionError
 from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph, smaller
 from mtl_edge.export.explain import noise_of, worst
 from mtl_edge.export.fuse import fuse
@@ -24,7 +25,7 @@ from mtl_edge.export.refit import GraphEncoder
 from mtl_edge.export.settings import DEFAULTS, Settings
 from mtl_edge.training.backbone import Backbone
 
-__all__ = ["DEFAULT", "TARGETS", "Source", "Target"]
+__all__ = ["DEFAULT", "TARGETS", "Source", "Target", "targets_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Source:
 
     def prepared(self) -> onnx.ModelProto:
         """The same in the form that int8 starts from."""
-        return int8_onnx.prepare(self.fused(), self.width, self.calibration)
+        return int8_onnx.prepare(self.fused(), self.width)
 
 
 class Form(Protocol):
@@ -199,3 +200,17 @@ TARGETS: Mapping[str, Target] = {
 }  # fmt: skip
 
 DEFAULT = ("onnx-int8", "openvino-int8")
+
+
+def targets_of(names: str) -> list[str]:
+    """Targets as a user lists them, separated by commas.
+
+    Raises:
+        OptionError: one is unknown, or there is none.
+    """
+    targets = list(dict.fromkeys(filter(None, names.split(","))))
+    if unknown := [t for t in targets if t not in TARGETS]:
+        raise OptionError(f"--targets {unknown[0]}: unknown; there are {', '.join(TARGETS)}")
+    if not targets:
+        raise OptionError(f"--targets is empty; there are {', '.join(TARGETS)}")
+    return targets

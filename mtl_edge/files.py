@@ -15,10 +15,11 @@ from pathlib import Path
 
 from mtl_edge.errors import OutputExistsError
 
-__all__ = ["exchange", "require_free", "sha256_of", "staged_folder"]
+__all__ = ["exchange", "recover", "require_free", "sha256_of", "staged_folder"]
 
 PARTIAL, OLD = ".partial", ".old"
 DAY = 24 * 60 * 60
+_at_work: set[Path] = set()  # what this process is writing or replacing just now
 
 
 def sha256_of(path: Path) -> str:
@@ -35,7 +36,7 @@ def require_free(target: Path, *, overwrite: bool) -> None:
     Raises:
         OutputExistsError: it exists, and `overwrite` is false or it is not a folder.
     """
-    _recover(Path(os.path.abspath(target)))
+    recover(Path(os.path.abspath(target)))
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise OutputExistsError(f"{target} exists and is not a folder; choose another --out")
     if target.exists() and not overwrite:
@@ -49,8 +50,8 @@ def staged_folder(
     """Yield an empty folder beside `target` that becomes `target` when the block succeeds.
 
     A reader sees the old folder or the new one, never a part of one: everything is written and
-    synced under a temporary name and moved by rename. If the block fails, `target` is untouched
-    and nothing is left behind.
+    synced under a temporary name and moved by rename, and only between two renames there is none.
+    If the block fails, `target` is untouched and nothing is left behind.
 
     Args:
         keep: where the folder that was replaced goes; what was there before is removed.
@@ -62,6 +63,7 @@ def staged_folder(
     require_free(target, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     stage = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
+    _at_work.update((stage, stage.with_suffix(OLD)))
     stage.mkdir()
     try:
         yield stage
@@ -70,10 +72,16 @@ def staged_folder(
         _swap(stage, target, keep)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+        _at_work.difference_update((stage, stage.with_suffix(OLD)))
 
 
-def _recover(target: Path) -> None:
-    """Remove what killed processes were writing; put back what one was about to replace."""
+def recover(target: Path, keep: Path | None = None) -> None:
+    """Remove what killed processes were writing; put back what one was about to replace.
+
+    Args:
+        target: absolute.
+        keep: where what was replaced was to go, if the process was killed before it got there.
+    """
     name = re.compile(rf"\.{re.escape(target.name)}\.(\d+)-[0-9a-f]{{8}}({PARTIAL}|{OLD})")
     for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
         found = name.fullmatch(left.name)
@@ -81,12 +89,17 @@ def _recover(target: Path) -> None:
             continue
         if left.suffix == OLD and not target.exists():
             left.rename(target)  # killed between its two renames
+        elif left.suffix == OLD and keep is not None:
+            shutil.rmtree(keep, ignore_errors=True)
+            left.rename(keep)
         else:
             shutil.rmtree(left, ignore_errors=True)
 
 
 def _abandoned(folder: Path, process: int) -> bool:
     """Whether the process that made it is gone; where that cannot be asked, whether it is old."""
+    if process == os.getpid():  # its number was given anew; of this process there is none at work
+        return folder not in _at_work
     if os.name != "posix":
         return time.time() - folder.stat().st_mtime > DAY
     try:
@@ -116,7 +129,7 @@ def _swap(stage: Path, target: Path, keep: Path | None) -> None:
 
 
 def exchange(target: Path, other: Path) -> None:
-    """Give two folders each other's name; a reader of `target` sees the one or the other."""
+    """Give two folders each other's name, by renames; what a kill leaves `recover` puts back."""
     old = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{OLD}"
     target.rename(old)
     try:

@@ -1,22 +1,23 @@
 """New versions of a bundle: the same encoder, other heads.
 
 An update is a zip of the files that differ from the version before, the manifest among them. A new
-version takes the place of the old by rename, so that a reader sees one or the other, and the old
-version stays beside it as `BUNDLE.previous`, to which `restore` goes back.
+version takes the place of the old by rename, and the old version stays beside it as
+`BUNDLE.previous`, to which `restore` goes back. What a kill in between leaves is put right by the
+next of these calls.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from mtl_edge.bundle import MANIFEST, Bundle, open_bundle, read_manifest
 from mtl_edge.errors import BundleError
-from mtl_edge.files import exchange, staged_folder
+from mtl_edge.files import exchange, recover, staged_folder
 
 __all__ = ["apply_update", "new_version", "previous_of", "restore", "write_update"]
 
@@ -24,8 +25,8 @@ MOST_MANIFEST_BYTES = 16 * 2**20
 
 
 def previous_of(bundle: Path) -> Path:
-    """Where the version before is kept."""
-    absolute = Path(os.path.abspath(bundle))
+    """Where the version before is kept: beside the folder itself, if `bundle` is a link to it."""
+    absolute = bundle.resolve()
     return absolute.with_name(f"{absolute.name}.previous")
 
 
@@ -33,13 +34,16 @@ def previous_of(bundle: Path) -> Path:
 def new_version(bundle: Path, without: Collection[str]) -> Iterator[Path]:
     """Yield a folder with the bundle's files that becomes the bundle when the block succeeds.
 
+    Files that the manifest does not list stay behind in the old version.
+
     Args:
         without: files that the block will write anew.
     """
     with staged_folder(bundle, overwrite=True, keep=previous_of(bundle)) as stage:
-        for path in bundle.iterdir():
-            if path.name not in without:
-                shutil.copy2(path, stage / path.name)  # no link: onnx's tools refuse those
+        for entry in read_manifest(bundle).files:
+            if entry.path not in without:
+                # No link: onnx's tools refuse those.
+                shutil.copy2(bundle / entry.path, stage / entry.path)
         yield stage
 
 
@@ -73,13 +77,18 @@ def apply_update(bundle: str | Path, update: str | Path) -> Bundle:
         BundleError: the bundle or the update is missing, cut short or altered, or they do not
             belong together.
     """
+    _recover(bundle)
     former = open_bundle(bundle, verify="size")
     with new_version(former.path, without={MANIFEST}) as stage:
         try:
             with zipfile.ZipFile(update) as archive:
                 _unpack(archive, stage)
-        except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError) as error:
-            raise BundleError(f"{update} is not an update of a bundle ({error})") from None
+        except FileNotFoundError:
+            raise BundleError(f"{update} is not there; give a file of `export --update`") from None
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise BundleError(
+                f"{update} is not an update of a bundle ({error}); copy or make it again"
+            ) from None
         listed = {entry.path for entry in open_bundle(stage).manifest.files}
         for path in stage.iterdir():
             if path.name not in {MANIFEST, *listed}:
@@ -94,6 +103,11 @@ def _unpack(archive: zipfile.ZipFile, stage: Path) -> None:
         raise BundleError(f"{archive.filename} is not an update of a bundle: no {MANIFEST} in it")
     (stage / MANIFEST).write_bytes(archive.read(MANIFEST))
     sizes = {entry.path: entry.size for entry in read_manifest(stage).files}
+    free = shutil.disk_usage(stage).free
+    if sum(entry.file_size for entry in entries.values()) > free:
+        raise BundleError(
+            f"{archive.filename} unpacks to more than the {free:,} bytes that are free; make room"
+        )
     for name, entry in entries.items():
         if name == MANIFEST:
             continue
@@ -112,10 +126,16 @@ def restore(bundle: str | Path) -> Bundle:
     Raises:
         BundleError: there is none, or it is incomplete or altered.
     """
-    path = Path(os.path.abspath(bundle))
+    _recover(bundle)
+    path = Path(bundle).resolve()
     former = previous_of(path)
     if not former.is_dir():
         raise BundleError(f"{path} has no version before it: expected {former}")
     open_bundle(former)
     exchange(path, former)
     return open_bundle(path, verify="size")
+
+
+def _recover(bundle: str | Path) -> None:
+    path = Path(bundle).resolve()
+    recover(path, previous_of(path))

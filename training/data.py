@@ -32,6 +32,7 @@ __all__ = [
 HUB = "hub:"
 
 NAME = re.compile(r"[\w-]{1,64}")
+INPUTS = ("input_ids", "attention_mask", "text")  # of graphs; the last of those with a tokenizer
 T = TypeVar("T")
 SELECTION_SHARE = 0.1
 SELECTION_LIMIT = 1000
@@ -230,7 +231,7 @@ def build_task(name: str, train: Rows, dev: Rows | None, seed: int) -> TaskData:
         DataError: the name cannot be an output's, train has one label or too few rows to split, or
             dev has a label that train lacks.
     """
-    if not NAME.fullmatch(name) or name in ("input_ids", "attention_mask"):
+    if not NAME.fullmatch(name) or name in INPUTS:
         raise DataError(
             f"{name!r} cannot name a task, whose name is also that of the graph's output; expected "
             "letters, digits, '_' and '-', and not the name of an input"

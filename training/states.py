@@ -215,8 +215,8 @@ class StateCache:
         if own + needed > self._limit:
             raise OptionError(
                 f"the states of these texts take {_gb(own + needed)}, and the cache {self._root} "
-                f"may take {_gb(self._limit)}; raise --cache-limit, lower --max-tokens, or train "
-                "on fewer rows"
+                f"may take {_gb(self._limit)}; raise --cache-limit, lower --max-tokens, or give "
+                "fewer rows"
             )
         others = [space for space in self._root.iterdir() if space.is_dir() and space != folder]
         for space in sorted(others, key=lambda s: s.stat().st_mtime):

@@ -126,6 +126,37 @@ def test_an_update_brings_a_copy_elsewhere_to_the_new_version(
     assert contents(device) == before
 
 
+def test_heads_that_read_more_states_than_the_former_are_put_into_any_precision(
+    tiny_backbone: Path, rows: Path, tmp_path: Path
+) -> None:
+    train = ["train", "--backbone", str(tiny_backbone), "--task", f"topic={rows}", "--epochs", "1"]
+    for kind in ("linear:mean", "attention"):
+        assert main([*train, "--head", kind, "--out", str(tmp_path / kind)]) == 0
+    out = tmp_path / "b"
+    targets = "onnx-fp16,onnx-fp32,onnx-int8,openvino-int8"
+    command = ["export", str(tmp_path / "linear:mean"), "--targets", targets]
+    assert main([*command, "--out", str(out)]) == 0
+    assert replace(tmp_path / "attention", out) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--heads-only", "--into", "B", "--refit", "x.csv"], "is for new bundles"),
+        (["--heads-only", "--into", "B", "--update", "missing/u.zip"], "no such folder"),
+        (["--out", "C", "--update", "u.zip"], "--update is of --heads-only"),
+        (["--out", "C", "--targets", "onnx-fp32", "--embeddings", "4bit"], "is for onnx-int8"),
+        (["--out", "C", "--targets", "openvino-int8", "--ort"], "is for onnx-int8"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    bundle: Path, checkpoint: Path, options: list[str], says: str, fails: Fails
+) -> None:
+    there = [str(bundle) if part == "B" else part for part in options]
+    there = [str(bundle.parent / "C") if part == "C" else part for part in there]
+    assert says in fails("export", checkpoint, *there)
+
+
 def test_graphs_that_take_strings_get_the_new_heads_too(
     checkpoint: Path, extended: Path, tmp_path: Path
 ) -> None:

@@ -72,15 +72,17 @@ def dead_process() -> int:
 
 def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
     dead = tmp_path / f".out.{dead_process()}-0a0a0a0a.partial"
-    alive = tmp_path / f".out.{os.getpid()}-0b0b0b0b.partial"
+    alive = tmp_path / f".out.{os.getppid()}-0b0b0b0b.partial"
+    namesake = tmp_path / f".out.{os.getpid()}-0d0d0d0d.partial"
     other = tmp_path / f".other.{dead_process()}-0c0c0c0c.partial"
-    for folder in (dead, alive, other):
+    for folder in (dead, alive, namesake, other):
         folder.mkdir()
         (folder / "file").write_text("half")
     with staged_folder(tmp_path / "out") as stage:
         (stage / "file").write_text("whole")
     assert not dead.exists()
     assert alive.exists(), "another process is writing there"
+    assert not namesake.exists(), "an earlier process had this one's number"
     assert other.exists(), "that is another target's"
     assert (tmp_path / "out" / "file").read_text() == "whole"
 
