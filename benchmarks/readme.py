@@ -1,10 +1,11 @@
-"""Put the figures of `benchmarks/results` into README.md, between its markers.
+"""Put the figures of `benchmarks/results` into README.md and docs/export.md, between their markers.
 
-    python -m mtl_edge.benchmarks.readme [README.md] [benchmarks/results]
+    python -m mtl_edge.benchmarks.readme [FOLDER]
 
 `figures.json` is written by `python -m mtl_edge.benchmarks.figures`, `real.json` by
 `mtl-edge bench ... --json benchmarks/results/real.json`, `study` by
-`mtl-edge study ... --out benchmarks/results/study`.
+`mtl-edge study ... --out benchmarks/results/study`, `frontier` by
+`mtl-edge frontier ... --out benchmarks/results/frontier`.
 """
 
 from __future__ import annotations
@@ -21,13 +22,24 @@ from mtl_edge.table import markdown_table
 __all__ = ["fill"]
 
 
-def fill(readme: Path, results: Path) -> None:
-    """Replace both blocks; what stands outside the markers is kept."""
-    text = readme.read_text(encoding="utf-8")
-    text = _replace(text, "figures", figures.markdown(_read(results / "figures.json")))
-    text = _replace(text, "study", (results / "study" / "study.md").read_text(encoding="utf-8"))
-    text = _replace(text, "real", _real(_read(results / "real.json")))
-    readme.write_text(text, encoding="utf-8")
+def fill(folder: Path) -> None:
+    """Replace the blocks of a clone at `folder`; what stands outside the markers is kept."""
+    results = folder / "benchmarks" / "results"
+    blocks = {
+        "figures": figures.markdown(_read(results / "figures.json")),
+        "study": (results / "study" / "study.md").read_text(encoding="utf-8"),
+        "real": _real(_read(results / "real.json")),
+    }
+    _fill(folder / "README.md", blocks)
+    frontier = (results / "frontier" / "frontier.md").read_text(encoding="utf-8")
+    _fill(folder / "docs" / "export.md", {"frontier": frontier})
+
+
+def _fill(file: Path, blocks: dict[str, str]) -> None:
+    text = file.read_text(encoding="utf-8")
+    for block, content in blocks.items():
+        text = _replace(text, block, content)
+    file.write_text(text, encoding="utf-8")
 
 
 def _real(result: dict[str, Any]) -> str:
@@ -51,11 +63,9 @@ def _replace(text: str, block: str, content: str) -> str:
     before, _, rest = text.partition(begin)
     _, found, after = rest.partition(end)
     if not found:
-        sys.exit(f"the README has no block {begin} ... {end}")
+        sys.exit(f"there is no block {begin} ... {end}")
     return f"{before}{begin}\n{content}{end}{after}"
 
 
 if __name__ == "__main__":
-    defaults = ["README.md", "benchmarks/results"]
-    given = sys.argv[1:3]
-    fill(*map(Path, [*given, *defaults[len(given) :]]))
+    fill(Path(sys.argv[1] if len(sys.argv) > 1 else "."))

@@ -7,9 +7,11 @@ A bundle is a folder:
     README.md        a model card
     *.onnx, *.xml, *.bin   one graph per target: encoder and all heads, their weights apart
 
-Every graph has the inputs `input_ids` and `attention_mask` (int64 `[batch, tokens]`) and one output
-per task, named after it (float32 logits `[batch, labels]`). Nothing in a bundle is unpickled or
-executed, every file is listed with its size and sha256, and no path leaves the folder.
+Every ONNX graph has the inputs `input_ids` and `attention_mask` (int64 `[batch, tokens]`) and one
+output per task, named after it (float32 logits `[batch, labels]`). OpenVINO's are two: the encoder,
+from these inputs to `state.0`, `state.1`, ..., and the heads, from states and inputs to logits.
+Nothing in a bundle is unpickled or executed, every file is listed with its size and sha256, and no
+path leaves the folder.
 """
 
 from __future__ import annotations
