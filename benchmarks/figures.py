@@ -28,6 +28,7 @@ import numpy as np
 from mtl_edge.benchmarks import random_backbone
 from mtl_edge.benchmarks.ceiling import matrix_rates
 from mtl_edge.benchmarks.contenders import Contender, from_bundle, from_checkpoint
+from mtl_edge.benchmarks.demo_tasks import demo_tasks
 from mtl_edge.benchmarks.machine import describe
 from mtl_edge.bundle import open_bundle
 from mtl_edge.engines import default_threads
@@ -38,7 +39,6 @@ from mtl_edge.table import markdown_table
 from mtl_edge.timing import Timing, alternate
 from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import Checkpoint
-from mtl_edge.training.data import build_task, read_rows
 from mtl_edge.training.progress import Progress
 from mtl_edge.training.run import train
 
@@ -46,7 +46,6 @@ SHAPES = ((1, 16), (1, 32), (1, 128), (8, 32), (32, 32), (32, 128))
 MAIN = ("1x32", "32x32")  # what the first table and the picture show
 ROUNDS = 60
 SECONDS = 40.0  # of a shape
-DATA = Path(__file__).parent.parent / "training" / "demo"
 Run = Callable[[np.ndarray[Any, Any], np.ndarray[Any, Any]], object]
 
 
@@ -83,13 +82,7 @@ def main() -> None:
 def _measure(name: str, work: Path, threads: int) -> dict[str, Any]:
     """Latency of every way to answer both tasks, and how the int8 graphs answer."""
     backbone = load_backbone(name)
-    tasks = [
-        build_task(
-            task, read_rows(task, DATA / "train.csv"), read_rows(task, DATA / "dev.csv"), seed=0
-        )
-        for task in ("sentiment", "topic")
-    ]
-    whole = train(tasks, backbone)
+    whole = train(demo_tasks(), backbone)
     export(whole, work / "whole")
     together = {c.name: c for c in from_bundle(open_bundle(work / "whole"), threads)}
     apart: dict[str, list[Contender]] = {target: [] for target in DEFAULT}

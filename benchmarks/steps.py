@@ -31,6 +31,7 @@ from onnxruntime.quantization import (
 )
 
 from mtl_edge import engines
+from mtl_edge.benchmarks.demo_tasks import demo_tasks
 from mtl_edge.benchmarks.machine import describe
 from mtl_edge.engines import Engine, Logits, Setup, default_threads
 from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph
@@ -42,7 +43,6 @@ from mtl_edge.table import markdown_table
 from mtl_edge.timing import alternate
 from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import Checkpoint
-from mtl_edge.training.data import build_task, read_rows
 from mtl_edge.training.model import logits_of
 from mtl_edge.training.progress import Progress
 from mtl_edge.training.run import train
@@ -51,7 +51,6 @@ SHAPES = ((1, 32), (32, 32))
 ROUNDS = 60
 SECONDS = 120.0
 MATES = 32
-DATA = Path(__file__).parent.parent / "training" / "demo"
 
 
 def main() -> None:
@@ -68,13 +67,7 @@ def main() -> None:
 
 
 def _measure(work: Path, threads: int) -> dict[str, Any]:
-    tasks = [
-        build_task(
-            task, read_rows(task, DATA / "train.csv"), read_rows(task, DATA / "dev.csv"), seed=0
-        )
-        for task in ("sentiment", "topic")
-    ]
-    checkpoint = train(tasks, load_backbone("minilm"))
+    checkpoint = train(demo_tasks(), load_backbone("minilm"))
     running = _graphs(checkpoint, work, threads)
     texts = [sample.text for sample in checkpoint.samples if sample.split == "dev"]
     ids = checkpoint.backbone.text_encoder(checkpoint.max_tokens)(texts)

@@ -23,9 +23,9 @@ from mtl_edge.export.targets import DEFAULT, TARGETS, targets_of
 from mtl_edge.files import require_free
 from mtl_edge.table import text_table
 from mtl_edge.training.checkpoint import Checkpoint, Sample, load_checkpoint
+from mtl_edge.training.command import add_cache_arguments
 from mtl_edge.training.data import read_texts, spread
-from mtl_edge.training.run import CACHE_LIMIT, CALIBRATION_ROWS
-from mtl_edge.training.states import default_cache
+from mtl_edge.training.run import CALIBRATION_ROWS
 from mtl_edge.update import previous_of, write_update
 
 __all__ = ["add_arguments", "run"]
@@ -86,19 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="8bit",
         help="of int8 graphs: bits that a number of the word table takes; default: %(default)s",
     )
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        default=default_cache(),
-        help="of the states that --refit takes; default: %(default)s",
-    )
-    parser.add_argument(
-        "--cache-limit",
-        type=float,
-        default=CACHE_LIMIT / 10**9,
-        metavar="GB",
-        help="default: %(default)s",
-    )
+    add_cache_arguments(parser)
     parser.add_argument(
         "--with-tokenizer",
         action="store_true",

@@ -11,8 +11,8 @@ import onnx
 import openvino as ov
 from onnx import TensorProto, numpy_helper
 
-from mtl_edge.export.capture import INPUTS
 from mtl_edge.export.int8_onnx import Product, probe, products_of, quantize
+from mtl_edge.export.openvino_graph import running
 from mtl_edge.planning import pad
 
 __all__ = ["Noise", "noise_of", "noise_of_openvino", "worst"]
@@ -132,12 +132,10 @@ def _probed(
     probed = model.clone()
     ports = probed.add_outputs([(name, 0) for name in names])
     indices = [probed.outputs.index(port) for port in ports]
-    compiled = ov.Core().compile_model(probed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    known = {name for port in compiled.inputs for name in port.get_names()}
+    values_of = running(probed)
 
     def run(tokens: Sequence[int]) -> list[npt.NDArray[np.float64]]:
-        feeds = dict(zip(INPUTS, pad([tokens]), strict=True))
-        values = compiled({name: value for name, value in feeds.items() if name in known})
+        values = values_of(*pad([tokens]))
         return [values[index].astype(np.float64) for index in indices]
 
     return run

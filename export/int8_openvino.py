@@ -11,9 +11,8 @@ import nncf
 import openvino as ov
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-from mtl_edge.export.capture import INPUTS
 from mtl_edge.export.int8_onnx import SMOOTHING
-from mtl_edge.export.openvino_graph import read
+from mtl_edge.export.openvino_graph import feeds, read
 from mtl_edge.planning import pad
 
 if TYPE_CHECKING:
@@ -29,11 +28,7 @@ KEPT = [r".*(position|token_type)_embeddings.*"]
 def quantize(source: Source) -> ov.Model:
     """Static int8 by NNCF with SmoothQuant (Xiao et al. 2023, arXiv:2211.10438)."""
     model = read(source.file)
-    known = {name for port in model.inputs for name in port.get_names()}  # depth 0 reads no mask
-    rows = [
-        {name: value for name, value in zip(INPUTS, pad([tokens]), strict=True) if name in known}
-        for tokens in source.calibration
-    ]
+    rows = [feeds(model, *pad([tokens])) for tokens in source.calibration]
     with _quiet():
         quantized: ov.Model = nncf.quantize(
             model,

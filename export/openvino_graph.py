@@ -14,6 +14,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,10 @@ import openvino as ov
 from mtl_edge.export.capture import INPUTS, state_names
 from mtl_edge.files import sha256_of
 
-__all__ = ["digest", "read", "states_of", "write"]
+__all__ = ["digest", "feeds", "read", "running", "states_of", "write"]
 
 Array = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
 
 
 def read(file: Path) -> ov.Model:
@@ -51,17 +53,25 @@ def digest(model: ov.Model) -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def states_of(
-    encoder: ov.Model, depth: int
-) -> Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Mapping[str, Array]]:
-    """The encoder as a function of `input_ids` and `attention_mask` to states by name."""
-    compiled = ov.Core().compile_model(encoder, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    names = state_names(depth)
-    known = {name for port in compiled.inputs for name in port.get_names()}
+def feeds(model: ov.Model, ids: Ids, mask: Ids) -> dict[str, Ids]:
+    """Those of the inputs that the model reads: at depth 0 it reads no mask."""
+    known = {name for port in model.inputs for name in port.get_names()}
+    given = dict(zip(INPUTS, (ids, mask), strict=True))
+    return {name: value for name, value in given.items() if name in known}
 
-    def run(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]) -> Mapping[str, Array]:
-        feeds = dict(zip(INPUTS, (ids, mask), strict=True))
-        values = compiled({name: value for name, value in feeds.items() if name in known})
+
+def running(model: ov.Model) -> Callable[[Ids, Ids], Any]:
+    """The model on the CPU in float32, from `input_ids` and `attention_mask` to its outputs."""
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda ids, mask: compiled(feeds(model, ids, mask))
+
+
+def states_of(encoder: ov.Model, depth: int) -> Callable[[Ids, Ids], Mapping[str, Array]]:
+    """The encoder as a function of `input_ids` and `attention_mask` to states by name."""
+    values_of, names = running(encoder), state_names(depth)
+
+    def run(ids: Ids, mask: Ids) -> Mapping[str, Array]:
+        values = values_of(ids, mask)
         return {name: values[name] for name in names}
 
     return run

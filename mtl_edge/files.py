@@ -116,12 +116,7 @@ def _swap(stage: Path, target: Path, keep: Path | None) -> None:
         stage.rename(target)
         return
     old = stage.with_suffix(OLD)
-    target.rename(old)
-    try:
-        stage.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
+    _put(stage, target, old)
     if keep is not None:
         shutil.rmtree(keep, ignore_errors=True)
         old.rename(keep)
@@ -131,13 +126,18 @@ def _swap(stage: Path, target: Path, keep: Path | None) -> None:
 def exchange(target: Path, other: Path) -> None:
     """Give two folders each other's name, by renames; what a kill leaves `recover` puts back."""
     old = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{OLD}"
+    _put(other, target, old)
+    old.rename(other)
+
+
+def _put(new: Path, target: Path, old: Path) -> None:
+    """Rename `new` to `target`, and what was there to `old`; on failure all is as it was."""
     target.rename(old)
     try:
-        other.rename(target)
+        new.rename(target)
     except BaseException:
         old.rename(target)
         raise
-    old.rename(other)
 
 
 def _sync(folder: Path) -> None:

@@ -33,6 +33,7 @@ from mtl_edge.training.weighting import WEIGHTINGS
 
 __all__ = [
     "add_arguments",
+    "add_cache_arguments",
     "add_column_arguments",
     "add_data_arguments",
     "add_recipe_arguments",
@@ -186,6 +187,11 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         help="fit thresholds from which on answers are right at this rate, as 0.95; an answer "
         "below its label's is marked unsure",
     )
+    add_cache_arguments(parser)
+
+
+def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say where encoder states are kept, and how many bytes of them."""
     cache = parser.add_argument_group("cache of encoder states")
     cache.add_argument("--cache", type=Path, default=default_cache(), help="default: %(default)s")
     cache.add_argument(
