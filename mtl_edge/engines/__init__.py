@@ -15,7 +15,17 @@ import numpy.typing as npt
 
 from mtl_edge.errors import EngineError, MissingPackageError, OptionError
 
-__all__ = ["CPU", "ENGINES", "Engine", "Logits", "Setup", "available", "default_threads", "start"]
+__all__ = [
+    "CPU",
+    "ENGINES",
+    "Engine",
+    "Logits",
+    "Setup",
+    "automatic",
+    "available",
+    "default_threads",
+    "start",
+]
 
 MOST_THREADS = 512
 CPU = "CPU"
@@ -63,22 +73,44 @@ class EngineInfo:
         module: holds `start(files, setup) -> Engine`.
         package: must be importable.
         install: what pip installs for it.
+        runs: whose graphs it can open, by the engine that a manifest names.
+        also: packages that it needs besides.
+        automatic: devices on which `auto` counts it, without a number; none: on every one.
     """
 
     module: str
     package: str
     install: str
+    runs: tuple[str, ...]
+    also: tuple[str, ...] = ()
+    automatic: tuple[str, ...] | None = None
 
 
 ENGINES: Mapping[str, EngineInfo] = {
-    "onnxruntime": EngineInfo("mtl_edge.engines.onnxruntime", "onnxruntime", "onnxruntime"),
-    "openvino": EngineInfo("mtl_edge.engines.openvino", "openvino", "mtl-edge[openvino]"),
+    "onnxruntime": EngineInfo(
+        "mtl_edge.engines.onnxruntime", "onnxruntime", "onnxruntime", runs=("onnxruntime",)
+    ),
+    "openvino": EngineInfo(
+        "mtl_edge.engines.openvino", "openvino", "mtl-edge[openvino]", runs=("openvino",)
+    ),
 }
 
 
 def available(name: str) -> bool:
-    """Whether the engine is known and its package installed."""
-    return name in ENGINES and importlib.util.find_spec(ENGINES[name].package) is not None
+    """Whether the engine is known and what it needs installed."""
+    return name in ENGINES and not _missing(ENGINES[name])
+
+
+def _missing(info: EngineInfo) -> list[str]:
+    return [p for p in (info.package, *info.also) if importlib.util.find_spec(p) is None]
+
+
+def automatic(name: str, device: str) -> bool:
+    """Whether `auto` may take the engine on a device: installed, and meant for it."""
+    if not available(name):
+        return False
+    meant = ENGINES[name].automatic
+    return meant is None or device.partition(":")[0] in meant
 
 
 def default_threads() -> int:
@@ -104,9 +136,9 @@ def start(name: str, files: Sequence[Path], setup: Setup = Setup()) -> Engine:
     if name not in ENGINES:
         raise EngineError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
     info = ENGINES[name]
-    if not available(name):
+    if missing := _missing(info):
         raise MissingPackageError(
-            f"engine {name} needs the package {info.package}; "
+            f"engine {name} needs the package {missing[0]}; "
             f"install it with `pip install '{info.install}'`"
         )
     setup = replace(setup, threads=setup.threads or default_threads())
