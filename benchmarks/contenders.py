@@ -11,7 +11,7 @@ import torch
 
 from mtl_edge import engines
 from mtl_edge.bundle import Bundle
-from mtl_edge.classifier import bundle_engine
+from mtl_edge.choosing import bundle_engine
 from mtl_edge.engines import Logits
 from mtl_edge.training.checkpoint import Checkpoint
 

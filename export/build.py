@@ -25,7 +25,7 @@ from mtl_edge.bundle import (
     open_bundle,
     write_manifest,
 )
-from mtl_edge.classifier import bundle_engine
+from mtl_edge.choosing import bundle_engine
 from mtl_edge.errors import ExportError, OptionError
 from mtl_edge.export import ort_format, text_graph
 from mtl_edge.export.capture import capture_encoder, capture_heads

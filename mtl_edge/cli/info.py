@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mtl_edge import engines
 from mtl_edge.bundle import Bundle, Task, open_bundle
-from mtl_edge.classifier import choose_graph
+from mtl_edge.choosing import choose_graph
 from mtl_edge.errors import MissingPackageError
 from mtl_edge.table import text_table
 
