@@ -1,7 +1,8 @@
 """The `mtl-edge` command.
 
 Exit codes: 0 done, 1 a failure of the system or inside a library, 2 wrong input or options (one
-line on standard error says what to do), 130 interrupted, 141 the reader of the output went away.
+line on standard error says what to do), 130 interrupted, 141 the reader of the output went away,
+143 terminated.
 """
 
 from __future__ import annotations

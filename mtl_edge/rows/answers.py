@@ -1,0 +1,53 @@
+"""Predictions as columns: TASK, TASK_probability, TASK_sure and, if asked for, one per label."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtl_edge.bundle import Task
+from mtl_edge.classifier import EdgeClassifier, Prediction
+from mtl_edge.errors import OptionError
+from mtl_edge.rows.model import Chunk, Kind
+
+__all__ = ["added_columns", "predictions_of", "values_of"]
+
+
+def added_columns(
+    tasks: Sequence[Task], *, prefix: str = "", probabilities: bool = False
+) -> Mapping[str, Kind]:
+    """Names and kinds of the columns that hold what `values_of` gives.
+
+    Raises:
+        OptionError: two of them would have the same name.
+    """
+    columns: list[tuple[str, Kind]] = []
+    for task in tasks:
+        name = prefix + task.name
+        columns += [(name, "text"), (f"{name}_probability", "number"), (f"{name}_sure", "truth")]
+        if probabilities:
+            columns += [(f"{name}_probability_{label}", "number") for label in task.labels]
+    if twice := [name for name, count in Counter(name for name, _ in columns).items() if count > 1]:
+        raise OptionError(
+            f"the tasks would give two columns {twice[0]!r}; ask for them one by one with --tasks"
+        )
+    return dict(columns)
+
+
+def values_of(prediction: Prediction | None, *, probabilities: bool = False) -> list[Any] | None:
+    """A row's values; probabilities to six digits."""
+    if prediction is None:
+        return None
+    values: list[Any] = []
+    for answer in prediction.values():
+        values += [answer.label, round(answer.probability, 6), answer.sure]
+        if probabilities:
+            values += [round(value, 6) for value in answer.probabilities.values()]
+    return values
+
+
+def predictions_of(classifier: EdgeClassifier, chunk: Chunk) -> list[Prediction | None]:
+    """A prediction for each row, None for those that are passed over."""
+    found = iter(classifier.predict([text for text in chunk.texts if text is not None]))
+    return [None if text is None else next(found) for text in chunk.texts]
