@@ -12,16 +12,19 @@ from mtl_edge.errors import BundleError, TextError
 __all__ = ["TextEncoder", "as_texts"]
 
 
-def as_texts(texts: Sequence[str]) -> list[str]:
+def as_texts(texts: Sequence[str], first: int = 0) -> list[str]:
     """`texts` as a list of valid Unicode.
 
     Lone surrogates, which no encoder can represent, become U+FFFD.
+
+    Args:
+        first: position of the first one, where they are part of a longer stream.
 
     Raises:
         TextError: an item is not a string; its position and type are named.
     """
     result = []
-    for position, text in enumerate(texts):
+    for position, text in enumerate(texts, first):
         if not isinstance(text, str):
             raise TextError(
                 f"item {position} is {type(text).__name__}, expected str; "
@@ -64,7 +67,11 @@ class TextEncoder:
         Raises:
             TextError: an item is not a string.
         """
-        return [e.ids for e in self._tokenizer.encode_batch_fast(as_texts(texts))]
+        return self.ids(as_texts(texts))
+
+    def ids(self, texts: list[str]) -> list[list[int]]:
+        """The same for texts that `as_texts` has gone over."""
+        return [e.ids for e in self._tokenizer.encode_batch_fast(texts)]
 
     def to_json(self) -> str:
         """The tokenizer with its truncation, as `save` writes it."""
