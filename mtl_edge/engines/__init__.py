@@ -93,6 +93,14 @@ ENGINES: Mapping[str, EngineInfo] = {
     "openvino": EngineInfo(
         "mtl_edge.engines.openvino", "openvino", "mtl-edge[openvino]", runs=("openvino",)
     ),
+    "torch": EngineInfo(
+        "mtl_edge.engines.torch",
+        "torch",
+        "mtl-edge[torch]",
+        runs=("onnxruntime",),
+        also=("onnx",),
+        automatic=("CUDA",),
+    ),
 }
 
 
