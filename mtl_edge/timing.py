@@ -48,6 +48,7 @@ def alternate(
     *,
     rounds: int = 30,
     seconds: float = 10.0,
+    warm_up: int = WARM_UP,
     between: Callable[[], object] | None = None,
 ) -> dict[str, Timing]:
     """Time `calls` in turn, so that a busy moment of the machine falls on all of them.
@@ -58,10 +59,11 @@ def alternate(
     Args:
         rounds: at most this many.
         seconds: no new round starts after this, but there are at least three.
+        warm_up: untimed calls of each before the first round.
         between: called before each round, as for progress.
     """
     for call in calls.values():
-        for _ in range(WARM_UP):
+        for _ in range(warm_up):
             call()
     taken: dict[str, list[float]] = {name: [] for name in calls}
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""`mtl-edge info`: what a bundle holds, after every file was verified."""
+"""`mtl-edge info`: what a bundle holds, after every file was verified, and what runs it here."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import argparse
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
-from mtl_edge import engines
+from mtl_edge import engines, machine
 from mtl_edge.bundle import Bundle, Task, open_bundle
-from mtl_edge.choosing import choose_graph
+from mtl_edge.candidates import Candidate, openers
+from mtl_edge.choosing import Choice, Measure, choose, measuring
 from mtl_edge.errors import MissingPackageError
+from mtl_edge.measuring import SHAPES
 from mtl_edge.table import text_table
 
 __all__ = ["add_arguments", "run"]
@@ -19,14 +22,134 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, help="a bundle's folder")
     parser.add_argument("--json", action="store_true", help="the manifest as JSON")
+    parser.add_argument(
+        "--engines", action="store_true", help="also what runs it on this machine, and how fast"
+    )
+    parser.add_argument(
+        "--measure", action="store_true", help="measure that anew; implies --engines"
+    )
+    parser.add_argument("--threads", type=int, help="that will be used; default: all cores")
+    parser.add_argument(
+        "--device", default=engines.CPU, help="that will be used; default: %(default)s"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     bundle = open_bundle(args.bundle, verify="full")
+    choice, missing = _choice(bundle, args)
+    with_engines = args.engines or args.measure
+    facts = _facts(bundle, choice, missing, args) if with_engines else None
     if args.json:
-        print(json.dumps(dataclasses.asdict(bundle.manifest), indent=2))
-    else:
-        print(_describe(bundle))
+        content = dataclasses.asdict(bundle.manifest)
+        print(json.dumps(content | ({"on_this_machine": facts} if facts else {}), indent=2))
+        return
+    print(_describe(bundle, choice))
+    if facts:
+        print()
+        print(_as_text(facts))
+
+
+def _choice(bundle: Bundle, args: argparse.Namespace) -> tuple[Choice | None, str]:
+    """What `auto` takes, without measuring unless told to; or why it takes nothing."""
+    known: Measure = "read" if measuring() else "never"
+    try:
+        choice = choose(
+            bundle,
+            threads=args.threads,
+            device=args.device,
+            measure="anew" if args.measure else known,
+        )
+    except MissingPackageError as error:
+        return None, str(error)
+    if choice.started is not None:
+        choice.started.close()
+    return choice, ""
+
+
+def _facts(
+    bundle: Bundle, choice: Choice | None, missing: str, args: argparse.Namespace
+) -> dict[str, Any]:
+    """What is known of each graph and each engine that can open it, for people and programs."""
+    taken = choice.measurement if choice else None
+    pairs = [
+        Candidate(graph, name)
+        for graph in bundle.manifest.graphs
+        for name in openers(graph) or [graph.engine]
+    ]
+    return {
+        "graph": choice.graph.target if choice else None,
+        "engine": choice.engine if choice else None,
+        "reason": choice.reason if choice else missing,
+        "threads": args.threads or engines.default_threads(),
+        "device": args.device,
+        "machine": machine.describe(),
+        "taken": taken.taken if taken else None,
+        "seconds": round(taken.seconds, 2) if taken else None,
+        "record": str(choice.record) if choice and choice.record else None,
+        "not_kept": choice.not_kept if choice else None,
+        "candidates": [
+            {
+                "graph": pair.graph.target,
+                "engine": pair.engine,
+                "version": _version(pair.engine),
+                "counted": engines.automatic(pair.engine, args.device),
+                "failed": taken.failed.get(pair.name) if taken else None,
+                "ms": {
+                    shape: timing.to_json()
+                    for shape, timing in (taken.timings.get(pair.name, {}) if taken else {}).items()
+                },
+                "chosen": choice is not None
+                and (pair.graph, pair.engine) == (choice.graph, choice.engine),
+            }
+            for pair in pairs
+        ],
+    }
+
+
+def _version(engine: str) -> str | None:
+    """Of an engine that is installed."""
+    if not engines.available(engine):
+        return None
+    return machine.version_of(engines.ENGINES[engine].package)
+
+
+def _as_text(facts: dict[str, Any]) -> str:
+    shapes = [shape.name for shape in SHAPES]
+    rows = [
+        [
+            row["graph"],
+            row["engine"],
+            row["version"] or "",
+            "no" if row["version"] is None else "yes" if row["counted"] else "not meant for it",
+            *(_spread(row, shape) for shape in shapes),
+            "auto" if row["chosen"] else "",
+        ]
+        for row in facts["candidates"]
+    ]
+    header = ["graph", "engine", "version", "installed", *(f"ms {s}" for s in shapes), "chosen by"]
+    where = f"{facts['machine']['processor']}, {facts['threads']} threads, device {facts['device']}"
+    lines = [f"on this machine: {where}", text_table(header, rows), f"why: {facts['reason']}"]
+    lines += [f"{row['graph']} in {row['engine']} failed: {row['failed']}"
+              for row in facts["candidates"] if row["failed"]]  # fmt: skip
+    if facts["taken"]:
+        lines.append(
+            f"measured {facts['taken']} in {facts['seconds']} s; median (p10-p90) of a call, "
+            "batch x tokens; `--measure` takes it anew"
+        )
+    elif facts["record"]:
+        lines.append("not measured yet: `--measure` does it now, or whoever first loads the bundle")
+    if facts["not_kept"]:
+        lines.append(f"not kept: {facts['not_kept']}")
+    elif facts["record"]:
+        lines.append(f"record: {facts['record']}")
+    return "\n".join(lines)
+
+
+def _spread(row: dict[str, Any], shape: str) -> str:
+    found = row["ms"].get(shape)
+    if found is None:
+        return "failed" if row["failed"] else ""
+    return f"{found['median']:.2f} ({found['p10']:.2f}-{found['p90']:.2f})"
 
 
 def _labels(task: Task) -> str:
@@ -40,14 +163,10 @@ def _labels(task: Task) -> str:
     )
 
 
-def _describe(bundle: Bundle) -> str:
+def _describe(bundle: Bundle, choice: Choice | None) -> str:
     manifest = bundle.manifest
     backbone = manifest.backbone
     tasks = [[t.name, _labels(t), f"{t.temperature:.2f}"] for t in manifest.tasks]
-    try:
-        chosen = choose_graph(manifest).target
-    except MissingPackageError:
-        chosen = None
     graphs = [
         [
             graph.target,
@@ -56,7 +175,7 @@ def _describe(bundle: Bundle) -> str:
             graph.precision,
             f"{bundle.size_of(graph) / 1e6:.1f}",
             "" if graph.latency_ms is None else f"{graph.latency_ms:.2f}",
-            "auto" if graph.target == chosen else "",
+            "auto" if choice and graph == choice.graph else "",
         ]
         for graph in manifest.graphs
     ]

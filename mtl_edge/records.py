@@ -1,0 +1,85 @@
+"""Measurements that are kept in the user's cache.
+
+    CACHE/engines/KEY.json   {"of": what was measured, and on what, "measurement": every round}
+
+KEY is a digest of `of`, so what was measured elsewhere, with other files, versions, threads or on
+another device has another name. A record is written under another name, then renamed: a reader sees
+a whole one or none. One that is damaged is as good as none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mtl_edge.machine import cache_folder
+from mtl_edge.measuring import Measurement
+
+__all__ = ["keep", "place_of", "read"]
+
+FOLDER = "engines"
+PARTIAL = ".partial"
+MOST = 100  # records; each is of a few kilobytes
+HOUR = 60 * 60
+
+
+def place_of(of: Mapping[str, Any]) -> Path | None:
+    """Where the record of `of`, which JSON can hold, is or would be; none: there is no cache."""
+    folder = cache_folder()
+    text = json.dumps(of, sort_keys=True)
+    name = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return folder / FOLDER / f"{name}.json" if folder else None
+
+
+def read(of: Mapping[str, Any]) -> Measurement | None:
+    """What was measured of `of`; none if nothing was, or its record cannot be read."""
+    place = place_of(of)
+    if place is None:
+        return None
+    try:
+        data = json.loads(place.read_bytes())
+        if data["of"] != of:
+            return None
+        return Measurement.from_json(data["measurement"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None  # it will be measured again, and the record written anew
+
+
+def keep(of: Mapping[str, Any], measurement: Measurement) -> str | None:
+    """Write a record; where that is not possible, why."""
+    place = place_of(of)
+    if place is None:
+        return "there is no home folder to keep it in; MTL_EDGE_CACHE would name another"
+    data = {"of": dict(of), "measurement": measurement.to_json()}
+    partial = place.with_name(f".{place.name}.{secrets.token_hex(8)}{PARTIAL}")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, place)
+        _tidy(place.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        return f"it cannot be kept in {place.parent}: {error.strerror or error}"
+    return None
+
+
+def _tidy(folder: Path) -> None:
+    """Remove the oldest records over the limit, and what killed processes left half written."""
+    for left in folder.glob(f".*{PARTIAL}"):
+        with contextlib.suppress(FileNotFoundError):  # another process tidies up too
+            if time.time() - left.stat().st_mtime > HOUR:
+                left.unlink()
+    ages: list[tuple[float, Path]] = []
+    for record in folder.glob("*.json"):
+        with contextlib.suppress(FileNotFoundError):
+            ages.append((record.stat().st_mtime, record))
+    for _, record in sorted(ages)[:-MOST]:
+        record.unlink(missing_ok=True)
