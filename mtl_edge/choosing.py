@@ -24,7 +24,8 @@ from typing import Any, Literal
 from mtl_edge import engines, machine, records
 from mtl_edge.bundle import Bundle, Graph, Manifest
 from mtl_edge.candidates import AUTO, Candidate, candidates, exported, ranked
-from mtl_edge.engines import Engine
+from mtl_edge.cores import default_threads
+from mtl_edge.engines import Engine, Setup
 from mtl_edge.errors import EngineError, OptionError
 from mtl_edge.measuring import Measurement, measure, now, try_out
 from mtl_edge.timing import Timing
@@ -88,8 +89,7 @@ def choose(
     *,
     engine: str = AUTO,
     target: str | None = None,
-    threads: int | None = None,
-    device: str = engines.CPU,
+    setup: Setup = Setup(),
     measure: Measure | None = None,
 ) -> Choice:
     """Decide what runs; measure if that takes it.
@@ -97,8 +97,7 @@ def choose(
     Args:
         engine: `auto`, or the one to choose within.
         target: the graph; none: any.
-        threads: that will be used; none: all cores that this process may use.
-        device: that will be used.
+        setup: that will be used; tokens and precision come from the bundle.
         measure: `once`, which is the default: by the record, and where there is none, by a
             measurement that becomes it. `read`: by the record or else the figures at export;
             `never`: by those; `anew`: by a new measurement. $MTL_EDGE_MEASURE=0 makes `never` the
@@ -111,15 +110,14 @@ def choose(
             $MTL_EDGE_MEASURE is neither 0 nor 1.
     """
     mode = measure or ("once" if measuring() else "never")
-    found = candidates(bundle.manifest, engine=engine, target=target, device=device)
+    found = candidates(bundle.manifest, engine=engine, target=target, device=setup.device)
     if len(found) == 1:
         only = found[0]
-        return Choice(
-            only.graph, only.engine, "nothing else that could run was left to choose from"
-        )
+        reason = f"{only.name} is the only one of what was asked for that can run here"
+        return Choice(only.graph, only.engine, reason)
     if mode == "never":
         return _by_export(found, "measuring is off")
-    of = identity(bundle, found, threads, device)
+    of = identity(bundle, found, setup)
     record = records.place_of(of)
     kept = None if mode == "anew" else _read(of, found)
     if kept is not None:
@@ -127,7 +125,7 @@ def choose(
     if mode == "read":
         why = "nothing was measured on this machine yet"
         return replace(_by_export(found, why), record=record)
-    taken, running = _measure(bundle, found, threads, device)
+    taken, running = _measure(bundle, found, setup)
     choice = _by_measurement(found, taken)
     winner = Candidate(choice.graph, choice.engine).name
     for name, other in running.items():
@@ -142,8 +140,7 @@ def start_chosen(
     *,
     engine: str = AUTO,
     target: str | None = None,
-    threads: int | None = None,
-    device: str = engines.CPU,
+    setup: Setup = Setup(),
     measure: Measure | None = None,
 ) -> tuple[Choice, Engine]:
     """Decide what runs, and start it unless the measurement has; arguments as of `choose`.
@@ -153,15 +150,13 @@ def start_chosen(
     Raises:
         EngineError, OptionError: see `choose`; or no engine starts.
     """
-    choice = choose(
-        bundle, engine=engine, target=target, threads=threads, device=device, measure=measure
-    )
+    choice = choose(bundle, engine=engine, target=target, setup=setup, measure=measure)
     if choice.started is not None:
         return choice, choice.started
     failed: dict[str, str] = {}
     for candidate in (Candidate(choice.graph, choice.engine), *choice.others):
         try:
-            started = bundle_engine(bundle, candidate.graph, threads, device, candidate.engine)
+            started = bundle_engine(bundle, candidate.graph, setup, candidate.engine)
         except NOT_STARTED as error:
             if not choice.others:
                 raise
@@ -179,15 +174,11 @@ def start_chosen(
 
 
 def bundle_engine(
-    bundle: Bundle,
-    graph: Graph,
-    threads: int | None = None,
-    device: str = engines.CPU,
-    engine: str | None = None,
+    bundle: Bundle, graph: Graph, setup: Setup = Setup(), engine: str | None = None
 ) -> Engine:
     """Start an engine, the graph's own unless told, on a bundle's graph: see `engines.start`."""
-    setup = engines.Setup(threads, bundle.manifest.max_tokens, graph.precision, device)
-    return engines.start(engine or graph.engine, bundle.files_of(graph), setup)
+    whole = replace(setup, max_tokens=bundle.manifest.max_tokens, precision=graph.precision)
+    return engines.start(engine or graph.engine, bundle.files_of(graph), whole)
 
 
 def measuring() -> bool:
@@ -202,16 +193,16 @@ def measuring() -> bool:
     return value == "1"
 
 
-def identity(
-    bundle: Bundle, found: Sequence[Candidate], threads: int | None, device: str
-) -> dict[str, Any]:
+def identity(bundle: Bundle, found: Sequence[Candidate], setup: Setup) -> dict[str, Any]:
     """All that a measurement is of: another machine, file, version or setting, another record."""
     digests = {entry.path: entry.sha256 for entry in bundle.manifest.files}
     return {
         "mtl_edge": __version__,
         "machine": machine.describe(),
-        "threads": threads or engines.default_threads(),
-        "device": device,
+        "threads": setup.threads or default_threads(),
+        "device": setup.device,
+        "spin": setup.spin,
+        "fixed tokens": setup.fixed_tokens,
         "candidates": {
             c.name: {
                 "engine": f"{c.engine} {machine.version_of(engines.ENGINES[c.engine].package)}",
@@ -231,7 +222,7 @@ def _read(of: Mapping[str, Any], found: Sequence[Candidate]) -> Measurement | No
 
 
 def _measure(
-    bundle: Bundle, found: Sequence[Candidate], threads: int | None, device: str
+    bundle: Bundle, found: Sequence[Candidate], setup: Setup
 ) -> tuple[Measurement, dict[str, Engine]]:
     """Start all candidates and time those that run.
 
@@ -245,7 +236,7 @@ def _measure(
     try:
         for c in found:
             try:
-                running[c.name] = bundle_engine(bundle, c.graph, threads, device, c.engine)
+                running[c.name] = bundle_engine(bundle, c.graph, setup, c.engine)
                 try_out(running[c.name], vocabulary=vocabulary, max_tokens=tokens)
             except NOT_STARTED as error:
                 failed[c.name] = str(error)

@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -46,6 +47,7 @@ Values = npt.NDArray[np.float16]
 
 SHARD_BYTES = 64 * 10**6
 KEY_BYTES = 16
+SPACE = re.compile(f"[0-9a-f]{{{2 * KEY_BYTES}}}")
 INDEX = np.dtype([("key", f"V{KEY_BYTES}"), ("start", np.int64), ("length", np.int32)])
 PARTIAL = ".partial"
 DAY = 24 * 60 * 60
@@ -218,7 +220,8 @@ class StateCache:
                 f"may take {_gb(self._limit)}; raise --cache-limit, lower --max-tokens, or give "
                 "fewer rows"
             )
-        others = [space for space in self._root.iterdir() if space.is_dir() and space != folder]
+        # Only spaces: the folder may be one that holds other things too, as $MTL_EDGE_CACHE does.
+        others = [s for s in self._root.iterdir() if SPACE.fullmatch(s.name) and s != folder]
         for space in sorted(others, key=lambda s: s.stat().st_mtime):
             if _size(self._root) + needed <= self._limit:
                 break

@@ -178,3 +178,15 @@ def test_two_runs_at_once_get_the_same_states(tiny_backbone: Path, tmp_path: Pat
     assert [run.returncode for run in runs] == [0, 0]
     assert float(sums[0]) == pytest.approx(float(sums[1]), rel=1e-3)
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_only_states_make_room_for_states(backbone: Backbone, tmp_path: Path) -> None:
+    size = 2 * sum(map(len, IDS)) * 3 * 64
+    kept = tmp_path / "engines" / "record.json"
+    kept.parent.mkdir()
+    kept.write_text("{}")
+    os.utime(kept.parent, (0, 0))
+    StateCache(tmp_path, GB).states(backbone.changed(backbone.encoder, "old"), IDS)
+    StateCache(tmp_path, int(1.5 * size) + 10_000).states(backbone, IDS)
+    assert kept.read_text() == "{}"
+    assert len([*tmp_path.iterdir()]) == 2
