@@ -30,15 +30,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from mtl_edge.engines import CPU, Logits, Setup
 from mtl_edge.engines.onnx_lowering import lower
 from mtl_edge.engines.onnx_reader import read
 from mtl_edge.engines.torch_buckets import BucketEngine, Cuda
-from mtl_edge.engines.torch_inputs import Limits, finite
+from mtl_edge.engines.torch_inputs import Ids, Limits, failure, finite
 from mtl_edge.engines.torch_program import Plan, Program, compile_graph
 from mtl_edge.errors import EngineError
 
@@ -51,24 +49,28 @@ MOST_PLANS = 256  # shapes to remember
 class TorchEngine:
     """A program run as it is, step by step; safe to run from several threads."""
 
+    multiple = 1
+    tokens_per_batch = 1024
+    fixed_shapes: tuple[tuple[int, int], ...] = ()
+
+    multiple = 1
+    tokens_per_batch = 2048
+
     def __init__(self, program: Program, limits: Limits) -> None:
         self._program = program
         self._limits = limits
         self._plans: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
         self._lock = threading.Lock()
 
-    def run(
-        self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]
-    ) -> Logits:
+    def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
         self._limits.check(input_ids, attention_mask)
         plan = self._plan(input_ids.shape)
         try:
             with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-                made = self._program.run(
-                    plan, torch.tensor(input_ids), torch.tensor(attention_mask)
-                )
+                ids, mask = (torch.tensor(x, device="cpu") for x in (input_ids, attention_mask))
+                made = self._program.run(plan, ids, mask)
         except RuntimeError as error:
-            raise EngineError(f"torch failed on {input_ids.shape}: {error}") from error
+            raise failure(error, input_ids.shape) from error
         return finite({name: value.numpy() for name, value in made.items()})
 
     def _plan(self, shape: tuple[int, ...]) -> Plan:
@@ -98,7 +100,7 @@ def start(files: Sequence[Path], setup: Setup) -> TorchEngine | BucketEngine:
     exact = setup.precision == "fp32" or device.type == "cpu"
     graph = lower(read(files))
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             program = compile_graph(graph, device, torch.float32 if exact else torch.float16)
     except RuntimeError as error:
         if isinstance(error, EngineError):

@@ -15,15 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from mtl_edge.engines import Logits
-from mtl_edge.engines.torch_inputs import Limits, finite
+from mtl_edge.engines.torch_inputs import Ids, Limits, failure, finite
 from mtl_edge.engines.torch_program import Program
-from mtl_edge.errors import EngineError
 
 __all__ = ["BucketEngine", "Cuda", "Device", "bucket_of"]
 
@@ -31,7 +28,6 @@ MULTIPLE = 16  # tokens; attention's kernels want their masks' rows aligned to 8
 MOST_GRAPHS = 128  # shapes that are captured; each takes some memory on the device
 MOST_SHAPES = 256  # shapes that have buffers
 
-Ids = npt.NDArray[np.int64]
 Shape = tuple[int, int]
 Made = dict[str, Tensor]
 
@@ -91,7 +87,9 @@ class _Bucket:
         self._program = program
         self._device = device
         self._plan = program.plan()
-        self._host = torch.zeros((2, *shape), dtype=torch.int64, pin_memory=device.pinned)
+        self._host = torch.zeros(
+            (2, *shape), dtype=torch.int64, device="cpu", pin_memory=device.pinned
+        )
         self._inputs = torch.zeros_like(self._host, device=device.device)
         self._results: Made = {}
         self._replay: Callable[[], object] | None = None
@@ -126,7 +124,7 @@ class _Bucket:
         for name, value in made.items():
             if name not in self._results:
                 self._results[name] = torch.empty(
-                    value.shape, dtype=torch.float32, pin_memory=self._device.pinned
+                    value.shape, dtype=torch.float32, device="cpu", pin_memory=self._device.pinned
                 )
             self._results[name].copy_(value, non_blocking=True)
         self._device.wait()
@@ -135,6 +133,9 @@ class _Bucket:
 
 class BucketEngine:
     """A program on a device that runs one call at a time; others wait their turn."""
+
+    multiple = MULTIPLE
+    tokens_per_batch = 16384
 
     def __init__(self, program: Program, limits: Limits, device: Device) -> None:
         self._program = program
@@ -162,7 +163,7 @@ class BucketEngine:
                     self._capture(bucket, shape)
                 logits = bucket.run(input_ids, attention_mask)
         except RuntimeError as error:
-            raise EngineError(f"torch failed on {shape} on {kind}: {error}") from error
+            raise failure(error, shape) from error
         return finite(logits)
 
     def _bucket(self, shape: Shape) -> _Bucket:

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_edge.engines import Logits
-from mtl_edge.errors import EngineError
+from mtl_edge.errors import EngineError, OutOfMemoryError
 
-__all__ = ["Limits", "finite"]
+__all__ = ["Ids", "Limits", "failure", "finite"]
 
 Ids = npt.NDArray[np.int64]
 
@@ -64,3 +64,9 @@ def finite(logits: Logits) -> Logits:
                 "that float16 cannot hold; run the bundle's onnx-fp32 graph"
             )
     return logits
+
+
+def failure(error: RuntimeError, shape: tuple[int, ...]) -> EngineError:
+    """What to raise in the place of torch's error: it has a class for a GPU's memory alone."""
+    kind = OutOfMemoryError if "memory" in str(error).lower() else EngineError
+    return kind(f"torch failed on {shape}: {error}")

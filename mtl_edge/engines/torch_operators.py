@@ -124,11 +124,12 @@ def _cast(attributes: Attributes, type_of: TypeOf) -> Function:
 def _constant(attributes: Attributes) -> Function:
     (value,) = attributes.values()
     array = np.asarray(value, np.float32 if isinstance(value, float) else None)
-    return lambda: torch.tensor(array)
+    return lambda: torch.tensor(array, device="cpu")
 
 
 def _constant_of_shape(attributes: Attributes) -> Function:
-    value = torch.tensor(np.asarray(attributes.get("value", np.zeros(1, np.float32))))
+    array = np.asarray(attributes.get("value", np.zeros(1, np.float32)))
+    value = torch.tensor(array, device="cpu")
     return lambda shape: value.expand(shape) if shape else value.reshape(())
 
 
@@ -232,7 +233,7 @@ def _gather_elements(attributes: Attributes) -> Function:
 
 
 def _range(start: list[Any], stop: list[Any], step: list[Any]) -> Tensor:
-    return torch.tensor(np.arange(start[0], stop[0], step[0]))
+    return torch.tensor(np.arange(start[0], stop[0], step[0]), device="cpu")
 
 
 def _cumulate(attributes: Attributes) -> Function:

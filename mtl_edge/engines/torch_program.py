@@ -135,7 +135,7 @@ def compile_graph(graph: OnnxGraph, device: torch.device, encoder: torch.dtype) 
     for name in graph.inputs:
         compiler.made(name, Kind.DATA)
     for name, array in graph.constants.items():
-        compiler.made(name, Kind.CONSTANT, torch.tensor(array))
+        compiler.made(name, Kind.CONSTANT, torch.tensor(array, device="cpu"))
     for node in graph.nodes:
         compiler.add(node)
     outputs = {name: compiler.place(name) for name in graph.outputs}
