@@ -1,7 +1,7 @@
 """Rows with texts, in and out of files of any size.
 
     model.py      a chunk of rows, and what else readers and writers share
-    lines.py, delimited.py, parquet.py   one reader and one writer per kind of file
+    lines.py, jsonl.py, delimited.py, parquet.py, parquet_writer.py   kinds of files
     formats.py    the table of them, by the ending of a file's name
     source.py     an input: opened, looked through, told from another
     answers.py    predictions as columns

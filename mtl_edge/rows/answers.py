@@ -8,7 +8,7 @@ from typing import Any
 
 from mtl_edge.bundle import Task
 from mtl_edge.classifier import EdgeClassifier, Prediction
-from mtl_edge.errors import OptionError
+from mtl_edge.errors import OptionError, TextError
 from mtl_edge.rows.model import Chunk, Kind
 
 __all__ = ["added_columns", "predictions_of", "values_of"]
@@ -48,6 +48,14 @@ def values_of(prediction: Prediction | None, *, probabilities: bool = False) -> 
 
 
 def predictions_of(classifier: EdgeClassifier, chunk: Chunk) -> list[Prediction | None]:
-    """A prediction for each row, None for those that are passed over."""
-    found = iter(classifier.predict([text for text in chunk.texts if text is not None]))
+    """A prediction for each row, None for those that are passed over.
+
+    Raises:
+        TextError: a text cannot be classified; the rows that it is among are named.
+    """
+    try:
+        found = iter(classifier.predict([text for text in chunk.texts if text is not None]))
+    except TextError as error:
+        last = chunk.mark.rows
+        raise TextError(f"among rows {last - len(chunk.texts) + 1} to {last}: {error}") from None
     return [None if text is None else next(found) for text in chunk.texts]

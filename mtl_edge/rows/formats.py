@@ -11,9 +11,11 @@ from typing import BinaryIO
 
 from mtl_edge.errors import OptionError
 from mtl_edge.rows.delimited import delimited_header, encode_delimited, read_delimited
-from mtl_edge.rows.lines import Lines, encode_jsonl, read_jsonl, read_lines
+from mtl_edge.rows.jsonl import encode_jsonl, read_jsonl
+from mtl_edge.rows.lines import Lines, read_lines
 from mtl_edge.rows.model import Answers, Chunk, Layout, Mark, Opened, ReadOptions
-from mtl_edge.rows.parquet import encode_parquet, finish_parquet, parquet_header, read_parquet
+from mtl_edge.rows.parquet import read_parquet
+from mtl_edge.rows.parquet_writer import encode_parquet, finish_parquet, parquet_header
 
 __all__ = ["FORMATS", "GZ", "Format", "Writer", "format_of", "writer_of"]
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from mtl_edge.changes import changes_of
 from mtl_edge.errors import DataError, OutputExistsError
 from mtl_edge.rows.model import Mark
 
@@ -57,6 +58,7 @@ class Output:
     Attributes:
         facts: what `begin` was given by the stopped run that this one goes on with.
         mark: the row behind which to go on.
+        done: whether the target has appeared.
 
     Raises:
         OutputExistsError: what lies beside the target is another run's, or nobody knows whose.
@@ -79,6 +81,8 @@ class Output:
         self.facts: dict[str, Any] | None = None
         self._whole = Mark(), 0  # where the input stands, and the bytes that came of it
         self._file: BinaryIO | None = None
+        self._made = self.partial
+        self.done = False
         self._saved = time.monotonic()
         if not restart and self.partial.exists() and self.partial.stat().st_size:
             self._take_up()
@@ -108,7 +112,7 @@ class Output:
             raise DataError(
                 f"{self.journal} is damaged ({error}); pass --restart to begin anew"
             ) from None
-        if changes := _changes(run, self._run):
+        if changes := changes_of(run, self._run):
             raise OutputExistsError(
                 f"{self.partial} is what another run left ({mark.rows:,} rows), which differs in "
                 f"{', '.join(changes)}; give the same command as then to go on with it, or "
@@ -173,26 +177,26 @@ class Output:
         os.replace(new, self.journal)
         self._saved = time.monotonic()
 
-    def finish(self, convert: Callable[[Path, Path], None] | None = None) -> None:
-        """The target appears.
-
-        Args:
-            convert: makes the target's content of what was appended; none: that is it.
-        """
-        assert self._file is not None
+    def convert(self, convert: Callable[[Path, Path], None]) -> None:
+        """Have `convert` make the target's content of what was appended."""
         self._save()
-        made = self.partial
-        if convert is not None:
-            made = self.target.with_name(self.target.name + ".partial.made")
-            try:
-                convert(self.partial, made)
-            except BaseException:
-                made.unlink(missing_ok=True)
-                raise
+        made = self.target.with_name(self.target.name + ".partial.made")
+        try:
+            convert(self.partial, made)
             with made.open("rb") as file:
                 os.fsync(file.fileno())
+        except BaseException:
+            made.unlink(missing_ok=True)
+            raise
+        self._made = made
+
+    def finish(self) -> None:
+        """The target appears."""
+        assert self._file is not None
+        self._save()
         self._file.close()
-        os.replace(made, self.target)
+        os.replace(self._made, self.target)
+        self.done = True
         self._remove()
 
     def _remove(self) -> None:
@@ -239,19 +243,3 @@ def _lock(file: BinaryIO, path: Path) -> None:
     if not same:
         file.close()
         raise OutputExistsError(f"{path} is being written by another process; wait for it")
-
-
-def _changes(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where two records differ, as `name (then X, now Y)`."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            change
-            for key in sorted({*old, *new})
-            for change in _changes(old.get(key), new.get(key), f"{path} {key}".strip())
-        ]
-    return [] if old == new else [f"{path} (then {_short(old)}, now {_short(new)})"]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from mtl_edge.errors import DataError, OptionError
 from mtl_edge.rows.formats import FORMATS, GZ
-from mtl_edge.rows.lines import note_kinds
+from mtl_edge.rows.jsonl import note_kinds
 from mtl_edge.rows.model import (
     CHUNK_ROWS,
     START,

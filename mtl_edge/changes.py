@@ -1,0 +1,24 @@
+"""Where two records of settings differ."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+__all__ = ["changes_of"]
+
+
+def changes_of(old: Any, new: Any, path: str = "") -> list[str]:
+    """Where two records differ, as `name (then X, now Y)`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            change
+            for key in sorted({*old, *new})
+            for change in changes_of(old.get(key), new.get(key), f"{path} {key}".strip())
+        ]
+    return [] if old == new else [f"{path} (then {_short(old)}, now {_short(new)})"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

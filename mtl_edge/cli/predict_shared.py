@@ -1,0 +1,34 @@
+"""What both ways of `mtl-edge predict` do alike."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+
+from mtl_edge.classifier import EdgeClassifier
+from mtl_edge.stopping import Stopped
+
+__all__ = ["load", "stopped"]
+
+TERMINATED = 128 + signal.SIGTERM
+
+
+def load(args: argparse.Namespace, target: str | None = None) -> EdgeClassifier:
+    """The classifier that the options ask for; `target` in place of theirs."""
+    return EdgeClassifier.load(
+        args.bundle,
+        engine=args.engine,
+        target=target or args.target,
+        threads=args.threads,
+        device=args.device,
+        tasks=None if args.tasks is None else [name.strip() for name in args.tasks.split(",")],
+    )
+
+
+def stopped(stop: Stopped, advice: str) -> int:
+    """Say that a signal came, and return the exit code."""
+    if stop.signal == signal.SIGINT:
+        raise KeyboardInterrupt(advice) from None
+    print(f"mtl-edge: stopped; {advice}", file=sys.stderr)
+    return TERMINATED
