@@ -40,7 +40,7 @@ def from_bundle(bundle: Bundle, threads: int) -> list[Contender]:
     return [
         Contender(
             graph.target,
-            bundle_engine(bundle, graph, threads).run,
+            bundle_engine(bundle, graph, engines.Setup(threads)).run,
             bundle.size_of(graph),
         )
         for graph in bundle.manifest.graphs

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
@@ -12,49 +14,94 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_edge import engines
+from mtl_edge.answers import Answer, Prediction, predictions
 from mtl_edge.bundle import TOKENIZER, Bundle, Graph, Manifest, Task, Verify, open_bundle
-from mtl_edge.choosing import bundle_engine, choose_graph
-from mtl_edge.engines import Engine, Logits
-from mtl_edge.errors import EngineError
-from mtl_edge.planning import in_batches
+from mtl_edge.choosing import Choice, start_chosen
+from mtl_edge.columns import Column, listed
+from mtl_edge.cores import default_threads
+from mtl_edge.engines import Engine, Ids, Logits, Setup, Spin
+from mtl_edge.errors import ClosedError, EngineError, OptionError, OutOfMemoryError
+from mtl_edge.limits import Limits
+from mtl_edge.planning import Tokens, in_batches
 from mtl_edge.probabilities import softmax
-from mtl_edge.text import TextEncoder
+from mtl_edge.streams import ahead, windows
+from mtl_edge.text import TextEncoder, as_texts
 
-__all__ = ["Answer", "EdgeClassifier", "Prediction"]
+__all__ = ["Answer", "EdgeClassifier", "Info", "Prediction"]
+
+WINDOW = 2048  # texts that are planned into batches together
+
+Probabilities = dict[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One task's answer to one text.
+class Info:
+    """What a classifier runs.
 
     Attributes:
-        label: the most probable one.
-        probability: the label's.
-        probabilities: of every label, in the task's order; they sum to 1.
-        sure: false where the probability is below the threshold that was fitted for the label: an
-            app should rather abstain. Always true if none was.
+        path: of the bundle.
+        target: the graph's name.
+        reason: why `auto` took it.
+        threads: that the engine was given.
+        depth: layers of the encoder that the graph runs.
+        max_tokens: at which texts are cut.
+        fixed_shapes: `(batch, tokens)` that the engine compiled ahead.
     """
 
-    label: str
-    probability: float
-    probabilities: Mapping[str, float]
-    sure: bool = True
+    path: Path
+    engine: str
+    target: str
+    precision: str
+    device: str
+    threads: int
+    reason: str
+    tasks: tuple[str, ...]
+    depth: int
+    max_tokens: int
+    fixed_shapes: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction(Mapping[str, Answer]):
-    """All tasks' answers to one text, by the task's name."""
+class Loaded:
+    """One version of a bundle, running. Calls hold on to it, so that it goes with the last one.
 
-    answers: Mapping[str, Answer]
+    Attributes:
+        process: that its threads live in.
+    """
 
-    def __getitem__(self, task: str) -> Answer:
-        return self.answers[task]
+    bundle: Bundle
+    choice: Choice
+    engine: Engine
+    encoder: TextEncoder
+    tasks: tuple[Task, ...]
+    setup: Setup
+    batch_tokens: int
+    process: int
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.answers)
+    def logits(self, ids: Sequence[Tokens]) -> Logits:
+        """`[n, labels]` per task, of one or more texts' token ids."""
+        return in_batches(self.run, ids, self.batch_tokens, self.engine.multiple)
 
-    def __len__(self) -> int:
-        return len(self.answers)
+    def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
+        """One batch's logits, checked; a batch that is too large for memory is halved.
+
+        Raises:
+            OutOfMemoryError: a single text is too large.
+            EngineError: the engine failed, or what came is not what the manifest says.
+        """
+        try:
+            outputs = self.engine.run(input_ids, attention_mask)
+        except MemoryError as error:  # ours derives from it
+            if len(input_ids) == 1:
+                raise OutOfMemoryError(
+                    f"a text of {input_ids.shape[1]} tokens does not fit into memory even alone; "
+                    "free some, or lower Limits.tokens"
+                ) from error
+            half = len(input_ids) // 2
+            parts = [self.run(input_ids[part], attention_mask[part])
+                     for part in (slice(half), slice(half, None))]  # fmt: skip
+            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {task.name: _expected(outputs, task, len(input_ids)) for task in self.tasks}
 
 
 class EdgeClassifier:
@@ -64,14 +111,17 @@ class EdgeClassifier:
             prediction = classifier.predict("a quiet triumph")
             prediction["sentiment"].label
 
-    A text's answer does not depend on what else is in the call, beyond float rounding.
+    Texts are a string, or several: a list, any iterable, or a column of pandas, Polars, Arrow or
+    numpy. A text's answer does not depend on what else is in the call, beyond float rounding. Any
+    number of threads may share a classifier. A process that was forked from the one that loaded it
+    has to `reload`.
     """
 
-    def __init__(self, bundle: Bundle, graph: Graph, engine: Engine, encoder: TextEncoder) -> None:
-        self._bundle = bundle
-        self._engine = engine
-        self._encoder = encoder
-        self.graph = graph
+    def __init__(self, load: Callable[[], Loaded], limits: Limits) -> None:
+        """Use `EdgeClassifier.load`."""
+        self._load = load
+        self._limits = limits
+        self._loaded: Loaded | None = load()
 
     @classmethod
     def load(
@@ -80,93 +130,213 @@ class EdgeClassifier:
         *,
         engine: str = "auto",
         target: str | None = None,
+        tasks: Sequence[str] | None = None,
         threads: int | None = None,
         device: str = engines.CPU,
+        limits: Limits = Limits(),
+        spin: Spin = "call",
+        fixed_tokens: int | None = None,
+        warm: bool = True,
         verify: Verify = "full",
+        public_key: str | Path | None = None,
     ) -> EdgeClassifier:
         """Verify a bundle and start an engine on it.
 
         Args:
             path: the bundle's folder.
-            engine: `onnxruntime`, `openvino`, or `auto`: of the graphs whose engine is installed,
-                the one that was fastest when the bundle was exported.
-            target: the graph to run, as `mtl-edge info` lists them; default: the engine's fastest.
-            threads: default: the cores that this process may use.
+            engine: `onnxruntime`, `openvino`, `torch`, or `auto`: the fastest of those that are
+                installed, by a measurement on this machine (see `mtl_edge.choosing`).
+            target: the graph to run, as `mtl-edge info` lists them; default: the fastest.
+            tasks: to answer, in this order; default: all of the bundle's. The graph computes the
+                others along: together they cost a few percent.
+            threads: default: the physical cores that this process may use, at most 8.
             device: `CPU`, or what the engine calls another: `CUDA`, `CoreML`, ... in ONNX Runtime,
-                `GPU` and `NPU` in OpenVINO.
+                `GPU` and `NPU` in OpenVINO, `CUDA` in torch.
+            limits: on what a call may ask for.
+            spin: whether the engine's threads wait busily: `call`, within a call alone; `never`;
+                or `always`, which is fastest and takes cores from the app. OpenVINO decides itself.
+            fixed_tokens: single texts of up to so many tokens get graphs of fixed shapes, where
+                the engine gains by it (OpenVINO: 64 by default); 0 saves their memory.
+            warm: run once before returning, so that the first answer takes no longer than others.
             verify: `full` compares every file's sha256, `size` only sizes.
+            public_key: the file of the key that the bundle must be signed for.
 
         Raises:
-            BundleError: the bundle is missing, incomplete or altered.
+            BundleError: the bundle is missing, incomplete, altered or not signed.
             EngineError: the engine or device is unknown, not there or cannot run the graph.
-            OptionError: the bundle has no such graph, or `threads` is out of range.
+            OptionError: the bundle has no such graph or task, or `threads` is out of range.
         """
-        bundle = open_bundle(path, verify=verify)
-        encoder = TextEncoder.from_file(bundle.file(TOKENIZER), bundle.manifest.max_tokens)
-        graph = choose_graph(bundle.manifest, engine=engine, target=target)
-        started = bundle_engine(bundle, graph, threads, device)
-        return cls(bundle, graph, started, encoder)
+        setup = Setup(threads=threads, device=device, spin=spin, fixed_tokens=fixed_tokens)
+        opened = partial(_load, Path(path), engine, target, setup, limits, verify, public_key)
+        classifier = cls(lambda: _answering(opened(), tasks), limits)
+        if warm:
+            classifier._warm(batches=False)
+        return classifier
+
+    @property
+    def info(self) -> Info:
+        """What runs, and why."""
+        loaded = self._now()
+        graph, setup = loaded.choice.graph, loaded.setup
+        return Info(
+            path=loaded.bundle.path,
+            engine=loaded.choice.engine,
+            target=graph.target,
+            precision=graph.precision,
+            device=setup.device,
+            threads=setup.threads or default_threads(),
+            reason=loaded.choice.reason,
+            tasks=tuple(task.name for task in loaded.tasks),
+            depth=loaded.bundle.manifest.depth,
+            max_tokens=loaded.encoder.max_tokens,
+            fixed_shapes=loaded.engine.fixed_shapes,
+        )
 
     @property
     def manifest(self) -> Manifest:
-        return self._bundle.manifest
+        """All that the bundle says of itself."""
+        return self._now().bundle.manifest
+
+    @property
+    def graph(self) -> Graph:
+        """The graph that runs."""
+        return self._now().choice.graph
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        return self._bundle.manifest.tasks
+        """Those that are answered."""
+        return self._now().tasks
+
+    @property
+    def classes_(self) -> dict[str, npt.NDArray[np.str_]]:
+        """Labels in the order of the columns of `predict_proba`, by task."""
+        return {task.name: np.array(task.labels) for task in self.tasks}
 
     @overload
     def predict(self, texts: str) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
-    def predict(self, texts: Sequence[str]) -> list[Prediction]: ...
-    def predict(self, texts: str | Sequence[str]) -> Prediction | list[Prediction]:
+    def predict(self, texts: Iterable[str] | Column) -> list[Prediction]: ...
+    def predict(self, texts: str | Iterable[str] | Column) -> Prediction | list[Prediction]:
         """Answers of every task for one text, or for each of several, in their order.
 
         Raises:
-            TextError: an item is not a string.
+            TextError: an item is not a string; or, as LimitError, too large.
+            EngineError: the engine failed.
         """
+        loaded = self._now()
         if isinstance(texts, str):
-            return self.predict([texts])[0]
-        probabilities = self.predict_proba(texts)
-        return [
-            Prediction({task.name: _answer(task, probabilities[task.name][row])
-                        for task in self.tasks})
-            for row in range(len(texts))
-        ]  # fmt: skip
+            return predictions(loaded.tasks, self._probabilities(loaded, [texts]))[0]
+        return predictions(loaded.tasks, self._probabilities(loaded, listed(texts)))
 
-    def predict_proba(self, texts: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+    def predict_proba(self, texts: str | Iterable[str] | Column) -> Probabilities:
         """Probabilities `[n, labels]` per task, labels in the task's order.
 
         Raises:
-            TextError: an item is not a string.
+            TextError, EngineError: see `predict`.
         """
-        logits = self.logits(texts)
-        return {task.name: softmax(logits[task.name], task.temperature) for task in self.tasks}
+        return self._probabilities(self._now(), _several(texts))
 
-    def logits(self, texts: Sequence[str]) -> Logits:
+    def logits(self, texts: str | Iterable[str] | Column) -> Logits:
         """The graph's own outputs `[n, labels]` per task, before temperature and softmax.
 
         Raises:
-            TextError: `texts` is a single string, or an item is not a string.
+            TextError, EngineError: see `predict`.
         """
-        ids = self._encoder([texts] if isinstance(texts, str) else texts)
-        if not ids:
-            return {t.name: np.empty((0, len(t.labels)), np.float32) for t in self.tasks}
-        return in_batches(self._run, ids)
+        return self._logits(self._now(), _several(texts))
 
-    def _run(
-        self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]
-    ) -> Logits:
-        """One batch's logits, their names and shapes checked against the manifest."""
-        outputs = self._engine.run(input_ids, attention_mask)
-        return {
-            task.name: _expected(outputs, task.name, (len(input_ids), len(task.labels)))
-            for task in self.tasks
-        }
+    def predict_iter(self, texts: Iterable[str], window: int = WINDOW) -> Iterator[Prediction]:
+        """Answers for a stream of any length, in its order.
+
+        Args:
+            window: texts that are read, planned into batches and held at a time; 1 answers each
+                before the next is read.
+
+        Raises:
+            TextError, EngineError: see `predict`; positions count from the stream's start.
+            OptionError: `window` is not positive.
+        """
+        if window < 1:
+            raise OptionError(f"window is {window}, expected 1 or more")
+        return self._stream(self._now(), texts, window)
+
+    def _stream(self, loaded: Loaded, texts: Iterable[str], window: int) -> Iterator[Prediction]:
+        def encoded(numbered: tuple[int, list[str]]) -> list[list[int]]:
+            number, texts = numbered
+            return loaded.encoder.ids(self._allowed(texts, number * window))
+
+        numbered = enumerate(windows(texts, window))
+        for ids in map(encoded, numbered) if window == 1 else ahead(encoded, numbered):
+            logits = loaded.logits(ids)
+            yield from predictions(loaded.tasks, _softmax(loaded, logits))
+
+    async def apredict(self, texts: str | Iterable[str] | Column) -> Any:
+        """`predict` in a thread, so that an event loop goes on meanwhile."""
+        from asyncio import to_thread
+
+        return await to_thread(self.predict, texts)
+
+    async def apredict_proba(self, texts: str | Iterable[str] | Column) -> Probabilities:
+        """`predict_proba` in a thread, so that an event loop goes on meanwhile."""
+        from asyncio import to_thread
+
+        return await to_thread(self.predict_proba, texts)
+
+    async def apredict_iter(
+        self, texts: AsyncIterable[str], window: int = 1
+    ) -> AsyncIterator[Prediction]:
+        """`predict_iter` for asynchronous streams; a window's answers come once it is full.
+
+        Raises:
+            TextError, EngineError, OptionError: see `predict_iter`.
+        """
+        from asyncio import to_thread
+
+        if window < 1:
+            raise OptionError(f"window is {window}, expected 1 or more")
+        loaded, waiting, done = self._now(), list[str](), 0
+
+        def answers() -> list[Prediction]:
+            ids = loaded.encoder.ids(self._allowed(waiting, done))
+            return predictions(loaded.tasks, _softmax(loaded, loaded.logits(ids)))
+
+        async for text in texts:
+            waiting.append(text)
+            if len(waiting) == window:
+                for prediction in await to_thread(answers):
+                    yield prediction
+                done += len(waiting)
+                waiting.clear()
+        if waiting:
+            for prediction in await to_thread(answers):
+                yield prediction
+
+    def warmup(self) -> None:
+        """Run every shape that was compiled ahead, the longest text and the largest batch."""
+        self._warm(batches=True)
+
+    def _warm(self, *, batches: bool) -> None:
+        loaded = self._now()
+        longest = loaded.encoder.max_tokens
+        shapes = {*loaded.engine.fixed_shapes, (1, longest)}
+        if batches:
+            shapes.add((max(1, loaded.batch_tokens // longest), longest))
+        for shape in sorted(shapes):
+            loaded.run(np.zeros(shape, np.int64), np.ones(shape, np.int64))
+
+    def reload(self) -> None:
+        """Load the bundle that is at the path now, as the one before was loaded.
+
+        Calls under way end with the version that they began with. If loading fails, all is as it
+        was.
+
+        Raises:
+            BundleError, EngineError, OptionError: see `load`.
+        """
+        self._loaded = self._load()
 
     def close(self) -> None:
-        """Release the engine; the classifier cannot be used afterwards."""
-        self._engine.close()
+        """Let go of the engine, which ends with the last call under way."""
+        self._loaded = None
 
     def __enter__(self) -> EdgeClassifier:
         return self
@@ -179,22 +349,100 @@ class EdgeClassifier:
     ) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        if self._loaded is None:
+            return "<EdgeClassifier, closed>"
+        info = self.info
+        return f"<EdgeClassifier of {', '.join(info.tasks)}: {info.target} from {info.path}>"
 
-def _expected(outputs: Logits, name: str, shape: tuple[int, int]) -> npt.NDArray[np.float32]:
-    value = outputs.get(name)
+    def _now(self) -> Loaded:
+        """What is loaded.
+
+        Raises:
+            ClosedError: nothing, or in another process.
+        """
+        loaded = self._loaded
+        if loaded is None:
+            raise ClosedError("this classifier was closed; load the bundle again")
+        if loaded.process != os.getpid():
+            raise ClosedError(
+                "this classifier was loaded before the process forked, and the engine's threads "
+                "have stayed behind; call reload() here, or load after the fork"
+            )
+        return loaded
+
+    def _allowed(self, texts: list[str], first: int = 0) -> list[str]:
+        """Texts as the tokenizer takes them, none of them beyond the limits."""
+        valid = as_texts(texts, first)
+        self._limits.check(valid, first)
+        return valid
+
+    def _logits(self, loaded: Loaded, texts: list[str]) -> Logits:
+        texts = self._allowed(texts)
+        if not texts:
+            return {t.name: np.empty((0, len(t.labels)), np.float32) for t in loaded.tasks}
+        if len(texts) <= WINDOW:
+            return loaded.logits(loaded.encoder.ids(texts))
+        parts = [loaded.logits(ids) for ids in ahead(loaded.encoder.ids, windows(texts, WINDOW))]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _probabilities(self, loaded: Loaded, texts: list[str]) -> Probabilities:
+        return _softmax(loaded, self._logits(loaded, texts))
+
+
+def _load(
+    path: Path,
+    engine: str,
+    target: str | None,
+    setup: Setup,
+    limits: Limits,
+    verify: Verify,
+    public_key: str | Path | None,
+) -> Loaded:
+    bundle = open_bundle(path, verify=verify)
+    most = bundle.manifest.max_tokens
+    encoder = TextEncoder.from_file(bundle.file(TOKENIZER), min(most, limits.tokens or most))
+    choice, started = start_chosen(bundle, engine=engine, target=target, setup=setup)
+    batch_tokens = limits.batch_tokens or started.tokens_per_batch
+    return Loaded(
+        bundle, choice, started, encoder, bundle.manifest.tasks, setup, batch_tokens, os.getpid()
+    )
+
+
+def _answering(loaded: Loaded, names: Sequence[str] | None) -> Loaded:
+    """The same with these of the tasks only."""
+    if names is None:
+        return loaded
+    known = {task.name: task for task in loaded.tasks}
+    wanted = [names] if isinstance(names, str) else list(dict.fromkeys(names))
+    strange = [name for name in wanted if name not in known]
+    if strange or not wanted:
+        raise OptionError(
+            f"the bundle has no task {', '.join(map(repr, strange)) or 'of none'}; it has "
+            + ", ".join(known)
+        )
+    return replace(loaded, tasks=tuple(known[name] for name in wanted))
+
+
+def _several(texts: str | Iterable[str] | Column) -> list[str]:
+    return [texts] if isinstance(texts, str) else listed(texts)
+
+
+def _softmax(loaded: Loaded, logits: Logits) -> Probabilities:
+    return {task.name: softmax(logits[task.name], task.temperature) for task in loaded.tasks}
+
+
+def _expected(outputs: Logits, task: Task, rows: int) -> npt.NDArray[np.float32]:
+    value, shape = outputs.get(task.name), (rows, len(task.labels))
     if value is None or value.shape != shape:
         came = "no such output" if value is None else f"shape {value.shape}"
         raise EngineError(
-            f"task {name!r}: expected logits {shape}, got {came}; the graph does not belong to "
-            "the manifest: export the bundle again"
+            f"task {task.name!r}: expected logits {shape}, got {came}; the graph does not belong "
+            "to the manifest: export the bundle again"
+        )
+    if not np.isfinite(value).all():
+        raise EngineError(
+            f"task {task.name!r}: the graph gave logits that are not finite; its weights are "
+            "damaged: export the bundle again"
         )
     return value
-
-
-def _answer(task: Task, row: npt.NDArray[Any]) -> Answer:
-    values: list[float] = row.tolist()
-    best = int(row.argmax())
-    sure = not task.thresholds or values[best] >= task.thresholds[best]
-    return Answer(
-        task.labels[best], values[best], dict(zip(task.labels, values, strict=True)), sure
-    )

@@ -2,6 +2,7 @@
 
     MtlEdgeError
     ├── TextError(ValueError)              a text that cannot be classified
+    │   └── LimitError                     texts that are larger or more than was allowed
     ├── OptionError(ValueError)            an option or combination that makes no sense
     ├── DataError(ValueError)              a labelled file that cannot be used
     ├── BackboneError(ValueError)          a pretrained encoder that cannot be loaded
@@ -11,6 +12,8 @@
     ├── ExportError(RuntimeError)          a graph that could not be built or is not faithful
     ├── OutputExistsError(FileExistsError) a target that would be overwritten
     └── EngineError(RuntimeError)          an engine that cannot run the graph
+        ├── ClosedError                    a classifier that was closed, or loaded before a fork
+        ├── OutOfMemoryError(MemoryError)  a text that does not fit into memory even alone
         └── MissingPackageError(ImportError)  a package that an extra would install
 
 Each message says what was expected, what came, and what to do. Each class also derives from the
@@ -23,12 +26,15 @@ __all__ = [
     "BackboneError",
     "BundleError",
     "CheckpointError",
+    "ClosedError",
     "DataError",
     "EngineError",
     "ExportError",
+    "LimitError",
     "MissingPackageError",
     "MtlEdgeError",
     "OptionError",
+    "OutOfMemoryError",
     "OutputExistsError",
     "SchemaError",
     "TextError",
@@ -41,6 +47,10 @@ class MtlEdgeError(Exception):
 
 class TextError(MtlEdgeError, ValueError):
     """What was given to classify is not text."""
+
+
+class LimitError(TextError):
+    """Texts that are larger, or more, than the limits allow."""
 
 
 class OptionError(MtlEdgeError, ValueError):
@@ -77,6 +87,14 @@ class OutputExistsError(MtlEdgeError, FileExistsError):
 
 class EngineError(MtlEdgeError, RuntimeError):
     """An engine that cannot run the bundle's graph."""
+
+
+class ClosedError(EngineError):
+    """A classifier that cannot be used any more, or not in this process."""
+
+
+class OutOfMemoryError(EngineError, MemoryError):
+    """A batch that does not fit into memory."""
 
 
 class MissingPackageError(EngineError, ImportError):

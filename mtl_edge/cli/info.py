@@ -12,6 +12,7 @@ from mtl_edge import engines, machine
 from mtl_edge.bundle import Bundle, Task, open_bundle
 from mtl_edge.candidates import Candidate, openers
 from mtl_edge.choosing import Choice, Measure, choose, measuring
+from mtl_edge.cores import default_threads
 from mtl_edge.errors import MissingPackageError
 from mtl_edge.measuring import SHAPES
 from mtl_edge.table import text_table
@@ -55,8 +56,7 @@ def _choice(bundle: Bundle, args: argparse.Namespace) -> tuple[Choice | None, st
     try:
         choice = choose(
             bundle,
-            threads=args.threads,
-            device=args.device,
+            setup=engines.Setup(args.threads, device=args.device),
             measure="anew" if args.measure else known,
         )
     except MissingPackageError as error:
@@ -80,7 +80,7 @@ def _facts(
         "graph": choice.graph.target if choice else None,
         "engine": choice.engine if choice else None,
         "reason": choice.reason if choice else missing,
-        "threads": args.threads or engines.default_threads(),
+        "threads": args.threads or default_threads(),
         "device": args.device,
         "machine": machine.describe(),
         "taken": taken.taken if taken else None,

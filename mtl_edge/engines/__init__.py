@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from mtl_edge.cores import default_threads
 from mtl_edge.errors import EngineError, MissingPackageError, OptionError
 
 __all__ = [
     "CPU",
     "ENGINES",
     "Engine",
+    "Ids",
     "Logits",
     "Setup",
+    "Spin",
     "automatic",
     "available",
-    "default_threads",
     "start",
 ]
 
 MOST_THREADS = 512
 CPU = "CPU"
+Spin = Literal["call", "never", "always"]
 
+Ids = npt.NDArray[np.int64]
 Logits = dict[str, npt.NDArray[np.float32]]
 
 
@@ -38,26 +41,47 @@ class Setup:
     """How an engine shall run a graph.
 
     Attributes:
-        threads: none: all cores that this process may use.
+        threads: none: `mtl_edge.cores.default_threads`.
         max_tokens: that the graph takes in a text; none: any number.
         precision: of the graph.
         device: `CPU`, or what the engine calls another: `CUDA`, `CoreML`, `Dml`, ... in ONNX
             Runtime, `GPU` and `NPU` in OpenVINO.
+        spin: whether worker threads wait busily: `call`, between the operators of a call alone;
+            `never`; or `always`, between calls too, which takes cores from the app around.
+        fixed_tokens: single texts of up to so many tokens get graphs of fixed shapes, in engines
+            that gain by it; 0: none; None: as the engine finds worth its memory.
     """
 
     threads: int | None = None
     max_tokens: int | None = None
     precision: str = "int8"
     device: str = CPU
+    spin: Spin = "call"
+    fixed_tokens: int | None = None
 
 
 class Engine(Protocol):
-    """A graph ready to run."""
+    """A graph ready to run, from any number of threads.
 
-    def run(
-        self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]
-    ) -> Logits:
-        """Logits `[batch, labels]` per task for inputs `[batch, tokens]`."""
+    Attributes:
+        multiple: what it pads the number of tokens to.
+        tokens_per_batch: with so many, padding included, it does most of them a second.
+        fixed_shapes: `(batch, tokens)` that it compiled ahead.
+    """
+
+    multiple: int
+    tokens_per_batch: int
+
+    @property
+    def fixed_shapes(self) -> tuple[tuple[int, int], ...]: ...
+
+    def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
+        """Logits `[batch, labels]` per task for inputs `[batch, tokens]`.
+
+        Raises:
+            OutOfMemoryError: the batch does not fit into memory.
+            EngineError: it failed otherwise.
+        """
         ...
 
     def close(self) -> None:
@@ -119,13 +143,6 @@ def automatic(name: str, device: str) -> bool:
         return False
     meant = ENGINES[name].automatic
     return meant is None or device.partition(":")[0] in meant
-
-
-def default_threads() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
 
 
 def start(name: str, files: Sequence[Path], setup: Setup = Setup()) -> Engine:

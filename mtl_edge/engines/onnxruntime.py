@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
-from mtl_edge.engines import CPU, Logits, Setup
-from mtl_edge.errors import EngineError
+from mtl_edge.engines import CPU, Ids, Logits, Setup, Spin
+from mtl_edge.errors import EngineError, OutOfMemoryError
 
 __all__ = ["OnnxRuntimeEngine", "start"]
 
 PROVIDER = "ExecutionProvider"
+# Worker threads that wait busily between the operators of a call save a third of its time at batch
+# 1; between calls they would take the cores from the app around.
+SPIN: Mapping[Spin, Mapping[str, str]] = {
+    "call": {"session.force_spinning_stop": "1"},
+    "never": {"session.intra_op.allow_spinning": "0"},
+    "always": {},
+}
+# What a batch goes through stays in the cache of a core or two.
+TOKENS_PER_BATCH = 768
 
 
 class OnnxRuntimeEngine:
     """One inference session; safe to run from several threads."""
 
+    multiple = 1
+    tokens_per_batch = TOKENS_PER_BATCH
+    fixed_shapes: tuple[tuple[int, int], ...] = ()
+
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
         self.outputs = [output.name for output in session.get_outputs()]
 
-    def run(
-        self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]
-    ) -> Logits:
+    def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
         try:
             values = self._session.run(self.outputs, feeds)
         except Exception as error:  # its exceptions share no base class
-            raise EngineError(f"ONNX Runtime failed on {input_ids.shape}: {error}") from error
+            kind = OutOfMemoryError if "alloc" in str(error).lower() else EngineError
+            raise kind(f"ONNX Runtime failed on {input_ids.shape}: {error}") from error
         return dict(zip(self.outputs, values, strict=True))
 
     def close(self) -> None:
@@ -50,9 +60,8 @@ def start(files: Sequence[Path], setup: Setup) -> OnnxRuntimeEngine:
     options.intra_op_num_threads = setup.threads or 0
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors: its warnings are about graphs, not about the caller
-    # Threads may spin between the operators of a call, which saves a third of its time at batch 1,
-    # but not between calls, where they would take the cores from the app around us.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    for key, value in SPIN[setup.spin].items():
+        options.add_session_config_entry(key, value)
     providers = _providers(setup.device)
     try:
         session = ort.InferenceSession(str(files[0]), options, providers=providers)

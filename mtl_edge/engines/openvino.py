@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import openvino as ov
+from openvino import opset13 as ops
 
-from mtl_edge.engines import CPU, Logits, Setup
-from mtl_edge.errors import EngineError
+from mtl_edge.engines import CPU, Ids, Logits, Setup
+from mtl_edge.errors import EngineError, OutOfMemoryError
+from mtl_edge.planning import rounded
 
 __all__ = ["OpenVinoEngine", "start"]
 
@@ -19,52 +21,68 @@ __all__ = ["OpenVinoEngine", "start"]
 # Sums over tokens are taken so many at a time, and what is left over in another way, whose rounding
 # differs. In multiples of it, a text's logits are the same to the bit however it is padded.
 MULTIPLE = 16
+# A graph whose shapes are open infers each node's anew whenever the input's changes, which costs a
+# single short text a third of its time. So single texts have graphs of their own with fixed shapes
+# up to this many tokens; each costs its packed weights once more and a third of a second at load.
+FIXED_TOKENS = 64
+TOKENS_PER_BATCH = 2048
 
 
-class OpenVinoEngine:
+class Compiled:
     """One compiled model; each concurrent call borrows an infer request of its own."""
 
-    def __init__(self, model: ov.CompiledModel, max_tokens: int | None) -> None:
+    def __init__(self, model: ov.CompiledModel) -> None:
         self._model = model
-        self._max_tokens = max_tokens
         self._idle: queue.LifoQueue[ov.InferRequest] = queue.LifoQueue()
-        self.outputs = [port.get_any_name() for port in model.outputs]
+        self._outputs = [port.get_any_name() for port in model.outputs]
 
-    def run(
-        self, input_ids: npt.NDArray[np.int64], attention_mask: npt.NDArray[np.int64]
-    ) -> Logits:
+    def run(self, feeds: Mapping[str, Ids]) -> Logits:
         try:
             request = self._idle.get_nowait()
         except queue.Empty:
             request = self._model.create_infer_request()
-        feeds = {
-            "input_ids": self._padded(input_ids),
-            "attention_mask": self._padded(attention_mask),
-        }
-        try:
-            request.infer(feeds, share_inputs=True)
-        except Exception as error:  # OpenVINO raises plain RuntimeError for everything
-            raise EngineError(f"OpenVINO failed on {input_ids.shape}: {error}") from error
+        request.infer(feeds, share_inputs=True)
         result = {
-            name: request.get_output_tensor(i).data.copy() for i, name in enumerate(self.outputs)
+            name: request.get_output_tensor(i).data.copy() for i, name in enumerate(self._outputs)
         }
         self._idle.put(request)
         return result
 
-    def _padded(self, values: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        tokens = values.shape[1]
-        wanted = -(-tokens // MULTIPLE) * MULTIPLE
-        if self._max_tokens is not None:
-            wanted = max(tokens, min(wanted, self._max_tokens))
-        if wanted == tokens:
-            return values
-        padded = np.zeros((len(values), wanted), np.int64)
-        padded[:, :tokens] = values
-        return padded
+
+class OpenVinoEngine:
+    """A graph of open shapes for batches, and some of fixed shapes for single texts."""
+
+    multiple = MULTIPLE
+    tokens_per_batch = TOKENS_PER_BATCH
+
+    def __init__(
+        self, batches: Compiled, singles: Mapping[int, Compiled], max_tokens: int | None
+    ) -> None:
+        self._batches = batches
+        self._singles = dict(singles)
+        self._max_tokens = max_tokens
+
+    @property
+    def fixed_shapes(self) -> tuple[tuple[int, int], ...]:
+        """`(batch, tokens)` that have a graph of their own."""
+        return tuple((1, tokens) for tokens in sorted(self._singles))
+
+    def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
+        tokens = rounded(input_ids.shape[1], MULTIPLE, self._max_tokens)
+        feeds = {
+            "input_ids": _padded(input_ids, tokens),
+            "attention_mask": _padded(attention_mask, tokens),
+        }
+        single = self._singles.get(tokens) if len(input_ids) == 1 else None
+        try:
+            return (single or self._batches).run(feeds)
+        except Exception as error:  # OpenVINO raises plain RuntimeError for everything
+            kind = OutOfMemoryError if "alloc" in str(error).lower() else EngineError
+            raise kind(f"OpenVINO failed on {input_ids.shape}: {error}") from error
 
     def close(self) -> None:
-        self._idle = queue.LifoQueue()
-        del self._model
+        del self._batches
+        self._singles = {}
 
 
 def start(files: Sequence[Path], setup: Setup) -> OpenVinoEngine:
@@ -79,10 +97,26 @@ def start(files: Sequence[Path], setup: Setup) -> OpenVinoEngine:
     _require(setup.device, core)
     try:
         graphs = [core.read_model(str(file)) for file in files if file.suffix != ".bin"]
-        model = core.compile_model(_joined(*graphs), setup.device, _settings(setup))
+        model = _with_small_tables(_joined(*graphs))
+        shapes = _fixed(setup)
+        forms = [model, *(_of_shape(model, (1, tokens)) for tokens in shapes)]
+        with ThreadPoolExecutor(setup.threads) as pool:  # compiling takes one thread each
+            compiled = list(
+                pool.map(lambda m: core.compile_model(m, setup.device, _settings(setup)), forms)
+            )
     except Exception as error:  # OpenVINO raises plain RuntimeError for everything
         raise EngineError(f"OpenVINO cannot open {files[0]}: {error}") from error
-    return OpenVinoEngine(model, setup.max_tokens)
+    batches, *singles = map(Compiled, compiled)
+    return OpenVinoEngine(batches, dict(zip(shapes, singles, strict=True)), setup.max_tokens)
+
+
+def _fixed(setup: Setup) -> list[int]:
+    """Lengths of single texts that get a graph of their own."""
+    most = FIXED_TOKENS if setup.fixed_tokens is None else setup.fixed_tokens
+    if setup.max_tokens is not None:
+        most = min(most, rounded(setup.max_tokens, MULTIPLE))
+    lengths = range(MULTIPLE, most + 1, MULTIPLE)
+    return list(dict.fromkeys(rounded(n, MULTIPLE, setup.max_tokens) for n in lengths))
 
 
 def _settings(setup: Setup) -> dict[str, object]:
@@ -103,6 +137,14 @@ def _require(device: str, core: ov.Core) -> None:
         )
 
 
+def _padded(values: Ids, tokens: int) -> Ids:
+    if values.shape[1] == tokens:
+        return values
+    padded = np.zeros((len(values), tokens), np.int64)
+    padded[:, : values.shape[1]] = values
+    return padded
+
+
 def _joined(encoder: ov.Model, heads: ov.Model | None = None) -> ov.Model:
     """One graph: what the heads take by name is the encoder's output or input of that name."""
     if heads is None:
@@ -118,3 +160,32 @@ def _joined(encoder: ov.Model, heads: ov.Model | None = None) -> ov.Model:
         else:  # an input that this encoder does not read
             inputs.append(parameter)
     return ov.Model(heads.get_results(), inputs)
+
+
+def _with_small_tables(model: ov.Model) -> ov.Model:
+    """The same graph, with rows of an int8 table scaled once they are looked up.
+
+    Scaled before, as quantization leaves it, the whole table is kept in float32.
+    """
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Gather":
+            continue
+        scaled = node.input_value(0).get_node()
+        if scaled.get_type_name() != "Multiply":
+            continue
+        converted, scale = scaled.input_value(0).get_node(), scaled.input_value(1)
+        if converted.get_type_name() != "Convert":
+            continue
+        table, rows, axis = converted.input_value(0), node.input_value(1), node.input_value(2)
+        if list(scale.get_shape()) != [table.get_shape()[0], 1]:
+            continue
+        looked_up = ops.convert(ops.gather(table, rows, axis), scale.get_element_type())
+        result = ops.multiply(looked_up, ops.gather(scale, rows, axis))
+        node.output(0).replace(result.output(0))
+    return model
+
+
+def _of_shape(model: ov.Model, shape: tuple[int, int]) -> ov.Model:
+    fixed = model.clone()
+    fixed.reshape({port.get_any_name(): list(shape) for port in fixed.inputs})
+    return fixed

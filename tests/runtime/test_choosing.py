@@ -69,9 +69,7 @@ class Bench:
         }  # fmt: skip
         self.started: list[tuple[str, Sleeper]] = []
 
-    def start(
-        self, bundle: Bundle, graph: Graph, threads: int | None, device: str, engine: str
-    ) -> Sleeper:
+    def start(self, bundle: Bundle, graph: Graph, setup: Setup, engine: str) -> Sleeper:
         found = self.ms[graph.target]
         if isinstance(found, Exception):
             raise found
@@ -455,6 +453,7 @@ def test_versions_are_found_under_whatever_name_they_were_installed() -> None:
 def test_two_processes_at_once_leave_one_whole_record(shared_bundle: Path, tmp_path: Path) -> None:
     program = (
         "import sys; from mtl_edge.bundle import open_bundle; from mtl_edge.choosing import choose;"
+        "from mtl_edge.engines import Setup;"
         "choice = choose(open_bundle(sys.argv[1]), setup=Setup(1));"
         "choice.started and choice.started.close(); assert choice.not_kept is None"
     )
@@ -506,12 +505,10 @@ def test_info_shows_what_failed(
     monkeypatch.setenv("MTL_EDGE_CACHE", str(tmp_path / "cache"))
     real = choosing.bundle_engine
 
-    def start(
-        found: Bundle, graph: Graph, threads: int | None, device: str, engine: str
-    ) -> engines.Engine:
+    def start(found: Bundle, graph: Graph, setup: Setup, engine: str) -> engines.Engine:
         if engine == "openvino":
             raise EngineError("no driver for it")
-        return real(found, graph, threads, device, engine)
+        return real(found, graph, setup, engine)
 
     monkeypatch.setattr(choosing, "bundle_engine", start)
     assert main(["info", str(bundle), "--measure"]) == 0

@@ -1,0 +1,77 @@
+"""How much one call may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from mtl_edge.errors import LimitError, OptionError
+
+__all__ = ["Limits"]
+
+MOST_BYTES_A_CHARACTER = 4  # in UTF-8
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits on input, for apps that take texts from strangers.
+
+    Time and memory of a call grow with the bytes that are tokenized and with the tokens that are
+    run: a text is cut at `tokens`, and refused beyond `text_bytes`.
+
+    Attributes:
+        text_bytes: of one text in UTF-8.
+        texts: in one call; a stream may have any number.
+        total_bytes: of all texts in one call.
+        tokens: of one text, special ones included; longer texts are cut. None: what the graph
+            takes.
+        batch_tokens: that the engine runs at once, padding included; a single text may have more.
+            None: what is fastest with the engine.
+
+    Raises:
+        OptionError: a limit is too small to let anything through.
+    """
+
+    text_bytes: int = 2**20
+    texts: int = 10**6
+    total_bytes: int = 2**30
+    tokens: int | None = None
+    batch_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least = 3 if field.name == "tokens" else 1  # a token between the two special ones
+            if value is not None and value < least:
+                raise OptionError(f"limit {field.name} is {value}, expected {least} or more")
+
+    def check(self, texts: Sequence[str], first: int = 0) -> None:
+        """Compare texts with the limits.
+
+        Args:
+            first: position of the first one, where they are part of a longer stream.
+
+        Raises:
+            LimitError: a text or all of them are too large, or there are too many.
+        """
+        if len(texts) > self.texts:
+            raise LimitError(
+                f"{len(texts):,} texts in one call, at most {self.texts:,} are allowed; use "
+                "predict_iter, or raise Limits.texts"
+            )
+        characters = sum(map(len, texts))
+        # Mostly that is little enough whatever the characters, and bytes need not be counted.
+        if MOST_BYTES_A_CHARACTER * characters <= min(self.text_bytes, self.total_bytes):
+            return
+        sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]
+        if max(sizes) > self.text_bytes:
+            position = next(i for i, size in enumerate(sizes) if size > self.text_bytes)
+            raise LimitError(
+                f"item {first + position} has {sizes[position]:,} bytes, at most "
+                f"{self.text_bytes:,} are allowed; cut it, or raise Limits.text_bytes"
+            )
+        if sum(sizes) > self.total_bytes:
+            raise LimitError(
+                f"the texts have {sum(sizes):,} bytes, at most {self.total_bytes:,} are allowed in "
+                "one call; use predict_iter, or raise Limits.total_bytes"
+            )
