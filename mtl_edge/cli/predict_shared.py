@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.stopping import Stopped
@@ -14,12 +16,13 @@ __all__ = ["load", "stopped"]
 TERMINATED = 128 + signal.SIGTERM
 
 
-def load(args: argparse.Namespace, target: str | None = None) -> EdgeClassifier:
-    """The classifier that the options ask for; `target` in place of theirs."""
+def load(args: argparse.Namespace, facts: Mapping[str, Any] | None = None) -> EdgeClassifier:
+    """The classifier that the options ask for; with `facts`, the one that a stopped run had."""
+    facts = facts or {}
     return EdgeClassifier.load(
         args.bundle,
-        engine=args.engine,
-        target=target or args.target,
+        engine=facts.get("engine", args.engine),
+        target=facts.get("graph", args.target),
         threads=args.threads,
         device=args.device,
         tasks=None if args.tasks is None else [name.strip() for name in args.tasks.split(",")],

@@ -12,6 +12,7 @@ from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.cli.predict_shared import load, stopped
 from mtl_edge.errors import DataError, OptionError
 from mtl_edge.files import sha256_of
+from mtl_edge.limits import Limits
 from mtl_edge.progress import Progress
 from mtl_edge.rows.answers import added_columns, predictions_of, values_of
 from mtl_edge.rows.formats import Writer, writer_of
@@ -31,7 +32,7 @@ def write(args: argparse.Namespace, source: Source, stopper: Stopper) -> int:
     made_by = _made_by(args, source)
     output = Output(args.out, made_by, restart=args.restart, lasting=source.regular)
     try:
-        with output, load(args, (output.facts or {}).get("graph")) as classifier:
+        with output, load(args, output.facts) as classifier:
             added = added_columns(
                 classifier.tasks, prefix=args.prefix, probabilities=args.probabilities
             )
@@ -79,18 +80,18 @@ def _made_by(args: argparse.Namespace, source: Source) -> dict[str, Any]:
 
 def _facts(source: Source, classifier: EdgeClassifier, added: Mapping[str, Kind]) -> dict[str, Any]:
     """What a run finds out at its start, and one that goes on must not find otherwise."""
-    graph = classifier.graph.target
+    ran = {"graph": classifier.info.target, "engine": classifier.info.engine}
     if source.texts is not None:
-        return {"graph": graph, "rows": len(source.texts), "kinds": None}
+        return {**ran, "rows": len(source.texts), "kinds": None}
     if source.path is None or not source.regular:
-        return {"graph": graph, "rows": None, "kinds": None}
+        return {**ran, "rows": None, "kinds": None}
     with open_rows(source) as ((columns, _), _):
         if columns is not None:
             layout_of(columns, added)  # a clash is told before the file is read
     size = source.path.stat().st_size
     with Progress(f"checking {source.name}", total=size, unit="bytes", brief=True) as progress:
-        found = survey(source, progress.reach)
-    return {"graph": graph, "rows": found.rows, "kinds": found.kinds}
+        found = survey(source, Limits(), progress.reach)
+    return {**ran, "rows": found.rows, "kinds": found.kinds}
 
 
 def _columns(facts: Mapping[str, Any], writer: Writer) -> Columns:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mtl_edge.errors import DataError, OptionError
+from mtl_edge.limits import Limits
 from mtl_edge.rows.formats import FORMATS, GZ
 from mtl_edge.rows.jsonl import note_kinds
 from mtl_edge.rows.model import (
@@ -127,19 +128,25 @@ class Survey:
     kinds: dict[str, Kind]
 
 
-def survey(source: Source, report: Callable[[int], None] = lambda read: None) -> Survey:
+def survey(
+    source: Source, limits: Limits, report: Callable[[int], None] = lambda read: None
+) -> Survey:
     """Read a file through, so that a malformed row is told before hours were spent on the others.
 
     Args:
+        limits: on texts.
         report: is told the bytes read so far.
 
     Raises:
         DataError: the file is malformed, or a text is missing.
+        LimitError: a text is larger than the classifier takes.
     """
     rows = 0
     kinds: dict[str, Kind | None] = {}
     with open_rows(source) as ((columns, chunks), read):
         for chunk in chunks:
+            texts = [text for text in chunk.texts if text is not None]
+            limits.check(texts, rows)
             rows = chunk.mark.rows
             if columns is None:
                 note_kinds(chunk.records(), kinds)

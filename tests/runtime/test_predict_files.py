@@ -678,3 +678,14 @@ def test_a_kill_while_parquet_is_made_costs_nothing_but_that(
     monkeypatch.setattr(EdgeClassifier, "predict", stopped)
     predict("--file", source, "--out", out)
     assert len(_read(out)) == len(many)
+
+
+def test_a_text_that_is_too_large_is_told_before_the_work(
+    shared_bundle: Path, tmp_path: Path, fails: Fails
+) -> None:
+    rows = [{"text": "a"}] * 3 + [{"text": "a" * (1 << 21)}]
+    source = _write(tmp_path / "in.csv", rows)
+    message = fails("predict", shared_bundle, "--file", source, "--out", tmp_path / "out.csv")
+    assert "3" in message
+    assert "1,048,576" in message
+    assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]
