@@ -7,7 +7,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from mtl_edge.errors import BundleError, TextError
+from mtl_edge.errors import TextError
+from mtl_edge.inside import altered
+from mtl_edge.tokenizer_file import encoded, read_tokenizer
 
 __all__ = ["TextEncoder", "as_texts"]
 
@@ -41,25 +43,27 @@ def as_texts(texts: Sequence[str], first: int = 0) -> list[str]:
 class TextEncoder:
     """A `tokenizers` tokenizer with this package's truncation and no padding of its own."""
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, max_tokens: int, vocabulary: int | None = None
+    ) -> None:
+        """
+        Args:
+            vocabulary: how many tokens the graph knows; none: not checked.
+        """
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_tokens)
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self._vocabulary = vocabulary
 
     @classmethod
-    def from_file(cls, path: Path, max_tokens: int) -> TextEncoder:
+    def from_file(cls, path: Path, max_tokens: int, vocabulary: int | None = None) -> TextEncoder:
         """
         Raises:
-            BundleError: the file is not a tokenizer that the `tokenizers` library can read.
+            BundleError: the file is not a tokenizer that the `tokenizers` library can read, or one
+                that a short text could choke on.
         """
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception for every malformed file
-            raise BundleError(
-                f"{path} is not a tokenizer ({error}); copy or export it again"
-            ) from None
-        return cls(tokenizer, max_tokens)
+        return cls(read_tokenizer(path, max_tokens), max_tokens, vocabulary)
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, at most `max_tokens`.
@@ -71,7 +75,15 @@ class TextEncoder:
 
     def ids(self, texts: list[str]) -> list[list[int]]:
         """The same for texts that `as_texts` has gone over."""
-        return [e.ids for e in self._tokenizer.encode_batch_fast(texts)]
+        result = [e.ids for e in encoded(self._tokenizer, texts)]
+        # Not every engine refuses an id or a length that its tables do not have.
+        if any(len(ids) > self.max_tokens for ids in result):
+            raise altered(f"the tokenizer makes more than {self.max_tokens} tokens of a text")
+        if self._vocabulary is not None and any(
+            ids and max(ids) >= self._vocabulary for ids in result
+        ):
+            raise altered(f"the tokenizer has more tokens than the {self._vocabulary} of the graph")
+        return result
 
     def to_json(self) -> str:
         """The tokenizer with its truncation, as `save` writes it."""
@@ -84,5 +96,5 @@ class TextEncoder:
 
     def counted(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         """Token ids of each text, and how many texts are longer than `max_tokens`."""
-        encodings = self._tokenizer.encode_batch_fast(as_texts(texts))
+        encodings = encoded(self._tokenizer, as_texts(texts))
         return [e.ids for e in encodings], sum(bool(e.overflowing) for e in encodings)

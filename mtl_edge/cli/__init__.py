@@ -52,6 +52,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "predict": Command("mtl_edge.cli.predict", "answers for texts"),
     "update": Command("mtl_edge.cli.update", "a bundle's next version, or the one before"),
+    "sign": Command("mtl_edge.cli.sign", "vouch for a bundle with a key"),
     "info": Command("mtl_edge.cli.info", "what a bundle holds; verifies it"),
 }
 

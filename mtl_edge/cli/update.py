@@ -17,11 +17,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "update", type=Path, nargs="?", help="a file that `mtl-edge export --update` wrote"
     )
     parser.add_argument("--restore", action="store_true", help="go back to the version before")
+    parser.add_argument(
+        "--public-key", type=Path, metavar="FILE", help="the version must be signed with this key"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     if args.restore == (args.update is not None):
         raise OptionError("expected a bundle and an update, or a bundle and --restore")
-    bundle = restore(args.bundle) if args.restore else apply_update(args.bundle, args.update)
+    key = args.public_key
+    if args.restore:
+        bundle = restore(args.bundle, public_key=key)
+    else:
+        bundle = apply_update(args.bundle, args.update, public_key=key)
     tasks = ", ".join(task.name for task in bundle.manifest.tasks)
     print(f"bundle {args.bundle}, tasks {tasks}; the version before is {previous_of(args.bundle)}")

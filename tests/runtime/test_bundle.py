@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import socket
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from mtl_edge import EdgeClassifier
-from mtl_edge.bundle import MANIFEST, SCHEMA, open_bundle
+from mtl_edge.bundle import MANIFEST, SCHEMA, open_bundle, read_manifest, write_manifest
 from mtl_edge.errors import BundleError, SchemaError
+from mtl_edge.onnx_data import external_data, require_external
+from mtl_edge.schema import MOST_MANIFEST_BYTES
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -21,6 +26,17 @@ def rewrite(bundle: Path, change: Change) -> None:
     manifest = json.loads(file.read_text())
     change(manifest)
     file.write_text(json.dumps(manifest))
+
+
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
+def of_openvino(manifest: dict[str, Any]) -> dict[str, Any]:
+    return next(g for g in manifest["graphs"] if g["engine"] == "openvino")
 
 
 def test_an_intact_bundle_opens_and_names_its_tasks(shared_bundle: Path) -> None:
@@ -110,6 +126,54 @@ def test_a_link_to_the_outside_is_refused(bundle: Path) -> None:
         lambda m: m.update(files=[]),
         lambda m: m.update(schema="1"),
         lambda m: m.clear(),
+        lambda m: m.update(surprise=1),
+        lambda m: m.update(schema=True),
+        lambda m: m.update(depth=7 * 10**30),
+        lambda m: m.update(depth=-1),
+        lambda m: m.update(depth=1.0),
+        lambda m: m.update(max_tokens=2**40),
+        lambda m: m.update(versions={"torch": 2}),
+        lambda m: m.update(evaluation={"a": float("inf")}),
+        lambda m: m.update(evaluation={"a": "\ud800"}),
+        lambda m: m.update(evaluation=nested(200)),
+        lambda m: m["backbone"].update(name=None),
+        lambda m: m["backbone"].update(layers="6"),
+        lambda m: m["backbone"].update(hidden_size=-64),
+        lambda m: m["backbone"].pop("sha256"),
+        lambda m: m["tasks"][0].update(name="input_ids"),
+        lambda m: m["tasks"][0].update(name="state.0"),
+        lambda m: m["tasks"][0].update(name="a\nb"),
+        lambda m: m["tasks"][0].update(labels=["a\x1b[2J", "b"]),
+        lambda m: m["tasks"][0].update(labels=["\udfff", "b"]),
+        lambda m: m["tasks"][0].update(labels=[1, 2]),
+        lambda m: m["tasks"][0].update(temperature=float("inf")),
+        lambda m: m["tasks"][0].update(temperature=True),
+        lambda m: m["tasks"][0].update(temperature=10**400),
+        lambda m: m["tasks"][0].update(thresholds=[0.5, float("nan")]),
+        lambda m: m["tasks"][0].update(thresholds=[0.5]),
+        lambda m: m["tasks"][0].update(thresholds=[0.5, -1]),
+        lambda m: m["graphs"][0].update(target=["onnx-int8"]),
+        lambda m: m["graphs"][0].update(engine=None),
+        lambda m: m["graphs"][0].update(companions="encoder.int8.bin"),
+        lambda m: m["graphs"][0].update(companions=[["encoder.int8.bin"]]),
+        lambda m: m["graphs"][0].update(latency_ms="fast"),
+        lambda m: m["graphs"][0].update(latency_ms=-1),
+        lambda m: m["graphs"][0].update(file="tokenizer.json"),
+        lambda m: m["graphs"].append(m["graphs"][0]),
+        lambda m: of_openvino(m).update(companions=["openvino.heads.int8.xml"]),
+        lambda m: of_openvino(m)["companions"].append("model.int8.onnx"),
+        lambda m: m["files"][0].update(size=-1),
+        lambda m: m["files"][0].update(size=2**70),
+        lambda m: m["files"][0].update(size=True),
+        lambda m: m["files"][0].update(sha256="0" * 63),
+        lambda m: m["files"].append(m["files"][0]),
+        lambda m: m["files"].append({**m["files"][0], "path": m["files"][0]["path"].swapcase()}),
+        lambda m: m["files"].append({**m["files"][0], "path": MANIFEST}),
+        lambda m: m["files"].append({**m["files"][0], "path": "a//b"}),
+        lambda m: m["files"].append({**m["files"][0], "path": "nul.txt"}),
+        lambda m: m["files"].append({**m["files"][0], "path": "a\x00b"}),
+        lambda m: m["files"].append({**m["files"][0], "path": "x" * 5000}),
+        lambda m: m["files"].append({**m["files"][0], "path": ""}),
     ],
 )
 def test_a_manifest_that_breaks_the_schema_is_refused(bundle: Path, change: Change) -> None:
@@ -118,7 +182,9 @@ def test_a_manifest_that_breaks_the_schema_is_refused(bundle: Path, change: Chan
         EdgeClassifier.load(bundle)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "[" * 100_000, "\x00", '{"schema": 2, "schema": 2}', "9" * 9999]
+)
 def test_a_manifest_that_is_not_a_json_object_is_refused(bundle: Path, text: str) -> None:
     (bundle / MANIFEST).write_text(text)
     with pytest.raises(BundleError):
@@ -128,7 +194,230 @@ def test_a_manifest_that_is_not_a_json_object_is_refused(bundle: Path, text: str
 def test_a_graph_with_fewer_labels_than_the_manifest_is_refused(bundle: Path) -> None:
     rewrite(bundle, lambda m: m["tasks"][0].update(labels=["a", "b", "c"]))
     with (
-        EdgeClassifier.load(bundle) as classifier,
         pytest.raises(RuntimeError, match=r"expected logits \(1, 3\), got shape \(1, 2\)"),
+        EdgeClassifier.load(bundle) as classifier,
     ):
         classifier.predict("text")
+
+
+def test_a_manifest_of_gigabytes_is_refused_without_being_read(bundle: Path) -> None:
+    os.truncate(bundle / MANIFEST, 8 * 2**30)  # of which none is on disk
+    with pytest.raises(BundleError, match=f"larger than {MOST_MANIFEST_BYTES:,} bytes"):
+        EdgeClassifier.load(bundle)
+
+
+def test_a_manifest_that_none_could_read_is_not_written(bundle: Path) -> None:
+    manifest = read_manifest(bundle)
+    before = (bundle / MANIFEST).read_bytes()
+    manifest.evaluation["lost"] = float("nan")
+    with pytest.raises(BundleError, match="NaN"):
+        write_manifest(bundle, manifest)
+    assert (bundle / MANIFEST).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "tokenizer.json", "encoder.int8.bin"])
+def test_what_is_not_a_regular_file_is_refused_and_not_waited_for(bundle: Path, name: str) -> None:
+    """Nobody writes into the pipe: opening it the usual way would wait forever."""
+    (bundle / name).unlink()
+    os.mkfifo(bundle / name)
+    with pytest.raises(BundleError, match="not a regular file"):
+        EdgeClassifier.load(bundle)
+    (bundle / name).unlink()
+    (bundle / name).symlink_to("/dev/zero")
+    with pytest.raises(BundleError, match="leads out"):
+        EdgeClassifier.load(bundle)
+    (bundle / name).unlink()
+    (bundle / name).symlink_to(name)
+    with pytest.raises(BundleError, match=r"cannot be found|no bundle"):
+        EdgeClassifier.load(bundle)
+    (bundle / name).unlink()
+    (bundle / name).mkdir()
+    with pytest.raises(BundleError, match="not a regular file"):
+        EdgeClassifier.load(bundle)
+
+
+def test_a_socket_is_refused(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (bundle / "tokenizer.json").unlink()
+    monkeypatch.chdir(bundle)  # the name of a socket is short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("tokenizer.json")
+        with pytest.raises(BundleError, match="not a regular file"):
+            open_bundle(bundle, verify="size")
+
+
+def test_a_link_within_the_bundle_is_its_file(bundle: Path) -> None:
+    (bundle / "README.md").rename(bundle / "card")
+    (bundle / "README.md").symlink_to("card")
+    open_bundle(bundle)
+
+
+def with_external(bundle: Path, entries: Mapping[str, str]) -> None:
+    """Let one tensor of the graph, in an attribute, say that its values are elsewhere."""
+    file = bundle / "model.int8.onnx"
+    model = onnx.load(file, load_external_data=False)
+    tensor = onnx.TensorProto(
+        name="stolen", dims=[4], data_type=onnx.TensorProto.UINT8, data_location="EXTERNAL"
+    )
+    for key, value in entries.items():
+        tensor.external_data.add(key=key, value=value)
+    inner = onnx.helper.make_graph(
+        [onnx.helper.make_node("Constant", [], ["y"], value=tensor)], "inner", [], []
+    )
+    node = onnx.helper.make_node("If", ["c"], ["z"], then_branch=inner, else_branch=inner)
+    model.graph.node.append(node)
+    file.write_bytes(model.SerializeToString())
+    write_manifest(bundle, read_manifest(bundle))
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"location": "/etc/passwd"},
+        {"location": "../outside"},
+        {"location": "sub/../../outside"},
+        {"location": "link"},
+        {"location": "tokenizer.json"},
+        {"location": ""},
+        {"location": "*/_ORT_MEM_ADDR_/*", "offset": "4096", "length": "4"},
+        {"offset": "0"},
+        {"location": "heads.int8.bin", "offset": "99999999999"},
+        {"location": "heads.int8.bin", "length": "99999999999"},
+        {"location": "heads.int8.bin", "offset": "-4"},
+        {"location": "heads.int8.bin", "offset": "0x10"},
+        {"location": "heads.int8.bin", "length": "9" * 30},
+    ],
+)
+def test_a_graph_whose_weights_would_come_from_elsewhere_is_refused(
+    bundle: Path, entries: dict[str, str]
+) -> None:
+    (bundle.parent / "outside").write_text("secret")
+    (bundle / "link").symlink_to(bundle.parent / "outside")
+    with_external(bundle, entries)
+    with pytest.raises(BundleError, match=r"its weights|expected a number|leads out"):
+        EdgeClassifier.load(bundle, engine="onnxruntime")
+
+
+def test_a_graph_whose_weights_are_in_its_own_files_opens(bundle: Path) -> None:
+    with_external(bundle, {"location": "./heads.int8.bin", "offset": "0", "length": "4"})
+    open_bundle(bundle)
+
+
+def test_every_place_that_onnx_finds_is_found(shared_bundle: Path) -> None:
+    file = shared_bundle / "model.int8.onnx"
+    expected = {
+        (entry.key, entry.value)
+        for tensor in onnx.load(file, load_external_data=False).graph.initializer
+        for entry in tensor.external_data
+    }
+    found = {pair for entry in external_data(file.read_bytes()) for pair in entry.items()}
+    assert found == expected
+    assert ("location", "encoder.int8.bin") in found
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["initializer", "sparse", "attribute", "attributes", "graph", "graphs", "function", "training"],
+)
+def test_no_place_in_a_graph_for_a_tensor_is_passed_by(tmp_path: Path, where: str) -> None:
+    tensor = onnx.TensorProto(data_location="EXTERNAL")
+    tensor.external_data.add(key="location", value="elsewhere")
+    sparse = onnx.SparseTensorProto(indices=tensor)
+    inner = onnx.GraphProto(initializer=[tensor])
+    model = onnx.ModelProto()
+    node = model.graph.node.add()
+    if where == "initializer":
+        model.graph.initializer.append(tensor)
+    elif where == "sparse":
+        model.graph.sparse_initializer.append(sparse)
+    elif where == "attribute":
+        node.attribute.add(t=tensor)
+    elif where == "attributes":
+        node.attribute.add(sparse_tensors=[sparse])
+    elif where == "graph":
+        node.attribute.add(g=inner)
+    elif where == "graphs":
+        node.attribute.add(graphs=[inner])
+    elif where == "function":
+        model.functions.add().node.add().attribute.add(tensors=[tensor])
+    else:
+        model.training_info.add().algorithm.CopyFrom(inner)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match="'elsewhere'"):
+        require_external(tmp_path, "model.onnx", {"model.onnx": 1})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x3a",
+        b"\x3a\xff\xff\xff\xff\x0f",
+        b"\x00\x01",
+        b"\x3b\x3c",
+        b"\xff" * 64,
+        b"\x80\x80\x80\x80\x80\x00",
+        b"\x3a\x05\x0a\x03",
+        b"\x08",
+        b"\x09abc",
+    ],
+)
+def test_a_graph_that_is_no_protobuf_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "model.onnx").write_bytes(data)
+    with pytest.raises(BundleError):
+        require_external(tmp_path, "model.onnx", {})
+
+
+def test_a_graph_compiled_for_a_device_is_refused(bundle: Path) -> None:
+    file = bundle / "model.int8.onnx"
+    model = onnx.load(file, load_external_data=False)
+    model.graph.node.add(op_type="EPContext", domain="com.microsoft")
+    file.write_bytes(model.SerializeToString())
+    write_manifest(bundle, read_manifest(bundle))
+    with pytest.raises(BundleError, match="compiled for one device"):
+        open_bundle(bundle)
+
+
+def damaged_tokenizer(bundle: Path, change: Change) -> None:
+    file = bundle / "tokenizer.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    change(content)
+    file.write_text(json.dumps(content), encoding="utf-8")
+    write_manifest(bundle, read_manifest(bundle))
+
+
+DOUBLING = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+MANY = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}] * 300
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: t.update(normalizer={"type": "Sequence", "normalizers": [DOUBLING] * 40}),
+        lambda t: t.update(normalizer={"type": "Prepend", "prepend": "x" * 10**6}),
+        lambda t: t.update(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+        lambda t: t["model"].update(max_input_chars_per_word=10**9),
+        lambda t: t["post_processor"].update(single=[*MANY]),
+        lambda t: t.update(model={}),
+    ],
+)
+def test_a_tokenizer_that_panics_or_swells_is_refused(bundle: Path, change: Change) -> None:
+    damaged_tokenizer(bundle, change)
+    with pytest.raises(BundleError, match="is not a tokenizer"):
+        EdgeClassifier.load(bundle)
+
+
+CATASTROPHE = {
+    "type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "part", [CATASTROPHE, {"type": "FixedLength", "length": 0}], ids=lambda part: part["type"]
+)
+def test_a_tokenizer_that_panics_at_a_text_is_refused(bundle: Path, part: dict[str, Any]) -> None:
+    damaged_tokenizer(bundle, lambda t: t.update(pre_tokenizer=part))
+    with (
+        pytest.raises(BundleError, match="the tokenizer fails on a text"),
+        EdgeClassifier.load(bundle) as classifier,
+    ):
+        classifier.predict("a" * 40 + "!")

@@ -1,0 +1,104 @@
+"""A bundle's files: regular ones, within its folder, of a size that was agreed on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from pathlib import Path, PurePosixPath
+
+from mtl_edge.errors import BundleError
+
+__all__ = ["altered", "contained", "opened", "read_within", "require_entry"]
+
+# Not to follow a link that was put there since it was resolved, nor to wait for a pipe's writer.
+# Systems that lack a flag lack what it is against.
+_FLAGS = ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK")
+
+
+def altered(what: str) -> BundleError:
+    """The error for a bundle that is not what it says it is."""
+    return BundleError(f"{what}; the bundle is incomplete or altered: copy or export it again")
+
+
+def contained(root: Path, name: str) -> Path:
+    """The real path of a bundle's file.
+
+    Args:
+        root: the bundle's folder, resolved.
+        name: relative to it, with slashes.
+
+    Raises:
+        BundleError: it is missing, or it is a link that leads out of the folder.
+    """
+    path = root / PurePosixPath(name)
+    try:
+        real = path.resolve(strict=True)
+    except (FileNotFoundError, NotADirectoryError):
+        raise altered(f"{path} is missing") from None
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a name too long
+        raise altered(f"{path} cannot be found ({error})") from None
+    if not real.is_relative_to(root):
+        raise altered(f"{name!r} leads out of the bundle {root}")
+    return real
+
+
+def opened(root: Path, name: str) -> io.BufferedReader:
+    """A bundle's file, open for reading; never a folder, pipe, socket or device.
+
+    Raises:
+        BundleError: it is missing, leads out, or is something else than a file.
+    """
+    real = contained(root, name)
+    try:
+        _require_regular(real, os.lstat(real).st_mode)  # to open a device may set it going
+        flags = os.O_RDONLY
+        for flag in _FLAGS:
+            flags |= getattr(os, flag, 0)
+        number = os.open(real, flags)
+    except OSError as error:
+        raise altered(f"{real} cannot be read ({error.strerror})") from None
+    try:
+        _require_regular(real, os.fstat(number).st_mode)
+        return os.fdopen(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def read_within(root: Path, name: str, most: int) -> bytes:
+    """All of a bundle's file, if it is at most so many bytes.
+
+    Raises:
+        BundleError: as `opened`; or it is larger.
+    """
+    with opened(root, name) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise altered(f"{root / name} is larger than {most:,} bytes, the most that is read of it")
+    return data
+
+
+def require_entry(root: Path, name: str, size: int, sha256: str | None) -> None:
+    """Compare a file with what the manifest says of it.
+
+    Args:
+        sha256: hexadecimal; none: the size alone is compared.
+
+    Raises:
+        BundleError: as `opened`; or size or content differ.
+    """
+    with opened(root, name) as file:
+        found = os.fstat(file.fileno()).st_size
+        if found != size:
+            raise altered(f"{root / name} has {found:,} bytes, and the manifest says {size:,}")
+        if sha256 is not None and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise altered(
+                f"{root / name} is not the file that the manifest describes (sha256 differs)"
+            )
+
+
+def _require_regular(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise altered(f"{path} is not a regular file")

@@ -1,0 +1,153 @@
+"""What a manifest must keep to beyond its fields' types."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from mtl_edge.schema import (
+    INPUTS,
+    MANIFEST,
+    SIGNATURE,
+    SUFFIXES,
+    TASK_NAME,
+    TOKENIZER,
+    FileEntry,
+    Graph,
+    Manifest,
+    Task,
+)
+
+__all__ = ["check_manifest"]
+
+MOST_TOKENS = 2**20
+SHA256 = re.compile(r"[0-9a-f]{64}")
+# What one system or another takes for more than a name: separators, streams, patterns, devices.
+ODD_IN_NAMES = re.compile(r'[\x00-\x1f\x7f:*?"<>|]|[ .]$|^ ')
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """
+    Raises:
+        ValueError: what it says makes no sense; the message says where.
+    """
+    _check_files(manifest)
+    _require(bool(manifest.graphs), "it lists no graph")
+    _require_distinct((graph.target for graph in manifest.graphs), "graph")
+    for graph in manifest.graphs:
+        _check_graph(graph)
+    _require(bool(manifest.tasks), "it has no task")
+    _require_distinct((task.name for task in manifest.tasks), "task")
+    for task in manifest.tasks:
+        _check_task(task)
+    backbone = manifest.backbone
+    _require(
+        backbone.hidden_size > 0 and backbone.vocabulary > 0 and backbone.layers >= 0,
+        "a size of the backbone is out of range",
+    )
+    _require(
+        0 <= manifest.depth <= backbone.layers,
+        f"depth is {manifest.depth}, expected 0 to {backbone.layers}",
+    )
+    _require(
+        3 <= manifest.max_tokens <= MOST_TOKENS,
+        f"max_tokens is {manifest.max_tokens}, expected 3 to {MOST_TOKENS:,}",
+    )
+
+
+def _check_files(manifest: Manifest) -> None:
+    for entry in manifest.files:
+        _check_entry(entry)
+    # Two names that a file system without case, or with another form of accents, takes for one.
+    _require_distinct(
+        (unicodedata.normalize("NFC", e.path).casefold() for e in manifest.files), "file"
+    )
+    listed = {entry.path for entry in manifest.files}
+    wanted = {TOKENIZER, *(name for graph in manifest.graphs for name in graph.files)}
+    if missing := sorted(wanted - listed):
+        raise ValueError(f"it names the file {missing[0]!r:.100} but lists no checksum for it")
+
+
+def _check_entry(entry: FileEntry) -> None:
+    path = PurePosixPath(entry.path)
+    inside = not path.is_absolute() and ".." not in path.parts and "\\" not in entry.path
+    _require(inside, f"{entry.path!r:.100} leads out of the bundle")
+    plain = bool(path.parts) and str(path) == entry.path and len(entry.path) <= 255
+    odd = any(ODD_IN_NAMES.search(part) or DEVICES.fullmatch(part) for part in path.parts)
+    _require(plain and not odd, f"{entry.path!r:.100} is no name for a file on every system")
+    own = entry.path.casefold() in (MANIFEST, SIGNATURE)
+    _require(not own, f"{entry.path!r} cannot be listed in the manifest")
+    _require(entry.size >= 0, f"{entry.path!r} has the size {entry.size}")
+    _require(
+        SHA256.fullmatch(entry.sha256) is not None,
+        f"{entry.path!r}: {entry.sha256!r:.70} is no sha256 in hexadecimal",
+    )
+
+
+def _check_graph(graph: Graph) -> None:
+    _require_distinct(graph.files, f"file of graph {graph.target!r}")
+    _require(_plain(graph.target), f"{graph.target!r:.60} cannot name a graph")
+    if strange := sorted(set(graph.heads) - set(graph.files)):
+        raise ValueError(f"{strange[0]!r} is no file of graph {graph.target!r}")
+    _require(
+        graph.latency_ms is None or graph.latency_ms >= 0,
+        f"graph {graph.target!r} has the latency {graph.latency_ms}",
+    )
+    suffix = SUFFIXES.get(graph.engine)
+    _require(
+        suffix is None or graph.file.endswith(suffix),
+        f"graph {graph.target!r}: {graph.file!r} does not end in {suffix}",
+    )
+    if graph.engine != "openvino":
+        return
+    for name in graph.files:
+        _require(
+            name.endswith((".xml", ".bin")),
+            f"graph {graph.target!r}: {name!r} ends in neither .xml nor .bin",
+        )
+        # The engine opens the file of this name, if there is one, without being told to.
+        weights = f"{name[:-4]}.bin"
+        _require(
+            weights in graph.files, f"graph {graph.target!r} has {name!r} but no file {weights!r}"
+        )
+
+
+def _check_task(task: Task) -> None:
+    name = task.name
+    _require(
+        TASK_NAME.fullmatch(name) is not None and name not in INPUTS,
+        f"{name!r:.80} cannot name a task: expected letters, digits, '_' and '-', and not the name "
+        "of an input",
+    )
+    _require(
+        len(task.labels) >= 2 and all(map(_plain, task.labels)),
+        f"task {name!r} needs two or more labels, without control characters",
+    )
+    _require_distinct(task.labels, f"label of task {name!r}")
+    _require(task.temperature > 0, f"task {name!r} has the temperature {task.temperature}")
+    _require(
+        len(task.thresholds) in (0, len(task.labels)) and all(t >= 0 for t in task.thresholds),
+        f"task {name!r} needs a threshold of 0 or more for each label, or none",
+    )
+
+
+def _plain(text: str) -> bool:
+    """Whether there is text, and nothing in it that steers a terminal or ends a line."""
+    return bool(text) and not any(
+        unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text
+    )
+
+
+def _require_distinct(names: Iterable[str], what: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        _require(name not in seen, f"the {what} {name!r:.100} comes twice")
+        seen.add(name)
+
+
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise ValueError(otherwise)

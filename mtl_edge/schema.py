@@ -1,0 +1,132 @@
+"""What a manifest says, as data: the one description that its writer and its reader share."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = [
+    "INPUTS",
+    "MANIFEST",
+    "MOST_MANIFEST_BYTES",
+    "MOST_TOKENIZER_BYTES",
+    "SCHEMA",
+    "SIGNATURE",
+    "SUFFIXES",
+    "TASK_NAME",
+    "TOKENIZER",
+    "Backbone",
+    "FileEntry",
+    "Graph",
+    "Manifest",
+    "Task",
+]
+
+SCHEMA = 2
+MANIFEST = "manifest.json"
+SIGNATURE = "manifest.json.sig"
+TOKENIZER = "tokenizer.json"
+
+# A manifest is kilobytes, a megabyte with tens of thousands of labels. JSON takes up to 25 times
+# its size in memory, so that this bounds what a hostile one costs before it is refused.
+MOST_MANIFEST_BYTES = 4 * 2**20
+# The largest vocabularies in use, a quarter of a million tokens, are 35 MB.
+MOST_TOKENIZER_BYTES = 128 * 2**20
+
+TASK_NAME = re.compile(r"[\w-]{1,64}")
+INPUTS = ("input_ids", "attention_mask", "text")  # of graphs; the last of those with a tokenizer
+
+# By the engine that a manifest names: what its graphs' files end in. What an engine opens as a
+# graph is told by the name, and not each of the formats that it knows is looked into by us.
+SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".xml"}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A question asked of every text.
+
+    Attributes:
+        name: also the name of the graph's output.
+        labels: in the order of the logits.
+        temperature: logits are divided by it before the softmax (Guo et al. 2017,
+            arXiv:1706.04599).
+        thresholds: per label, the probability from which on its answer is sure; none: all are.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    temperature: float = 1.0
+    thresholds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """The pretrained encoder that the graphs were made from."""
+
+    name: str
+    architecture: str
+    revision: str | None
+    sha256: str
+    hidden_size: int
+    layers: int
+    vocabulary: int
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """One executable form of the model.
+
+    Attributes:
+        target: the name that export calls it by, as in `onnx-int8`.
+        engine: what executes it, `onnxruntime` or `openvino`.
+        precision: of the matrix products with weights.
+        file: what the engine opens.
+        companions: files that the engine opens along with it.
+        heads: those of its files that new heads replace; the others are the encoder's.
+        latency_ms: median of one text of 32 tokens on the machine that exported; `auto` uses it to
+            choose among engines.
+    """
+
+    target: str
+    engine: str
+    precision: str
+    file: str
+    companions: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
+    latency_ms: float | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.file, *self.companions)
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file of the bundle: its size in bytes and the sha256 of its content."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All that is known of a bundle.
+
+    Attributes:
+        reduced: what the word tables were made smaller by, if anything: `embeddings`, `vocabulary`.
+        evaluation: what was measured at export, per task: see `mtl_edge.export.proof`.
+        versions: of the packages that wrote the bundle.
+    """
+
+    schema: int
+    tasks: tuple[Task, ...]
+    backbone: Backbone
+    depth: int
+    max_tokens: int
+    graphs: tuple[Graph, ...]
+    files: tuple[FileEntry, ...] = ()
+    reduced: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)

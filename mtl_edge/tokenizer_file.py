@@ -1,0 +1,115 @@
+"""A tokenizer from its file, whoever wrote it.
+
+The `tokenizers` library is not made for files of strangers: for some it panics, and some that it
+takes make gigabytes of a short text, or hours. What such files have in common is refused here.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Encoding, Tokenizer
+
+from mtl_edge.inside import altered
+from mtl_edge.schema import MOST_TOKENIZER_BYTES
+
+__all__ = ["encoded", "read_tokenizer"]
+
+# How many times longer normalization may make a text: the most of a tokenizer in use is about 150.
+MOST_GROWTH = 1000
+# Of what is set before or after a text or a word.
+MOST_AFFIX = 100
+# WordPiece tries each part of a word: the time grows with the square of this. BERT's is 100.
+MOST_WORD = 1000
+
+
+def read_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
+    """
+    Raises:
+        BundleError: the file is not a tokenizer that the `tokenizers` library can read, or is one
+            that a short text could choke on.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise altered(f"{path} is not a tokenizer ({error.strerror})") from None
+    if size > MOST_TOKENIZER_BYTES:
+        raise altered(f"{path} is larger than {MOST_TOKENIZER_BYTES:,} bytes, as no tokenizer is")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+        _require_bounded(tokenizer, max_tokens)
+    except BaseException as error:
+        if not _failed(error):
+            raise
+        raise altered(f"{path} is not a tokenizer ({_first_line(error)})") from None
+    return tokenizer
+
+
+def encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoding]:
+    """Each text's tokens.
+
+    Raises:
+        BundleError: the tokenizer panics: its file is altered in a way that shows only now.
+    """
+    try:
+        encodings: list[Encoding] = tokenizer.encode_batch_fast(texts)
+    except BaseException as error:
+        if not _failed(error):
+            raise
+        raise altered(f"the tokenizer fails on a text ({_first_line(error)})") from None
+    return encodings
+
+
+def _failed(error: BaseException) -> bool:
+    """Whether it is the library's: plain Exception, or a panic, which derives from no Exception."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0][:200]
+
+
+def _require_bounded(tokenizer: Tokenizer, max_tokens: int) -> None:
+    growth = _growth(_state(tokenizer.normalizer)) * _growth(_state(tokenizer.pre_tokenizer))
+    if growth > MOST_GROWTH:
+        raise ValueError(f"it could make a text more than {MOST_GROWTH} times longer")
+    model = tokenizer.model
+    if getattr(model, "max_input_chars_per_word", 0) > MOST_WORD:
+        raise ValueError(f"max_input_chars_per_word is more than {MOST_WORD}")
+    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if len(getattr(model, name, None) or "") > MOST_AFFIX:
+            raise ValueError(f"{name} is longer than {MOST_AFFIX} characters")
+    if tokenizer.num_special_tokens_to_add(False) >= max_tokens:
+        raise ValueError(f"it adds as many special tokens as a text may have in all, {max_tokens}")
+
+
+def _state(part: Any) -> dict[str, Any]:
+    """A part of a tokenizer as its file describes it."""
+    return {} if part is None else json.loads(part.__getstate__())
+
+
+def _growth(part: dict[str, Any]) -> float:
+    """How many times longer a normalizer or pre-tokenizer may make a text, in bytes, at most."""
+    kind = part.get("type")
+    if kind == "Sequence":
+        product = 1.0
+        for inner in part.get("normalizers") or part.get("pretokenizers") or []:
+            product *= _growth(inner)
+        return product
+    if kind == "Replace":
+        content = len(part["content"].encode())
+        pattern = len(part["pattern"].get("String", "").encode())
+        # A regular expression, or nothing, may be found before every byte.
+        return max(1.0, content / pattern) if pattern else 1.0 + content
+    if kind == "Prepend" and len(part["prepend"]) > MOST_AFFIX:
+        raise ValueError(f"it sets more than {MOST_AFFIX} characters before a text")
+    if kind == "Precompiled":
+        # A trie's size, the trie, and what characters become, each with a zero at its end.
+        table = base64.b64decode(part["precompiled_charsmap"])
+        start = 4 + int.from_bytes(table[:4], "little")
+        return float(max(map(len, table[start:].split(b"\0"))))
+    return {"ByteLevel": 2.0, "Metaspace": 4.0}.get(str(kind), 1.0)
