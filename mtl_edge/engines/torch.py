@@ -50,11 +50,8 @@ class TorchEngine:
     """A program run as it is, step by step; safe to run from several threads."""
 
     multiple = 1
-    tokens_per_batch = 1024
-    fixed_shapes: tuple[tuple[int, int], ...] = ()
-
-    multiple = 1
     tokens_per_batch = 2048
+    fixed_shapes: tuple[tuple[int, int], ...] = ()
 
     def __init__(self, program: Program, limits: Limits) -> None:
         self._program = program

@@ -136,6 +136,7 @@ class BucketEngine:
 
     multiple = MULTIPLE
     tokens_per_batch = 16384
+    fixed_shapes: tuple[Shape, ...] = ()
 
     def __init__(self, program: Program, limits: Limits, device: Device) -> None:
         self._program = program

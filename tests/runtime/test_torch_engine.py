@@ -25,6 +25,7 @@ from mtl_edge.engines.torch_buckets import BucketEngine, bucket_of
 from mtl_edge.engines.torch_inputs import Limits
 from mtl_edge.engines.torch_program import Program, compile_graph
 from mtl_edge.errors import EngineError, MissingPackageError
+from tests.export.test_architectures import save_backbone
 
 Ids = npt.NDArray[np.int64]
 SHAPES = [(1, 2), (1, 7), (3, 16), (5, 33)]
@@ -372,3 +373,23 @@ def test_on_a_gpu_threads_get_equal_answers(shared_bundle: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         for made in pool.map(lambda _: answers(engine), range(16)):
             assert difference(made, alone) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["albert", "deberta-v2", "modernbert", "roberta"])
+def test_encoders_that_do_not_fuse_answer_as_in_onnx_runtime(
+    architecture: str, minilm: Path, rows: Path, tmp_path: Path
+) -> None:
+    save_backbone(architecture, minilm, tmp_path / "backbone")
+    train = ["train", "--backbone", str(tmp_path / "backbone"), "--task", f"topic={rows}"]
+    assert main([*train, "--epochs", "1", "--out", str(tmp_path / "checkpoint")]) == 0
+    export = ["export", str(tmp_path / "checkpoint"), "--out", str(tmp_path / "bundle")]
+    assert main([*export, "--targets", "onnx-fp32,onnx-int8"]) == 0
+    exact = answers(engines.start("onnxruntime", files_of(tmp_path / "bundle", "fp32")))
+    ours = answers(engines.start("torch", files_of(tmp_path / "bundle", "fp32")))
+    assert difference(ours, exact) < 1e-5
+    rounded, theirs = (
+        answers(engines.start(name, files_of(tmp_path / "bundle", "int8")))
+        for name in ("torch", "onnxruntime")
+    )
+    assert difference(rounded, exact) < 1.5 * difference(theirs, exact)
