@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,18 @@ from mtl_edge import engines
 from mtl_edge.answers import Answer, Prediction, predictions
 from mtl_edge.bundle import TOKENIZER, Bundle, Graph, Manifest, Task, Verify, open_bundle
 from mtl_edge.choosing import Choice, start_chosen
-from mtl_edge.columns import Column, listed
+from mtl_edge.columns import Column, listed, streamed
 from mtl_edge.cores import default_threads
 from mtl_edge.engines import Engine, Ids, Logits, Setup, Spin
-from mtl_edge.errors import ClosedError, EngineError, OptionError, OutOfMemoryError
+from mtl_edge.errors import (
+    ClosedError,
+    EngineError,
+    NotPicklableError,
+    OptionError,
+    OutOfMemoryError,
+    TextError,
+)
+from mtl_edge.forks import outlive_forks
 from mtl_edge.limits import Limits
 from mtl_edge.planning import Tokens, in_batches
 from mtl_edge.probabilities import softmax
@@ -61,7 +69,7 @@ class Info:
     fixed_shapes: tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Loaded:
     """One version of a bundle, running. Calls hold on to it, so that it goes with the last one.
 
@@ -168,7 +176,14 @@ class EdgeClassifier:
         """
         setup = Setup(threads=threads, device=device, spin=spin, fixed_tokens=fixed_tokens)
         opened = partial(_load, Path(path), engine, target, setup, limits, verify, public_key)
-        classifier = cls(lambda: _answering(opened(), tasks), limits)
+        wanted = tasks if tasks is None or isinstance(tasks, str) else tuple(tasks)
+
+        def load() -> Loaded:
+            loaded = _answering(opened(), wanted)
+            outlive_forks(loaded)
+            return loaded
+
+        classifier = cls(load, limits)
         if warm:
             classifier._warm(batches=False)
         return classifier
@@ -226,7 +241,7 @@ class EdgeClassifier:
         loaded = self._now()
         if isinstance(texts, str):
             return predictions(loaded.tasks, self._probabilities(loaded, [texts]))[0]
-        return predictions(loaded.tasks, self._probabilities(loaded, listed(texts)))
+        return predictions(loaded.tasks, self._probabilities(loaded, self._listed(texts)))
 
     def predict_proba(self, texts: str | Iterable[str] | Column) -> Probabilities:
         """Probabilities `[n, labels]` per task, labels in the task's order.
@@ -234,7 +249,7 @@ class EdgeClassifier:
         Raises:
             TextError, EngineError: see `predict`.
         """
-        return self._probabilities(self._now(), _several(texts))
+        return self._probabilities(self._now(), self._several(texts))
 
     def logits(self, texts: str | Iterable[str] | Column) -> Logits:
         """The graph's own outputs `[n, labels]` per task, before temperature and softmax.
@@ -242,9 +257,11 @@ class EdgeClassifier:
         Raises:
             TextError, EngineError: see `predict`.
         """
-        return self._logits(self._now(), _several(texts))
+        return self._logits(self._now(), self._several(texts))
 
-    def predict_iter(self, texts: Iterable[str], window: int = WINDOW) -> Iterator[Prediction]:
+    def predict_iter(
+        self, texts: Iterable[str] | Column, window: int = WINDOW
+    ) -> Iterator[Prediction]:
         """Answers for a stream of any length, in its order.
 
         Args:
@@ -257,12 +274,12 @@ class EdgeClassifier:
         """
         if window < 1:
             raise OptionError(f"window is {window}, expected 1 or more")
-        return self._stream(self._now(), texts, window)
+        return self._stream(self._now(), streamed(texts), window)
 
-    def _stream(self, loaded: Loaded, texts: Iterable[str], window: int) -> Iterator[Prediction]:
+    def _stream(self, loaded: Loaded, texts: Iterator[str], window: int) -> Iterator[Prediction]:
         def encoded(numbered: tuple[int, list[str]]) -> list[list[int]]:
             number, texts = numbered
-            return loaded.encoder.ids(self._allowed(texts, number * window))
+            return loaded.encoder.ids(self._allowed(texts, number * window, stream=True))
 
         numbered = enumerate(windows(texts, window))
         for ids in map(encoded, numbered) if window == 1 else ahead(encoded, numbered):
@@ -293,10 +310,15 @@ class EdgeClassifier:
 
         if window < 1:
             raise OptionError(f"window is {window}, expected 1 or more")
+        if not hasattr(texts, "__aiter__"):
+            raise TextError(
+                f"expected an asynchronous stream of texts, got {type(texts).__name__}; give "
+                "predict_iter or apredict what is not asynchronous"
+            )
         loaded, waiting, done = self._now(), list[str](), 0
 
         def answers() -> list[Prediction]:
-            ids = loaded.encoder.ids(self._allowed(waiting, done))
+            ids = loaded.encoder.ids(self._allowed(waiting, done, stream=True))
             return predictions(loaded.tasks, _softmax(loaded, loaded.logits(ids)))
 
         async for text in texts:
@@ -350,10 +372,19 @@ class EdgeClassifier:
         self.close()
 
     def __repr__(self) -> str:
-        if self._loaded is None:
+        loaded = self._loaded
+        if loaded is None:
             return "<EdgeClassifier, closed>"
-        info = self.info
-        return f"<EdgeClassifier of {', '.join(info.tasks)}: {info.target} from {info.path}>"
+        names = ", ".join(task.name for task in loaded.tasks)
+        return (
+            f"<EdgeClassifier of {names}: {loaded.choice.graph.target} from {loaded.bundle.path}>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise NotPicklableError(
+            "a classifier cannot be pickled or copied: its engine belongs to this process; pass "
+            "the bundle's path, and load it there"
+        )
 
     def _now(self) -> Loaded:
         """What is loaded.
@@ -371,10 +402,16 @@ class EdgeClassifier:
             )
         return loaded
 
-    def _allowed(self, texts: list[str], first: int = 0) -> list[str]:
+    def _listed(self, texts: Iterable[str] | Column) -> list[str]:
+        return listed(texts, self._limits.texts)
+
+    def _several(self, texts: str | Iterable[str] | Column) -> list[str]:
+        return [texts] if isinstance(texts, str) else self._listed(texts)
+
+    def _allowed(self, texts: list[str], first: int = 0, *, stream: bool = False) -> list[str]:
         """Texts as the tokenizer takes them, none of them beyond the limits."""
         valid = as_texts(texts, first)
-        self._limits.check(valid, first)
+        self._limits.check(valid, first, stream=stream)
         return valid
 
     def _logits(self, loaded: Loaded, texts: list[str]) -> Logits:
@@ -399,7 +436,7 @@ def _load(
     verify: Verify,
     public_key: str | Path | None,
 ) -> Loaded:
-    bundle = open_bundle(path, verify=verify)
+    bundle = open_bundle(path, verify=verify, public_key=public_key)
     most = bundle.manifest.max_tokens
     encoder = TextEncoder.from_file(bundle.file(TOKENIZER), min(most, limits.tokens or most))
     choice, started = start_chosen(bundle, engine=engine, target=target, setup=setup)
@@ -415,17 +452,13 @@ def _answering(loaded: Loaded, names: Sequence[str] | None) -> Loaded:
         return loaded
     known = {task.name: task for task in loaded.tasks}
     wanted = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    strange = [name for name in wanted if name not in known]
-    if strange or not wanted:
+    if not wanted:
+        raise OptionError(f"tasks is empty, expected some of {', '.join(known)}")
+    if strange := [name for name in wanted if name not in known]:
         raise OptionError(
-            f"the bundle has no task {', '.join(map(repr, strange)) or 'of none'}; it has "
-            + ", ".join(known)
+            f"the bundle has no task {', '.join(map(repr, strange))}; it has {', '.join(known)}"
         )
     return replace(loaded, tasks=tuple(known[name] for name in wanted))
-
-
-def _several(texts: str | Iterable[str] | Column) -> list[str]:
-    return [texts] if isinstance(texts, str) else listed(texts)
 
 
 def _softmax(loaded: Loaded, logits: Logits) -> Probabilities:

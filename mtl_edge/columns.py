@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol, TypeAlias, cast
 
 from mtl_edge.errors import TextError
 
-__all__ = ["Column", "Texts", "listed"]
+__all__ = ["Column", "Texts", "listed", "streamed"]
 
 
 class Column(Protocol):
@@ -22,17 +23,39 @@ Texts: TypeAlias = "Sequence[str] | Iterable[str] | Column"
 CONVERSIONS = ("to_pylist", "to_list", "tolist")
 
 
-def listed(texts: Texts) -> list[str]:
+def listed(texts: Texts, most: int | None = None) -> list[str]:
     """`texts` as a list; its items are not looked at.
+
+    Args:
+        most: beyond one more than so many, an iterable is not read on: it may have no end.
 
     Raises:
         TextError: it is a single string or bytes, a mapping or a data frame, or no collection.
     """
     if isinstance(texts, list):
         return texts
-    if isinstance(texts, (str, bytes, bytearray)):
+    converted = _converted(texts)
+    if converted is not None:
+        return converted
+    return list(islice(_iterator(texts), None if most is None else most + 1))
+
+
+def streamed(texts: Texts) -> Iterator[str]:
+    """`texts` one after the other; a column is converted whole.
+
+    Raises:
+        TextError: see `listed`.
+    """
+    converted = _converted(texts)
+    return _iterator(texts if converted is None else converted)
+
+
+def _converted(texts: Texts) -> list[str] | None:
+    """A column's items; none if it is something else that may hold texts."""
+    if isinstance(texts, (str, bytes, bytearray, memoryview)):
         raise TextError(f"expected several texts, got one {type(texts).__name__}; put it in a list")
-    if isinstance(texts, dict) or len(getattr(texts, "shape", (0,))) != 1:
+    shape = getattr(texts, "shape", None)
+    if isinstance(texts, Mapping) or (isinstance(shape, tuple) and len(shape) != 1):
         raise TextError(
             f"expected texts, got {type(texts).__name__}; give the column that holds the texts"
         )
@@ -40,8 +63,12 @@ def listed(texts: Texts) -> list[str]:
         convert = getattr(texts, name, None)
         if convert is not None:
             return cast("list[str]", convert())
+    return None
+
+
+def _iterator(texts: Texts) -> Iterator[str]:
     try:
-        return list(cast("Iterable[Any]", texts))
+        return iter(cast("Iterable[Any]", texts))
     except TypeError:
         raise TextError(
             f"expected texts, got {type(texts).__name__}; give a string, a list of strings or a "

@@ -14,6 +14,7 @@
     └── EngineError(RuntimeError)          an engine that cannot run the graph
         ├── ClosedError                    a classifier that was closed, or loaded before a fork
         ├── OutOfMemoryError(MemoryError)  a text that does not fit into memory even alone
+        ├── NotPicklableError(TypeError)   a classifier that was to go to another process
         └── MissingPackageError(ImportError)  a package that an extra would install
 
 Each message says what was expected, what came, and what to do. Each class also derives from the
@@ -33,6 +34,7 @@ __all__ = [
     "LimitError",
     "MissingPackageError",
     "MtlEdgeError",
+    "NotPicklableError",
     "OptionError",
     "OutOfMemoryError",
     "OutputExistsError",
@@ -95,6 +97,10 @@ class ClosedError(EngineError):
 
 class OutOfMemoryError(EngineError, MemoryError):
     """A batch that does not fit into memory."""
+
+
+class NotPicklableError(EngineError, TypeError):
+    """A classifier that was to be pickled or copied."""
 
 
 class MissingPackageError(EngineError, ImportError):

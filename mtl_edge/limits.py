@@ -22,14 +22,14 @@ class Limits:
     Attributes:
         text_bytes: of one text in UTF-8.
         texts: in one call; a stream may have any number.
-        total_bytes: of all texts in one call.
+        total_bytes: of all texts in one call; a stream may have any number.
         tokens: of one text, special ones included; longer texts are cut. None: what the graph
             takes.
         batch_tokens: that the engine runs at once, padding included; a single text may have more.
             None: what is fastest with the engine.
 
     Raises:
-        OptionError: a limit is too small to let anything through.
+        OptionError: a limit is no integer, or too small to let anything through.
     """
 
     text_bytes: int = 2**20
@@ -42,35 +42,40 @@ class Limits:
         for field in fields(self):
             value = getattr(self, field.name)
             least = 3 if field.name == "tokens" else 1  # a token between the two special ones
-            if value is not None and value < least:
-                raise OptionError(f"limit {field.name} is {value}, expected {least} or more")
+            if value is None and field.default is None:
+                continue
+            if not isinstance(value, int) or value < least:
+                raise OptionError(
+                    f"limit {field.name} is {value!r}, expected an integer, {least} or more"
+                )
 
-    def check(self, texts: Sequence[str], first: int = 0) -> None:
+    def check(self, texts: Sequence[str], first: int = 0, *, stream: bool = False) -> None:
         """Compare texts with the limits.
 
         Args:
             first: position of the first one, where they are part of a longer stream.
+            stream: whether they are: then their number and their bytes in all are free.
 
         Raises:
             LimitError: a text or all of them are too large, or there are too many.
         """
-        if len(texts) > self.texts:
+        if len(texts) > self.texts and not stream:
             raise LimitError(
-                f"{len(texts):,} texts in one call, at most {self.texts:,} are allowed; use "
-                "predict_iter, or raise Limits.texts"
+                f"{len(texts):,} or more texts in one call, at most {self.texts:,} are allowed; "
+                "use predict_iter, or raise Limits.texts"
             )
         characters = sum(map(len, texts))
         # Mostly that is little enough whatever the characters, and bytes need not be counted.
         if MOST_BYTES_A_CHARACTER * characters <= min(self.text_bytes, self.total_bytes):
             return
         sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]
-        if max(sizes) > self.text_bytes:
+        if max(sizes, default=0) > self.text_bytes:
             position = next(i for i, size in enumerate(sizes) if size > self.text_bytes)
             raise LimitError(
                 f"item {first + position} has {sizes[position]:,} bytes, at most "
                 f"{self.text_bytes:,} are allowed; cut it, or raise Limits.text_bytes"
             )
-        if sum(sizes) > self.total_bytes:
+        if sum(sizes) > self.total_bytes and not stream:
             raise LimitError(
                 f"the texts have {sum(sizes):,} bytes, at most {self.total_bytes:,} are allowed in "
                 "one call; use predict_iter, or raise Limits.total_bytes"
