@@ -67,16 +67,22 @@ def start(files: Sequence[Path], setup: Setup) -> OnnxRuntimeEngine:
         session = ort.InferenceSession(str(files[0]), options, providers=providers)
     except Exception as error:  # its exceptions share no base class
         raise EngineError(f"ONNX Runtime cannot open {files[0]}: {error}") from error
+    if session.get_providers()[0] != providers[0][0]:  # it goes on without, and only logs that
+        raise EngineError(
+            f"ONNX Runtime has device {setup.device!r}, but cannot start it; is its driver there?"
+        )
     return OnnxRuntimeEngine(session)
 
 
-def _providers(device: str) -> list[str]:
-    """The device's provider, and the CPU's for what that cannot run."""
-    wanted, known = f"{device}{PROVIDER}", ort.get_available_providers()
-    if wanted not in known:
+def _providers(device: str) -> list[tuple[str, dict[str, str]]]:
+    """The device's provider, and the CPU's for what that cannot run, each with its options."""
+    name, colon, number = device.partition(":")
+    wanted, known = f"{name}{PROVIDER}", ort.get_available_providers()
+    if wanted not in known or bool(colon) != number.isdecimal():
         names = ", ".join(name.removesuffix(PROVIDER) for name in known)
         raise EngineError(
-            f"this build of ONNX Runtime has no device {device!r}; it has {names}. Others come "
-            "with packages of their own, as onnxruntime-gpu"
+            f"this build of ONNX Runtime has no device {device!r}; it has {names}, and a certain "
+            "one of several as CUDA:1. Others come with packages of their own, as onnxruntime-gpu"
         )
-    return list(dict.fromkeys([wanted, f"{CPU}{PROVIDER}"]))
+    options = {"device_id": number} if number else {}
+    return list({wanted: (wanted, options), f"{CPU}{PROVIDER}": (f"{CPU}{PROVIDER}", {})}.values())

@@ -106,7 +106,7 @@ def test_the_engine_that_is_faster_here_runs_whatever_export_found(bench: Bench)
     assert bench.names == ["onnx-int8", "openvino-int8"]
     assert engine is bench.started[1][1]
     assert [e.closed for _, e in bench.started] == [True, False]
-    assert {(1, 16), (1, 32), (8, 32)} == set(bench.started[1][1].shapes)
+    assert {(1, 12), (1, 26), (8, 26)} == set(bench.started[1][1].shapes)
 
 
 def test_the_second_load_measures_nothing_and_starts_one_engine(bench: Bench) -> None:
@@ -129,8 +129,8 @@ def test_the_measurement_takes_about_a_second(bench: Bench) -> None:
     choice = choose(bundle_of(ONNX, OPENVINO))
     assert time.perf_counter() - began < 3
     assert choice.measurement is not None
-    assert list(choice.measurement.timings["onnx-int8"]) == ["1x16"]
-    assert len(choice.measurement.timings["onnx-int8"]["1x16"].rounds) >= 3
+    assert list(choice.measurement.timings["onnx-int8"]) == ["1x12"]
+    assert len(choice.measurement.timings["onnx-int8"]["1x12"].rounds) >= 3
 
 
 def test_what_there_is_only_one_of_is_not_measured(bench: Bench, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_equal_machines_share_a_record_whatever_they_are_called() -> None:
         lambda text: "[" * 100_000,
         lambda text: text.replace('"timings"', '"times"'),
         lambda text: text.replace("onnx-int8", "onnx-int4"),
-        lambda text: text.replace('"1x16"', '"1x17"'),
+        lambda text: text.replace('"1x12"', '"1x17"'),
         lambda text: text.replace('"taken": "20', '"taken": "no'),
         lambda text: _with_rounds(text, []),
         lambda text: _with_rounds(text, [0.0]),
@@ -212,7 +212,7 @@ def test_a_damaged_record_is_measured_again(
 
 def _with_rounds(text: str, rounds: list[object]) -> str:
     data = json.loads(text)
-    data["measurement"]["timings"]["onnx-int8"]["1x16"] = rounds
+    data["measurement"]["timings"]["onnx-int8"]["1x12"] = rounds
     return json.dumps(data)
 
 
@@ -372,8 +372,8 @@ def test_without_any_measurement_the_figures_at_export_decide(bench: Bench) -> N
 
 def test_single_texts_weigh_more_than_batches() -> None:
     timings = {
-        "single": {"1x16": Timing((1.0,)), "1x32": Timing((1.0,)), "8x32": Timing((12.0,))},
-        "batch": {"1x16": Timing((1.5,)), "1x32": Timing((1.5,)), "8x32": Timing((6.0,))},
+        "single": {"1x12": Timing((1.0,)), "1x26": Timing((1.0,)), "8x26": Timing((12.0,))},
+        "batch": {"1x12": Timing((1.5,)), "1x26": Timing((1.5,)), "8x26": Timing((6.0,))},
     }
     scores = measuring.Measurement(timings).scores()
     assert scores["single"].median == pytest.approx(12**0.2)
@@ -485,7 +485,7 @@ def test_info_shows_what_was_measured_and_takes_it_anew(
     out = capsys.readouterr().out
     record = the_record(tmp_path)
     assert f"record: {record}" in out
-    assert "ms 1x16" in out
+    assert "ms 1x12" in out
     assert "why: " in out
 
     assert main(["info", str(shared_bundle), "--engines", "--json"]) == 0
@@ -494,7 +494,7 @@ def test_info_shows_what_was_measured_and_takes_it_anew(
     assert facts["taken"] in out
     (chosen,) = [row for row in facts["candidates"] if row["chosen"]]
     assert (chosen["graph"], chosen["engine"]) == (facts["graph"], facts["engine"])
-    assert f"{chosen['ms']['1x16']['median']:.2f} (" in out
+    assert f"{chosen['ms']['1x12']['median']:.2f} (" in out
     assert {row["version"] is None for row in facts["candidates"] if row["counted"]} == {False}
 
 

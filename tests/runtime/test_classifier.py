@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +148,24 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are(
         EdgeClassifier.load(shared_bundle, target=target, device=device)
     with EdgeClassifier.load(shared_bundle, target=target, device="CPU") as classifier:
         assert classifier.predict("fine")["topic"].probability > 0
+
+
+def test_a_single_text_s_graph_of_fixed_shape_answers_as_the_open_one(shared_bundle: Path) -> None:
+    texts = ["short", "of some length " * 9, "long " * 60]
+    load = partial(EdgeClassifier.load, shared_bundle, engine="openvino")
+    with load() as fixed, load(fixed_tokens=0) as opened, load(fixed_tokens=20) as one:
+        assert fixed.info.fixed_shapes == ((1, 16), (1, 32), (1, 48), (1, 64))
+        assert opened.info.fixed_shapes == ()
+        assert one.info.fixed_shapes == ((1, 16),)
+        for text in texts:
+            expected = opened.logits(text)["topic"]
+            for classifier in (fixed, one):
+                np.testing.assert_allclose(classifier.logits(text)["topic"], expected, atol=1e-5)
+
+
+def test_what_threads_do_while_they_wait_does_not_change_an_answer(shared_bundle: Path) -> None:
+    load = partial(EdgeClassifier.load, shared_bundle, engine="onnxruntime")
+    with load() as call, load(spin="never") as never, load(spin="always") as always:
+        expected = call.logits("a quiet triumph")["topic"]
+        for classifier in (never, always):
+            assert np.array_equal(classifier.logits("a quiet triumph")["topic"], expected)
