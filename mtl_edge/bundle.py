@@ -26,7 +26,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from mtl_edge.errors import BundleError, OptionError
 from mtl_edge.files import sha256_of
@@ -124,9 +124,12 @@ def open_bundle(
             file that is missing or altered, a graph that names a file that is not its own, or a
             signature that is missing or not by this key.
         SchemaError: the manifest's schema is not the one that this release reads.
-        OptionError: `public_key` is not a key, or is given with `verify="size"`.
+        OptionError: `public_key` is not a key, or is given with `verify="size"`; or `verify` is
+            neither.
         MissingPackageError: `public_key` is given and the package for signatures is missing.
     """
+    if verify not in get_args(Verify):
+        raise OptionError(f"verify is {verify!r}, expected {' or '.join(get_args(Verify))}")
     folder = Path(path)
     data = manifest_bytes(folder)
     if public_key is not None:

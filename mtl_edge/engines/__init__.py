@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -154,10 +154,13 @@ def start(name: str, files: Sequence[Path], setup: Setup = Setup()) -> Engine:
     Raises:
         EngineError: the engine or the device is unknown, or it refuses a file.
         MissingPackageError: the engine's package is not installed.
-        OptionError: the number of threads is out of range.
+        OptionError: the number of threads is out of range, or `spin` is unknown.
     """
-    if setup.threads is not None and not 1 <= setup.threads <= MOST_THREADS:
-        raise OptionError(f"threads is {setup.threads}, expected 1 to {MOST_THREADS}")
+    threads = setup.threads
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= MOST_THREADS):
+        raise OptionError(f"threads is {threads!r}, expected 1 to {MOST_THREADS}")
+    if setup.spin not in get_args(Spin):
+        raise OptionError(f"spin is {setup.spin!r}, expected {', '.join(get_args(Spin))}")
     if name not in ENGINES:
         raise EngineError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
     info = ENGINES[name]

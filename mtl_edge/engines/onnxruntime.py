@@ -40,7 +40,8 @@ class OnnxRuntimeEngine:
         try:
             values = self._session.run(self.outputs, feeds)
         except Exception as error:  # its exceptions share no base class
-            kind = OutOfMemoryError if "alloc" in str(error).lower() else EngineError
+            full = isinstance(error, MemoryError) or "alloc" in str(error).lower()
+            kind = OutOfMemoryError if full else EngineError
             raise kind(f"ONNX Runtime failed on {input_ids.shape}: {error}") from error
         return dict(zip(self.outputs, values, strict=True))
 

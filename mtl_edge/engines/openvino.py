@@ -77,7 +77,8 @@ class OpenVinoEngine:
         try:
             return (single or self._batches).run(feeds)
         except Exception as error:  # OpenVINO raises plain RuntimeError for everything
-            kind = OutOfMemoryError if "alloc" in str(error).lower() else EngineError
+            full = isinstance(error, MemoryError) or "alloc" in str(error).lower()
+            kind = OutOfMemoryError if full else EngineError
             raise kind(f"OpenVINO failed on {input_ids.shape}: {error}") from error
 
     def close(self) -> None:
