@@ -1,0 +1,109 @@
+"""A tokenizer and an engine called by themselves: what the runtime is measured against.
+
+The graph is laid out as the runtime lays it out, so that the difference is the runtime's own doing:
+checks, batches, padding, softmax, answers. Sessions and requests are made here, with its settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import onnxruntime as ort
+import openvino as ov
+from tokenizers import Tokenizer
+
+from mtl_edge.bundle import TOKENIZER, Bundle, Graph
+from mtl_edge.engines import Ids
+from mtl_edge.engines import openvino as layout
+from mtl_edge.planning import pad
+
+__all__ = ["BARE", "Bare", "Call"]
+
+Call = Callable[[Ids, Ids], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """A graph in an engine, and its bundle's tokenizer.
+
+    Attributes:
+        single: runs `input_ids` and `attention_mask` of one text, `[1, tokens]`.
+        batch: the same for `[batch, tokens]`.
+        multiple: that the number of tokens of a single text has to be padded to.
+        most: tokens of a text, beyond which nothing is padded.
+    """
+
+    tokenizer: Tokenizer
+    single: Call
+    batch: Call
+    multiple: int
+    most: int
+
+    def tokens(self, texts: list[str]) -> list[list[int]]:
+        """Each text's token ids, by the tokenizers library's fastest call."""
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(texts)]
+
+    def all(self, texts: list[str], size: int) -> None:
+        """Run all texts in batches of `size` in their order, each padded to its longest text."""
+        ids = self.tokens(texts)
+        for start in range(0, len(ids), size):
+            self.batch(*pad(ids[start : start + size]))
+
+
+def _onnxruntime(bundle: Bundle, graph: Graph, threads: int) -> Bare:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    file = str(bundle.file(graph.file))
+    session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def call(input_ids: Ids, mask: Ids) -> object:
+        return session.run(names, {"input_ids": input_ids, "attention_mask": mask})
+
+    return Bare(_tokenizer(bundle), call, call, 1, bundle.manifest.max_tokens)
+
+
+def _openvino(bundle: Bundle, graph: Graph, threads: int) -> Bare:
+    core, most = ov.Core(), bundle.manifest.max_tokens
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    files = [str(file) for file in bundle.files_of(graph) if file.suffix != ".bin"]
+    model = layout._with_small_tables(layout._joined(*map(core.read_model, files)))
+
+    def request(form: ov.Model) -> Call:
+        made = core.compile_model(form, "CPU", settings).create_infer_request()
+
+        def call(input_ids: Ids, mask: Ids) -> object:
+            feeds = {"input_ids": input_ids, "attention_mask": mask}
+            return made.infer(feeds, share_inputs=True, share_outputs=True)
+
+        return call
+
+    lengths = range(layout.MULTIPLE, min(layout.FIXED_TOKENS, most) + 1, layout.MULTIPLE)
+    batch = request(model)
+    fixed = {tokens: request(layout._of_shape(model, (1, tokens))) for tokens in lengths}
+
+    def single(input_ids: Ids, mask: Ids) -> object:
+        return fixed.get(input_ids.shape[1], batch)(input_ids, mask)
+
+    return Bare(_tokenizer(bundle), single, batch, layout.MULTIPLE, most)
+
+
+BARE: Mapping[str, Callable[[Bundle, Graph, int], Bare]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}
+
+
+def _tokenizer(bundle: Bundle) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(bundle.file(TOKENIZER)))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(bundle.manifest.max_tokens)
+    return tokenizer
