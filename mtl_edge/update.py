@@ -13,6 +13,7 @@ version takes the place of the old; without, by whoever loads the bundle with th
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import struct
 import zipfile
@@ -112,7 +113,11 @@ def apply_update(
             raise BundleError(f"{update} is not there; give a file of `export --update`") from None
         except BundleError:
             raise
-        except NO_ZIP as error:
+        except (*NO_ZIP, OSError) as error:
+            # `zipfile` goes where the file says, were it before its start; other failures of the
+            # system, as a full disk, are not the update's fault.
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise
             raise BundleError(
                 f"{update} is not an update of a bundle ({error}); copy or make it again"
             ) from None
@@ -136,7 +141,9 @@ def _unpack(archive: zipfile.ZipFile, stage: Path) -> None:
     if MANIFEST not in entries or entries[MANIFEST].file_size > MOST_MANIFEST_BYTES:
         raise BundleError(f"{archive.filename} is not an update of a bundle: no {MANIFEST} in it")
     if strange := [e.filename for e in entries.values() if e.compress_type not in COMPRESSIONS]:
-        raise BundleError(f"{archive.filename} has {strange[0]!r} in a compression of its own")
+        raise BundleError(
+            f"{archive.filename} has {strange[0]!r} in a compression of its own; make it again"
+        )
     (stage / MANIFEST).write_bytes(archive.read(MANIFEST))
     sizes = {entry.path: entry.size for entry in read_manifest(stage).files}
     sizes[SIGNATURE] = SIGNATURE_BYTES

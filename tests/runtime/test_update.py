@@ -136,3 +136,28 @@ def test_what_is_not_the_bundle_s_does_not_stop_an_update(bundle: Path, tmp_path
     (bundle / ".cache" / "note").write_text("left by a download")
     assert main(["update", str(bundle), str(updated(bundle, tmp_path))]) == 0
     assert (previous_of(bundle) / ".cache" / "note").is_file()
+
+
+def test_an_update_whose_directory_points_before_its_start_is_refused(
+    bundle: Path, tmp_path: Path, fails: Fails
+) -> None:
+    update = updated(bundle, tmp_path)
+    whole = bytearray(update.read_bytes())
+    end = whole.rindex(b"PK\5\6")
+    whole[end + 16 : end + 20] = b"\xff\xff\xff\x7f"  # where the directory starts
+    update.write_bytes(whole)
+    assert "not an update" in fails("update", bundle, update)
+    whole[end + 16 : end + 20] = (end + 10**6).to_bytes(4, "little")
+    update.write_bytes(whole)
+    assert "not an update" in fails("update", bundle, update)
+    update.write_bytes(b"\0" * 10 + bytes(whole))
+    assert "not an update" in fails("update", bundle, update)
+
+
+def test_an_update_in_another_compression_is_refused(
+    bundle: Path, tmp_path: Path, fails: Fails
+) -> None:
+    update = tmp_path / "update.zip"
+    with zipfile.ZipFile(update, "w", zipfile.ZIP_LZMA) as archive:
+        archive.write(bundle / MANIFEST, MANIFEST)
+    assert "a compression of its own" in fails("update", bundle, update)
