@@ -152,7 +152,8 @@ def start(name: str, files: Sequence[Path], setup: Setup = Setup()) -> Engine:
         files: the graph's; the one to open first.
 
     Raises:
-        EngineError: the engine or the device is unknown, or it refuses a file.
+        EngineError: the engine or the device is unknown, its installation is damaged, or it
+            refuses a file.
         MissingPackageError: the engine's package is not installed.
         OptionError: the number of threads is out of range, or `spin` is unknown.
     """
@@ -170,5 +171,12 @@ def start(name: str, files: Sequence[Path], setup: Setup = Setup()) -> Engine:
             f"install it with `pip install '{info.install}'`"
         )
     setup = replace(setup, threads=setup.threads or default_threads())
-    engine: Engine = importlib.import_module(info.module).start(files, setup)
+    try:
+        module = importlib.import_module(info.module)
+    except (ImportError, OSError) as error:  # what it links to is missing, or of another version
+        raise EngineError(
+            f"engine {name} is installed, but its import fails ({error}); install it again with "
+            f"`pip install --force-reinstall '{info.install}'`"
+        ) from error
+    engine: Engine = module.start(files, setup)
     return engine

@@ -60,7 +60,7 @@ def start(files: Sequence[Path], setup: Setup) -> OnnxRuntimeEngine:
     options = ort.SessionOptions()
     options.intra_op_num_threads = setup.threads or 0
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors: its warnings are about graphs, not about the caller
+    options.log_severity_level = 4  # what fails is raised, and an app's stderr is its own
     for key, value in SPIN[setup.spin].items():
         options.add_session_config_entry(key, value)
     providers = _providers(setup.device)
