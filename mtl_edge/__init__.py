@@ -6,11 +6,17 @@ classifier = EdgeClassifier.load("bundle")
 classifier.predict("a quiet triumph")["sentiment"].label
 """
 
-from mtl_edge.answers import Answer, Prediction
-from mtl_edge.classifier import EdgeClassifier, Info
-from mtl_edge.errors import MtlEdgeError
-from mtl_edge.limits import Limits
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from mtl_edge.version import __version__
+
+if TYPE_CHECKING:
+    from mtl_edge.answers import Answer, Prediction
+    from mtl_edge.classifier import EdgeClassifier, Info
+    from mtl_edge.errors import MtlEdgeError
+    from mtl_edge.limits import Limits
 
 __all__ = [
     "Answer",
@@ -21,3 +27,28 @@ __all__ = [
     "Prediction",
     "__version__",
 ]
+
+# Imported when they are first asked for (PEP 562): numpy alone takes 50 ms, and an app that may
+# never classify anything should not pay for it when it starts.
+_HOMES = {
+    "Answer": "answers",
+    "EdgeClassifier": "classifier",
+    "Info": "classifier",
+    "Limits": "limits",
+    "MtlEdgeError": "errors",
+    "Prediction": "answers",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

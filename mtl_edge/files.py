@@ -7,7 +7,6 @@ import glob
 import hashlib
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -62,7 +61,7 @@ def staged_folder(
     target = Path(os.path.abspath(target))
     require_free(target, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
-    stage = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
+    stage = target.parent / f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}{PARTIAL}"
     _at_work.update((stage, stage.with_suffix(OLD)))
     stage.mkdir()
     try:
@@ -125,7 +124,7 @@ def _swap(stage: Path, target: Path, keep: Path | None) -> None:
 
 def exchange(target: Path, other: Path) -> None:
     """Give two folders each other's name, by renames; what a kill leaves `recover` puts back."""
-    old = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{OLD}"
+    old = target.parent / f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}{OLD}"
     _put(other, target, old)
     old.rename(other)
 
