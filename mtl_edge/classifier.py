@@ -438,7 +438,9 @@ def _load(
 ) -> Loaded:
     bundle = open_bundle(path, verify=verify, public_key=public_key)
     most = bundle.manifest.max_tokens
-    encoder = TextEncoder.from_file(bundle.file(TOKENIZER), min(most, limits.tokens or most))
+    most = min(most, limits.tokens or most)
+    words = bundle.manifest.backbone.vocabulary
+    encoder = TextEncoder.from_file(bundle.file(TOKENIZER), most, words)
     choice, started = start_chosen(bundle, engine=engine, target=target, setup=setup)
     batch_tokens = limits.batch_tokens or started.tokens_per_batch
     return Loaded(

@@ -421,3 +421,15 @@ def test_a_tokenizer_that_panics_at_a_text_is_refused(bundle: Path, part: dict[s
         EdgeClassifier.load(bundle) as classifier,
     ):
         classifier.predict("a" * 40 + "!")
+
+
+def test_an_id_that_the_graph_does_not_know_never_reaches_it(bundle: Path) -> None:
+    special = {"id": "[CLS]", "ids": [30522], "tokens": ["[CLS]"]}
+    damaged_tokenizer(
+        bundle, lambda t: t["post_processor"]["special_tokens"].update({"[CLS]": special})
+    )
+    with (
+        pytest.raises(BundleError, match="more tokens than the 30522 of the graph"),
+        EdgeClassifier.load(bundle, engine="openvino") as classifier,
+    ):
+        classifier.predict("text")
