@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, overload
+from typing import NoReturn, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +97,7 @@ class Loaded:
             OutOfMemoryError: a single text is too large.
             EngineError: the engine failed, or what came is not what the manifest says.
         """
+        outputs: Logits | None
         try:
             outputs = self.engine.run(input_ids, attention_mask)
         except MemoryError as error:  # ours derives from it
@@ -105,6 +106,8 @@ class Loaded:
                     f"a text of {input_ids.shape[1]} tokens does not fit into memory even alone; "
                     "free some, or lower Limits.tokens"
                 ) from error
+            outputs = None  # the error would keep what it was raised with in memory
+        if outputs is None:
             half = len(input_ids) // 2
             parts = [self.run(input_ids[part], attention_mask[part])
                      for part in (slice(half), slice(half, None))]  # fmt: skip
@@ -286,7 +289,11 @@ class EdgeClassifier:
             logits = loaded.logits(ids)
             yield from predictions(loaded.tasks, _softmax(loaded, logits))
 
-    async def apredict(self, texts: str | Iterable[str] | Column) -> Any:
+    @overload
+    async def apredict(self, texts: str) -> Prediction: ...  # type: ignore[overload-overlap]
+    @overload
+    async def apredict(self, texts: Iterable[str] | Column) -> list[Prediction]: ...
+    async def apredict(self, texts: str | Iterable[str] | Column) -> Prediction | list[Prediction]:
         """`predict` in a thread, so that an event loop goes on meanwhile."""
         from asyncio import to_thread
 
