@@ -41,7 +41,7 @@ __all__ = ["measure"]
 
 WITHOUT = "without fixed shapes"
 AUTO = "auto"
-MOST_FOR_GUESTS = 300  # texts
+MOST_FOR_GUESTS = 200  # texts
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--passes", type=int, default=2, help="over all texts, one at a time")
-    parser.add_argument("--rounds", type=int, default=5, help="of all texts in one call")
+    parser.add_argument("--rounds", type=int, default=4, help="of all texts in one call")
     parser.add_argument("--processes", type=int, default=9, help="fresh ones, for each start")
     args = parser.parse_args(arguments)
     files = args.texts or [DATA / "dev.csv", DATA / "train.csv"]

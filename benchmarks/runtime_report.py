@@ -80,7 +80,7 @@ def _single(figures: Figures, names: Sequence[str]) -> list[list[str]]:
         {
             ("predict, ms p50 / p90 / p99", ""): times,
             ("bare, ms p50 / p90 / p99", ""): lambda name: times(f"{name}, bare"),
-            ("overhead", f"{OVERHEAD_US} µs or {OVERHEAD_PERCENT} %"): overhead,
+            ("overhead", f"{OVERHEAD_PERCENT} %, or {OVERHEAD_US} µs if more"): overhead,
             ("p99 to p50 (bare)", ""): lambda name: tail(name, "p99_to_median"),
             ("the same among texts of like length (bare)", str(LIKE_LENGTH)): lambda name: tail(
                 name, like
