@@ -1,11 +1,12 @@
-"""Put the figures of `benchmarks/results` into README.md and docs/export.md, between their markers.
+"""Put the figures of `benchmarks/results` into README.md and docs, between their markers.
 
     python -m mtl_edge.benchmarks.readme [FOLDER]
 
 `figures.json` is written by `python -m mtl_edge.benchmarks.figures`, `real.json` by
 `mtl-edge bench ... --json benchmarks/results/real.json`, `study` by
 `mtl-edge study ... --out benchmarks/results/study`, `frontier` by
-`mtl-edge frontier ... --out benchmarks/results/frontier`.
+`mtl-edge frontier ... --out benchmarks/results/frontier`, `runtime` by
+`python -m mtl_edge.benchmarks.runtime`.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ def fill(folder: Path) -> None:
         "real": _real(_read(results / "real.json")),
     }
     _fill(folder / "README.md", blocks)
-    frontier = (results / "frontier" / "frontier.md").read_text(encoding="utf-8")
-    _fill(folder / "docs" / "export.md", {"frontier": frontier})
+    for document, name in (("export", "frontier/frontier"), ("runtime", "runtime")):
+        content = (results / f"{name}.md").read_text(encoding="utf-8")
+        _fill(folder / "docs" / f"{document}.md", {Path(name).name: content})
 
 
 def _fill(file: Path, blocks: dict[str, str]) -> None:
