@@ -47,7 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labelled rows to measure accuracy on; default: the figures made at export",
     )
     add_column_arguments(parser)
-    parser.add_argument("--threads", type=int, default=default_threads(), help="default: all cores")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=default_threads(),
+        help="default: the physical cores, at most 8",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
 
 

@@ -48,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--targets", default=",".join(DEFAULT), help="comma-separated; default: %(default)s"
     )
-    parser.add_argument("--threads", type=int, default=default_threads(), help="default: all cores")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=default_threads(),
+        help="default: the physical cores, at most 8",
+    )
 
 
 def run(args: argparse.Namespace) -> None:

@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--measure", action="store_true", help="measure that anew; implies --engines"
     )
-    parser.add_argument("--threads", type=int, help="that will be used; default: all cores")
+    parser.add_argument(
+        "--threads", type=int, help="that will be used; default: the physical cores, at most 8"
+    )
     parser.add_argument(
         "--device", default=engines.CPU, help="that will be used; default: %(default)s"
     )
