@@ -19,8 +19,11 @@ from mtl_edge.schema import MOST_TOKENIZER_BYTES
 
 __all__ = ["encoded", "read_tokenizer"]
 
-# How many times longer normalization may make a text: the most of a tokenizer in use is about 150.
-MOST_GROWTH = 1000
+# How many times longer normalization may make a text, counted as below: XLM-RoBERTa's comes to 132.
+# Of each byte of that, the library makes up to 150 of its own.
+MOST_GROWTH = 160
+# What NFKC makes at most of a character, and of how many bytes: those of U+FDFA.
+MOST_COMPOSED, COMPOSED_GROWTH = 33, 11.0
 # Of what is set before or after a text or a word.
 MOST_AFFIX = 100
 # WordPiece tries each part of a word: the time grows with the square of this. BERT's is 100.
@@ -83,8 +86,17 @@ def _require_bounded(tokenizer: Tokenizer, max_tokens: int) -> None:
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
         if len(getattr(model, name, None) or "") > MOST_AFFIX:
             raise ValueError(f"{name} is longer than {MOST_AFFIX} characters")
+    if _repeats(_state(tokenizer.post_processor)):
+        raise ValueError("its template repeats the text, which takes the cube of a long one's room")
     if tokenizer.num_special_tokens_to_add(False) >= max_tokens:
         raise ValueError(f"it adds as many special tokens as a text may have in all, {max_tokens}")
+
+
+def _repeats(part: dict[str, Any]) -> bool:
+    """Whether a post-processor's template for one text has it more than once."""
+    if part.get("type") == "Sequence":
+        return any(map(_repeats, part["processors"]))
+    return sum("Sequence" in piece for piece in part.get("single", [])) > 1
 
 
 def _state(part: Any) -> dict[str, Any]:
@@ -101,15 +113,18 @@ def _growth(part: dict[str, Any]) -> float:
             product *= _growth(inner)
         return product
     if kind == "Replace":
-        content = len(part["content"].encode())
-        pattern = len(part["pattern"].get("String", "").encode())
-        # A regular expression, or nothing, may be found before every byte.
-        return max(1.0, content / pattern) if pattern else 1.0 + content
+        content, pattern = part["content"], part["pattern"]
+        if text := pattern.get("String"):
+            return max(1.0, len(content.encode()) / len(text.encode()))
+        # A regular expression may find nothing, before every byte.
+        return 1.0 + len(content.encode())
     if kind == "Prepend" and len(part["prepend"]) > MOST_AFFIX:
         raise ValueError(f"it sets more than {MOST_AFFIX} characters before a text")
     if kind == "Precompiled":
         # A trie's size, the trie, and what characters become, each with a zero at its end.
         table = base64.b64decode(part["precompiled_charsmap"])
         start = 4 + int.from_bytes(table[:4], "little")
-        return float(max(map(len, table[start:].split(b"\0"))))
-    return {"ByteLevel": 2.0, "Metaspace": 4.0}.get(str(kind), 1.0)
+        if max(map(len, table[start:].split(b"\0"))) > MOST_COMPOSED:
+            raise ValueError(f"it makes more than {MOST_COMPOSED} bytes of a character")
+        return COMPOSED_GROWTH
+    return {"ByteLevel": 2.0, "Metaspace": 3.0}.get(str(kind), 1.0)

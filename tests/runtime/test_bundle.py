@@ -385,6 +385,7 @@ def damaged_tokenizer(bundle: Path, change: Change) -> None:
     write_manifest(bundle, read_manifest(bundle))
 
 
+TEXT = {"Sequence": {"id": "A", "type_id": 0}}
 DOUBLING = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
 MANY = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}] * 300
 
@@ -397,6 +398,7 @@ MANY = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}] * 300
         lambda t: t.update(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
         lambda t: t["model"].update(max_input_chars_per_word=10**9),
         lambda t: t["post_processor"].update(single=[*MANY]),
+        lambda t: t["post_processor"].update(single=[TEXT] * 3),
         lambda t: t.update(model={}),
     ],
 )
