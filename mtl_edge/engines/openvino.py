@@ -25,7 +25,9 @@ MULTIPLE = 16
 # single short text a third of its time. So single texts have graphs of their own with fixed shapes
 # up to this many tokens; each costs its packed weights once more and a third of a second at load.
 FIXED_TOKENS = 64
-TOKENS_PER_BATCH = 2048
+TOKENS_PER_BATCH = 1024
+# Where memory runs out, a call may end without an error and leave the answers of the one before.
+UNWRITTEN = np.finfo(np.float32).min
 
 
 class Compiled:
@@ -41,10 +43,15 @@ class Compiled:
             request = self._idle.get_nowait()
         except queue.Empty:
             request = self._model.create_infer_request()
+        for i in range(len(self._outputs)):
+            request.get_output_tensor(i).data[...] = UNWRITTEN
         request.infer(feeds, share_inputs=True)
         result = {
             name: request.get_output_tensor(i).data.copy() for i, name in enumerate(self._outputs)
         }
+        rows = len(next(iter(feeds.values())))
+        if any(len(v) != rows or (v == UNWRITTEN).any() for v in result.values()):
+            raise OutOfMemoryError("OpenVINO ended a call without an answer: memory ran out")
         self._idle.put(request)
         return result
 
@@ -76,6 +83,8 @@ class OpenVinoEngine:
         single = self._singles.get(tokens) if len(input_ids) == 1 else None
         try:
             return (single or self._batches).run(feeds)
+        except OutOfMemoryError:
+            raise
         except Exception as error:  # OpenVINO raises plain RuntimeError for everything
             full = isinstance(error, MemoryError) or "alloc" in str(error).lower()
             kind = OutOfMemoryError if full else EngineError

@@ -116,10 +116,14 @@ def test_int8_gives_the_fp32_graph_s_probabilities_closely(shared_bundle: Path) 
         assert 0 < difference.max() < 0.05
 
 
-def test_auto_takes_the_graph_that_export_measured_fastest(shared_bundle: Path) -> None:
+def test_without_measuring_auto_goes_by_the_figures_of_the_export(
+    shared_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MTL_EDGE_MEASURE", "0")
     with EdgeClassifier.load(shared_bundle) as classifier:
-        latencies = {g.target: g.latency_ms for g in classifier.manifest.graphs}
-        assert latencies[classifier.graph.target] == min(latencies.values())  # type: ignore[type-var]
+        latencies = {g.target: g.latency_ms or 0 for g in classifier.manifest.graphs}
+        # A wider graph has to be faster by a tenth.
+        assert latencies[classifier.graph.target] <= 1.1 * min(latencies.values())
 
 
 def test_an_engine_can_be_asked_for(shared_bundle: Path) -> None:
