@@ -118,7 +118,7 @@ def _json(draw: Draw, data: bytes, pieces: Mapping[str, Sequence[Any]] = {}) -> 
     for _ in range(draw(st.integers(1, 3))):
         if pieces and draw(st.booleans()):
             name = draw(st.sampled_from(sorted(pieces)))
-            value[name] = draw(st.sampled_from(pieces[name]))
+            value[name] = copy.deepcopy(draw(st.sampled_from(pieces[name])))
             continue
         places = _places(value)
         if not places:
