@@ -18,7 +18,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
-from mtl_edge.cores import default_threads
+from mtl_edge.engines.cores import default_threads
 from mtl_edge.timing import alternate
 
 __all__ = ["matrix_rates"]

@@ -14,7 +14,7 @@ import numpy as np
 from mtl_edge.benchmarks.contenders import Contender, from_bundle, from_checkpoint
 from mtl_edge.benchmarks.machine import describe
 from mtl_edge.bundle import TOKENIZER, Bundle, Task, open_bundle
-from mtl_edge.cores import default_threads
+from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import CheckpointError, DataError, MissingPackageError, OptionError
 from mtl_edge.options import named
 from mtl_edge.planning import in_batches

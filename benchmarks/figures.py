@@ -31,7 +31,7 @@ from mtl_edge.benchmarks.contenders import Contender, from_bundle, from_checkpoi
 from mtl_edge.benchmarks.demo_tasks import demo_tasks
 from mtl_edge.benchmarks.machine import describe
 from mtl_edge.bundle import open_bundle
-from mtl_edge.cores import default_threads
+from mtl_edge.engines.cores import default_threads
 from mtl_edge.export.build import export
 from mtl_edge.export.targets import DEFAULT
 from mtl_edge.planning import in_batches

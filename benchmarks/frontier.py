@@ -21,7 +21,7 @@ import numpy as np
 from mtl_edge.benchmarks.contenders import Contender, from_bundle
 from mtl_edge.benchmarks.machine import describe
 from mtl_edge.bundle import open_bundle
-from mtl_edge.cores import default_threads
+from mtl_edge.engines.cores import default_threads
 from mtl_edge.export.build import export
 from mtl_edge.export.settings import Settings
 from mtl_edge.export.targets import DEFAULT, targets_of

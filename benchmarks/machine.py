@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mtl_edge.cores import default_threads
+from mtl_edge.engines.cores import default_threads
 
 __all__ = ["describe"]
 

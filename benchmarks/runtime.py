@@ -31,7 +31,7 @@ from mtl_edge.benchmarks.machine import describe
 from mtl_edge.bundle import Bundle, Graph, open_bundle
 from mtl_edge.choosing import choose_graph
 from mtl_edge.classifier import EdgeClassifier
-from mtl_edge.cores import default_threads
+from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MtlEdgeError, OptionError
 from mtl_edge.rows.formats import format_of
 from mtl_edge.rows.model import ReadOptions

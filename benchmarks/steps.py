@@ -33,8 +33,8 @@ from onnxruntime.quantization import (
 from mtl_edge import engines
 from mtl_edge.benchmarks.demo_tasks import demo_tasks
 from mtl_edge.benchmarks.machine import describe
-from mtl_edge.cores import default_threads
 from mtl_edge.engines import Engine, Logits, Setup
+from mtl_edge.engines.cores import default_threads
 from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph
 from mtl_edge.export.build import captured
 from mtl_edge.export.capture import INPUTS, capture_heads

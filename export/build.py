@@ -25,6 +25,7 @@ from mtl_edge.bundle import (
     open_bundle,
     write_manifest,
 )
+from mtl_edge.bundle.update import new_version
 from mtl_edge.choosing import bundle_engine
 from mtl_edge.errors import ExportError, OptionError
 from mtl_edge.export import ort_format, text_graph
@@ -39,7 +40,6 @@ from mtl_edge.files import staged_folder
 from mtl_edge.timing import alternate
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.states import StateCache
-from mtl_edge.update import new_version
 
 __all__ = ["captured", "export", "replace_heads"]
 
@@ -154,7 +154,7 @@ def replace_heads(
 
     What else the bundle has of its graphs, with a tokenizer or in ONNX Runtime's format, is written
     anew as well. Proven like a new bundle; a failure leaves the bundle as it was, and the version
-    before is kept beside it: see `mtl_edge.update`.
+    before is kept beside it: see `mtl_edge.bundle.update`.
 
     Raises:
         ExportError: the bundle's encoder is not the checkpoint's, or a graph is not faithful to it.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_edge.bundle import Manifest, open_bundle
+from mtl_edge.bundle.update import previous_of, write_update
 from mtl_edge.engines import ENGINES
 from mtl_edge.errors import OptionError
 from mtl_edge.export import int8_openvino, openvino_graph
@@ -26,7 +27,6 @@ from mtl_edge.training.checkpoint import Checkpoint, Sample, load_checkpoint
 from mtl_edge.training.command import add_cache_arguments
 from mtl_edge.training.data import read_texts, spread
 from mtl_edge.training.run import CALIBRATION_ROWS
-from mtl_edge.update import previous_of, write_update
 
 __all__ = ["add_arguments", "run"]
 

@@ -18,8 +18,8 @@ from mtl_edge.answers import Answer, Prediction, predictions
 from mtl_edge.bundle import TOKENIZER, Bundle, Graph, Manifest, Task, Verify, open_bundle
 from mtl_edge.choosing import Choice, start_chosen
 from mtl_edge.columns import Column, listed, streamed
-from mtl_edge.cores import default_threads
 from mtl_edge.engines import Engine, Ids, Logits, Setup, Spin
+from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import (
     ClosedError,
     EngineError,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from mtl_edge.bundle.inside import altered
+from mtl_edge.bundle.tokenizer_file import encoded, read_tokenizer
 from mtl_edge.errors import TextError
-from mtl_edge.inside import altered
-from mtl_edge.tokenizer_file import encoded, read_tokenizer
 
 __all__ = ["TextEncoder", "as_texts"]
 

@@ -8,13 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mtl_edge import engines, machine
+from mtl_edge import engines
 from mtl_edge.bundle import Bundle, Task, open_bundle
-from mtl_edge.candidates import Candidate, openers
-from mtl_edge.choosing import Choice, Measure, choose, measuring
-from mtl_edge.cores import default_threads
+from mtl_edge.choosing import Choice, Measure, choose, machine, measuring
+from mtl_edge.choosing.candidates import Candidate, openers
+from mtl_edge.choosing.measurement import SHAPES
+from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MissingPackageError
-from mtl_edge.measuring import SHAPES
 from mtl_edge.table import text_table
 
 __all__ = ["add_arguments", "run"]

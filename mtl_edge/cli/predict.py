@@ -12,12 +12,12 @@ from pathlib import Path
 from mtl_edge.cli.predict_shared import load, stopped
 from mtl_edge.cli.predict_to_file import write
 from mtl_edge.cli.show import print_json, print_table
+from mtl_edge.cli.stopping import Stopped, Stopper, stoppable
 from mtl_edge.errors import OptionError
 from mtl_edge.rows.answers import predictions_of
 from mtl_edge.rows.formats import FORMATS, format_of
 from mtl_edge.rows.model import ReadOptions
 from mtl_edge.rows.source import Source, open_rows
-from mtl_edge.stopping import Stopped, Stopper, stoppable
 
 __all__ = ["add_arguments", "run"]
 

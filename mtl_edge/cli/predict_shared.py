@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtl_edge.classifier import EdgeClassifier
-from mtl_edge.stopping import Stopped
+from mtl_edge.cli.stopping import Stopped
 
 __all__ = ["load", "stopped"]
 

@@ -10,16 +10,16 @@ from typing import Any
 from mtl_edge.bundle import MANIFEST
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.cli.predict_shared import load, stopped
+from mtl_edge.cli.progress import Progress
+from mtl_edge.cli.stopping import Stopped, Stopper
 from mtl_edge.errors import DataError, OptionError
 from mtl_edge.files import sha256_of
 from mtl_edge.limits import Limits
-from mtl_edge.progress import Progress
 from mtl_edge.rows.answers import added_columns, predictions_of, values_of
 from mtl_edge.rows.formats import Writer, writer_of
 from mtl_edge.rows.model import Answers, Columns, Kind, layout_of
 from mtl_edge.rows.output import Output, require_no_file
 from mtl_edge.rows.source import Source, fingerprint, open_rows, survey
-from mtl_edge.stopping import Stopped, Stopper
 from mtl_edge.version import __version__
 
 __all__ = ["write"]

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from mtl_edge.bundle import open_bundle
-from mtl_edge.signing import sign
-from mtl_edge.update import previous_of, write_update
+from mtl_edge.bundle.signing import sign
+from mtl_edge.bundle.update import previous_of, write_update
 
 __all__ = ["add_arguments", "run"]
 

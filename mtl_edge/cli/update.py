@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mtl_edge.bundle.update import apply_update, previous_of, restore
 from mtl_edge.errors import OptionError
-from mtl_edge.update import apply_update, previous_of, restore
 
 __all__ = ["add_arguments", "run"]
 

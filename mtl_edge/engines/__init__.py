@@ -12,7 +12,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 import numpy.typing as npt
 
-from mtl_edge.cores import default_threads
+from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import EngineError, MissingPackageError, OptionError
 
 __all__ = [
@@ -41,7 +41,7 @@ class Setup:
     """How an engine shall run a graph.
 
     Attributes:
-        threads: none: `mtl_edge.cores.default_threads`.
+        threads: none: `mtl_edge.engines.cores.default_threads`.
         max_tokens: that the graph takes in a text; none: any number.
         precision: of the graph.
         device: `CPU`, or what the engine calls another: `CUDA`, `CoreML`, `Dml`, ... in ONNX

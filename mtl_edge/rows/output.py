@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from mtl_edge.changes import changes_of
+from mtl_edge.cli.changes import changes_of
 from mtl_edge.errors import DataError, OutputExistsError
 from mtl_edge.rows.model import Mark
 

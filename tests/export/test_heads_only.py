@@ -14,11 +14,11 @@ import pytest
 
 from mtl_edge import EdgeClassifier
 from mtl_edge.bundle import open_bundle
+from mtl_edge.bundle.update import previous_of
 from mtl_edge.cli import main
 from mtl_edge.errors import ExportError
 from mtl_edge.training.checkpoint import load_checkpoint
 from mtl_edge.training.model import logits_of
-from mtl_edge.update import previous_of
 
 Fails = Callable[..., str]
 ENCODERS = ("encoder.int8.bin", "encoder.fp32.bin", "openvino.int8.xml", "openvino.int8.bin")

@@ -18,7 +18,7 @@ import onnx
 from hypothesis import strategies as st
 
 from mtl_edge.bundle import MANIFEST, read_manifest, write_manifest
-from mtl_edge.schema import TOKENIZER
+from mtl_edge.bundle.schema import TOKENIZER
 
 __all__ = ["KINDS", "Kind", "base_of", "texts"]
 

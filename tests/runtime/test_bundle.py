@@ -14,9 +14,9 @@ import pytest
 
 from mtl_edge import EdgeClassifier
 from mtl_edge.bundle import MANIFEST, SCHEMA, open_bundle, read_manifest, write_manifest
+from mtl_edge.bundle.onnx_data import external_data, require_external
+from mtl_edge.bundle.schema import MOST_MANIFEST_BYTES
 from mtl_edge.errors import BundleError, SchemaError
-from mtl_edge.onnx_data import external_data, require_external
-from mtl_edge.schema import MOST_MANIFEST_BYTES
 
 Change = Callable[[dict[str, Any]], object]
 

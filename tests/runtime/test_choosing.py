@@ -17,13 +17,13 @@ import pytest
 from platformdirs import windows
 from platformdirs.macos import MacOS
 
-from mtl_edge import choosing, engines, machine, measuring, records
+from mtl_edge import choosing, engines
 from mtl_edge.bundle import Backbone, Bundle, FileEntry, Graph, Manifest, Task
-from mtl_edge.candidates import Candidate, ranked
-from mtl_edge.choosing import choose, choose_graph, start_chosen
+from mtl_edge.choosing import choose, choose_graph, machine, measurement, records, start_chosen
+from mtl_edge.choosing.candidates import Candidate, ranked
 from mtl_edge.cli import main
-from mtl_edge.cores import default_threads
 from mtl_edge.engines import EngineInfo, Logits, Setup
+from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import EngineError, MissingPackageError, OptionError
 from mtl_edge.timing import Timing
 
@@ -375,15 +375,15 @@ def test_single_texts_weigh_more_than_batches() -> None:
         "single": {"1x12": Timing((1.0,)), "1x26": Timing((1.0,)), "8x26": Timing((12.0,))},
         "batch": {"1x12": Timing((1.5,)), "1x26": Timing((1.5,)), "8x26": Timing((6.0,))},
     }
-    scores = measuring.Measurement(timings).scores()
+    scores = measurement.Measurement(timings).scores()
     assert scores["single"].median == pytest.approx(12**0.2)
     assert scores["single"].median < scores["batch"].median * 1.03
 
 
 def test_graphs_that_take_few_tokens_are_measured_within_them() -> None:
     engine = Sleeper(0.01)
-    measuring.try_out(engine, vocabulary=100, max_tokens=8)
-    measuring.measure({"only": engine}, vocabulary=100, max_tokens=8)
+    measurement.try_out(engine, vocabulary=100, max_tokens=8)
+    measurement.measure({"only": engine}, vocabulary=100, max_tokens=8)
     assert set(engine.shapes) == {(1, 8), (8, 8)}
 
 
@@ -463,7 +463,7 @@ def test_two_processes_at_once_leave_one_whole_record(shared_bundle: Path, tmp_p
     assert [process.wait(timeout=120) for process in running] == [0, 0, 0]
     data = json.loads(the_record(tmp_path).read_text())
     assert records.read(data["of"]) is None  # this process has another cache
-    assert set(measuring.Measurement.from_json(data["measurement"]).timings) == {
+    assert set(measurement.Measurement.from_json(data["measurement"]).timings) == {
         "onnx-int8", "openvino-int8", "onnx-fp32",
     }  # fmt: skip
 

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mtl_edge import EdgeClassifier, progress
-from mtl_edge.cli import main
+from mtl_edge import EdgeClassifier
+from mtl_edge.cli import main, progress
 from mtl_edge.rows import delimited, lines, output, parquet, parquet_writer
 
 Fails = Callable[..., str]

@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mtl_edge.bundle import MANIFEST, open_bundle, read_manifest, write_manifest
+from mtl_edge.bundle.schema import SIGNATURE
+from mtl_edge.bundle.signing import sign, verify_signature
+from mtl_edge.bundle.update import apply_update, previous_of, restore, write_update
 from mtl_edge.cli import main
 from mtl_edge.errors import BundleError, MissingPackageError, OptionError
-from mtl_edge.schema import SIGNATURE
-from mtl_edge.signing import sign, verify_signature
-from mtl_edge.update import apply_update, previous_of, restore, write_update
 
 Fails = Callable[..., str]
 

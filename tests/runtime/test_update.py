@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mtl_edge.bundle import MANIFEST
+from mtl_edge.bundle.update import previous_of
 from mtl_edge.cli import main
-from mtl_edge.update import previous_of
 
 Fails = Callable[..., str]
 

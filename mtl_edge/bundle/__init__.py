@@ -2,8 +2,8 @@
 
 A bundle is a folder:
 
-    manifest.json    `mtl_edge.schema.Manifest`
-    manifest.json.sig  the manifest's signature, if it was signed: see `mtl_edge.signing`
+    manifest.json    `mtl_edge.bundle.schema.Manifest`
+    manifest.json.sig  the manifest's signature, if it was signed: see `mtl_edge.bundle.signing`
     tokenizer.json   the tokenizer, in the format of the `tokenizers` library
     README.md        a model card
     *.onnx, *.xml, *.bin   one graph per target: encoder and all heads, their weights apart
@@ -28,12 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from mtl_edge.errors import BundleError, OptionError
-from mtl_edge.files import sha256_of
-from mtl_edge.inside import read_within, require_entry
-from mtl_edge.manifest import parse_manifest
-from mtl_edge.onnx_data import require_external
-from mtl_edge.schema import (
+from mtl_edge.bundle.inside import read_within, require_entry
+from mtl_edge.bundle.manifest import parse_manifest
+from mtl_edge.bundle.onnx_data import require_external
+from mtl_edge.bundle.schema import (
     MANIFEST,
     MOST_MANIFEST_BYTES,
     SCHEMA,
@@ -45,6 +43,8 @@ from mtl_edge.schema import (
     Manifest,
     Task,
 )
+from mtl_edge.errors import BundleError, OptionError
+from mtl_edge.files import sha256_of
 
 __all__ = [
     "MANIFEST",
@@ -117,7 +117,8 @@ def open_bundle(
     Args:
         path: the bundle's folder.
         verify: `full` compares every file's size and sha256, `size` its size alone.
-        public_key: file of the key that the bundle must be signed with: see `mtl_edge.signing`.
+        public_key: file of the key that the bundle must be signed with: see
+            `mtl_edge.bundle.signing`.
 
     Raises:
         BundleError: no bundle, a manifest that does not parse, a path that leaves the folder, a
@@ -138,7 +139,7 @@ def open_bundle(
                 "a signature vouches for what is in the files, which verify='size' does not look "
                 "at; use verify='full'"
             )
-        from mtl_edge.signing import require_signed  # its package is an extra
+        from mtl_edge.bundle.signing import require_signed  # its package is an extra
 
         # These bytes are parsed below: were the file read again, it could be another.
         require_signed(folder, data, Path(public_key))

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from mtl_edge.schema import (
+from mtl_edge.bundle.schema import (
     INPUTS,
     MANIFEST,
     SIGNATURE,

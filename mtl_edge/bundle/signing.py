@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl_edge.bundle import manifest_bytes, open_bundle
+from mtl_edge.bundle.inside import read_within
+from mtl_edge.bundle.schema import SIGNATURE
 from mtl_edge.errors import BundleError, MissingPackageError, OptionError
-from mtl_edge.inside import read_within
-from mtl_edge.schema import SIGNATURE
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (

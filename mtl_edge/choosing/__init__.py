@@ -1,8 +1,9 @@
 """Which of a bundle's graphs runs, and in which engine.
 
 `auto` counts every graph that an installed engine can open. If there are several, they are timed
-once on this machine, in about a second, and the measurement is kept in the user's cache (see
-`mtl_edge.records`): later loads read it and start one engine only. Nothing is ever downloaded.
+once on this machine, in a second or two, and the measurement is kept in the user's cache (see
+`mtl_edge.choosing.records`): later loads read it and start one engine only. Nothing is ever
+downloaded.
 
 The figures at export would do without that second, but they come from another processor, often of
 another kind, and how engines compare depends on it. `MTL_EDGE_MEASURE=0` goes by them all the same:
@@ -21,13 +22,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mtl_edge import engines, machine, records
+from mtl_edge import engines
 from mtl_edge.bundle import Bundle, Graph, Manifest
-from mtl_edge.candidates import AUTO, Candidate, candidates, exported, ranked
-from mtl_edge.cores import default_threads
+from mtl_edge.choosing import machine, records
+from mtl_edge.choosing.candidates import AUTO, Candidate, candidates, exported, ranked
+from mtl_edge.choosing.measurement import Measurement, measure, now, try_out
 from mtl_edge.engines import Engine, Setup
+from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import EngineError, OptionError
-from mtl_edge.measuring import Measurement, measure, now, try_out
 from mtl_edge.timing import Timing
 from mtl_edge.version import __version__
 

@@ -9,7 +9,7 @@ import platform
 import sys
 from pathlib import Path
 
-from mtl_edge.cores import default_threads
+from mtl_edge.engines.cores import default_threads
 
 __all__ = ["cache_folder", "describe", "version_of"]
 

@@ -1,13 +1,11 @@
-"""New versions of a bundle: the same encoder, other heads.
+r"""New versions of a bundle: the same encoder, other heads.
 
 An update is a zip of the files that differ from the version before, the manifest among them. A new
 version takes the place of the old by rename, and the old version stays beside it as
 `BUNDLE.previous`, to which `restore` goes back. What a kill in between leaves is put right by the
 next of these calls.
 
-A signature (see `mtl_edge.signing`) is of one manifest, so that a new version needs a new one: the
-update of a signed bundle brings it, or is refused. With the public key it is checked before the new
-version takes the place of the old; without, by whoever loads the bundle with the key.
+A signature (see `mtl_edge.bundle.signing`) is of one manifest, so that a new version needs a new\X
 """
 
 from __future__ import annotations
@@ -22,10 +20,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from mtl_edge.bundle import MANIFEST, Bundle, open_bundle, read_manifest
+from mtl_edge.bundle.schema import MOST_MANIFEST_BYTES, SIGNATURE
+from mtl_edge.bundle.signing import SIGNATURE_BYTES, is_signed
 from mtl_edge.errors import BundleError
 from mtl_edge.files import exchange, recover, staged_folder
-from mtl_edge.schema import MOST_MANIFEST_BYTES, SIGNATURE
-from mtl_edge.signing import SIGNATURE_BYTES, is_signed
 
 __all__ = ["apply_update", "new_version", "previous_of", "restore", "write_update"]
 

@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mtl_edge.machine import cache_folder
-from mtl_edge.measuring import Measurement
+from mtl_edge.choosing.machine import cache_folder
+from mtl_edge.choosing.measurement import Measurement
 
 __all__ = ["keep", "place_of", "read"]
 

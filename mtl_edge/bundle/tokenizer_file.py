@@ -14,8 +14,8 @@ from typing import Any
 
 from tokenizers import Encoding, Tokenizer
 
-from mtl_edge.inside import altered
-from mtl_edge.schema import MOST_TOKENIZER_BYTES
+from mtl_edge.bundle.inside import altered
+from mtl_edge.bundle.schema import MOST_TOKENIZER_BYTES
 
 __all__ = ["encoded", "read_tokenizer"]
 
