@@ -1,7 +1,7 @@
 """Fuzzing at length: `python -m tests.fuzz.long --bundle BUNDLE --cases N [--kind KIND ...]`.
 
-Prints what became of the cases of each kind, and writes those that are faults, shrunk, to
-`tests/fuzz/corpus`, where `test_corpus.py` replays them.
+Prints what became of the cases of each kind, and writes those that are faults to
+`tests/fuzz/corpus`, where `test_fuzz.py` replays them.
 """
 
 from __future__ import annotations
