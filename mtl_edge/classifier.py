@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -15,31 +15,25 @@ import numpy.typing as npt
 
 from mtl_edge import engines
 from mtl_edge.answers import Answer, Prediction, predictions
-from mtl_edge.bundle import TOKENIZER, Bundle, Graph, Manifest, Task, Verify, open_bundle
-from mtl_edge.choosing import Choice, start_chosen
+from mtl_edge.bundle import Graph, Manifest, Task, Verify
 from mtl_edge.columns import Column, listed, streamed
-from mtl_edge.engines import Engine, Ids, Logits, Setup, Spin
+from mtl_edge.engines import Logits, Setup, Spin
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import (
     ClosedError,
-    EngineError,
     NotPicklableError,
     OptionError,
-    OutOfMemoryError,
     TextError,
 )
 from mtl_edge.forks import outlive_forks
 from mtl_edge.limits import Limits
-from mtl_edge.planning import Tokens, in_batches
-from mtl_edge.probabilities import softmax
+from mtl_edge.loaded import Loaded, Probabilities, answering, load_bundle
 from mtl_edge.streams import ahead, windows
-from mtl_edge.text import TextEncoder, as_texts
+from mtl_edge.text import as_texts
 
 __all__ = ["Answer", "EdgeClassifier", "Info", "Prediction"]
 
 WINDOW = 2048  # texts that are planned into batches together
-
-Probabilities = dict[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,52 +61,6 @@ class Info:
     depth: int
     max_tokens: int
     fixed_shapes: tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True, slots=True, weakref_slot=True)
-class Loaded:
-    """One version of a bundle, running. Calls hold on to it, so that it goes with the last one.
-
-    Attributes:
-        process: that its threads live in.
-    """
-
-    bundle: Bundle
-    choice: Choice
-    engine: Engine
-    encoder: TextEncoder
-    tasks: tuple[Task, ...]
-    setup: Setup
-    batch_tokens: int
-    process: int
-
-    def logits(self, ids: Sequence[Tokens]) -> Logits:
-        """`[n, labels]` per task, of one or more texts' token ids."""
-        return in_batches(self.run, ids, self.batch_tokens, self.engine.multiple)
-
-    def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
-        """One batch's logits, checked; a batch that is too large for memory is halved.
-
-        Raises:
-            OutOfMemoryError: a single text is too large.
-            EngineError: the engine failed, or what came is not what the manifest says.
-        """
-        outputs: Logits | None
-        try:
-            outputs = self.engine.run(input_ids, attention_mask)
-        except MemoryError as error:  # ours derives from it
-            if len(input_ids) == 1:
-                raise OutOfMemoryError(
-                    f"a text of {input_ids.shape[1]} tokens does not fit into memory even alone; "
-                    "free some, or lower Limits.tokens"
-                ) from error
-            outputs = None  # the error would keep what it was raised with in memory
-        if outputs is None:
-            half = len(input_ids) // 2
-            parts = [self.run(input_ids[part], attention_mask[part])
-                     for part in (slice(half), slice(half, None))]  # fmt: skip
-            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return {task.name: _expected(outputs, task, len(input_ids)) for task in self.tasks}
 
 
 class EdgeClassifier:
@@ -178,11 +126,11 @@ class EdgeClassifier:
             OptionError: the bundle has no such graph or task, or `threads` is out of range.
         """
         setup = Setup(threads=threads, device=device, spin=spin, fixed_tokens=fixed_tokens)
-        opened = partial(_load, Path(path), engine, target, setup, limits, verify, public_key)
+        opened = partial(load_bundle, Path(path), engine, target, setup, limits, verify, public_key)
         wanted = tasks if tasks is None or isinstance(tasks, str) else tuple(tasks)
 
         def load() -> Loaded:
-            loaded = _answering(opened(), wanted)
+            loaded = answering(opened(), wanted)
             outlive_forks(loaded)
             return loaded
 
@@ -286,8 +234,7 @@ class EdgeClassifier:
 
         numbered = enumerate(windows(texts, window))
         for ids in map(encoded, numbered) if window == 1 else ahead(encoded, numbered):
-            logits = loaded.logits(ids)
-            yield from predictions(loaded.tasks, _softmax(loaded, logits))
+            yield from predictions(loaded.tasks, loaded.probabilities(ids))
 
     @overload
     async def apredict(self, texts: str) -> Prediction: ...  # type: ignore[overload-overlap]
@@ -326,7 +273,7 @@ class EdgeClassifier:
 
         def answers() -> list[Prediction]:
             ids = loaded.encoder.ids(self._allowed(waiting, done, stream=True))
-            return predictions(loaded.tasks, _softmax(loaded, loaded.logits(ids)))
+            return predictions(loaded.tasks, loaded.probabilities(ids))
 
         async for text in texts:
             waiting.append(text)
@@ -431,60 +378,4 @@ class EdgeClassifier:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _probabilities(self, loaded: Loaded, texts: list[str]) -> Probabilities:
-        return _softmax(loaded, self._logits(loaded, texts))
-
-
-def _load(
-    path: Path,
-    engine: str,
-    target: str | None,
-    setup: Setup,
-    limits: Limits,
-    verify: Verify,
-    public_key: str | Path | None,
-) -> Loaded:
-    bundle = open_bundle(path, verify=verify, public_key=public_key)
-    most = bundle.manifest.max_tokens
-    most = min(most, limits.tokens or most)
-    words = bundle.manifest.backbone.vocabulary
-    encoder = TextEncoder.from_file(bundle.file(TOKENIZER), most, words)
-    choice, started = start_chosen(bundle, engine=engine, target=target, setup=setup)
-    batch_tokens = limits.batch_tokens or started.tokens_per_batch
-    return Loaded(
-        bundle, choice, started, encoder, bundle.manifest.tasks, setup, batch_tokens, os.getpid()
-    )
-
-
-def _answering(loaded: Loaded, names: Sequence[str] | None) -> Loaded:
-    """The same with these of the tasks only."""
-    if names is None:
-        return loaded
-    known = {task.name: task for task in loaded.tasks}
-    wanted = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    if not wanted:
-        raise OptionError(f"tasks is empty, expected some of {', '.join(known)}")
-    if strange := [name for name in wanted if name not in known]:
-        raise OptionError(
-            f"the bundle has no task {', '.join(map(repr, strange))}; it has {', '.join(known)}"
-        )
-    return replace(loaded, tasks=tuple(known[name] for name in wanted))
-
-
-def _softmax(loaded: Loaded, logits: Logits) -> Probabilities:
-    return {task.name: softmax(logits[task.name], task.temperature) for task in loaded.tasks}
-
-
-def _expected(outputs: Logits, task: Task, rows: int) -> npt.NDArray[np.float32]:
-    value, shape = outputs.get(task.name), (rows, len(task.labels))
-    if value is None or value.shape != shape:
-        came = "no such output" if value is None else f"shape {value.shape}"
-        raise EngineError(
-            f"task {task.name!r}: expected logits {shape}, got {came}; the graph does not belong "
-            "to the manifest: export the bundle again"
-        )
-    if not np.isfinite(value).all():
-        raise EngineError(
-            f"task {task.name!r}: the graph gave logits that are not finite; its weights are "
-            "damaged: export the bundle again"
-        )
-    return value
+        return loaded.softmax(self._logits(loaded, texts))
