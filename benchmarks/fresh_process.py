@@ -51,7 +51,7 @@ def main() -> None:
         mark("import engine")
     memories = {"imported": memory()}
 
-    from mtl_edge import classifier as front
+    from mtl_edge import loaded as front
     from mtl_edge.text import TextEncoder
 
     inside: dict[str, float] = {}

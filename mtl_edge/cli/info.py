@@ -10,6 +10,7 @@ from typing import Any
 
 from mtl_edge import engines
 from mtl_edge.bundle import Bundle, Task, open_bundle
+from mtl_edge.bundle.signing import is_signed
 from mtl_edge.choosing import Choice, Measure, choose, machine, measuring
 from mtl_edge.choosing.candidates import Candidate, openers
 from mtl_edge.choosing.measurement import SHAPES
@@ -23,6 +24,9 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, help="a bundle's folder")
     parser.add_argument("--json", action="store_true", help="the manifest as JSON")
+    parser.add_argument(
+        "--public-key", type=Path, metavar="FILE", help="the bundle must be signed with this key"
+    )
     parser.add_argument(
         "--engines", action="store_true", help="also what runs it on this machine, and how fast"
     )
@@ -38,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    bundle = open_bundle(args.bundle, verify="full")
+    bundle = open_bundle(args.bundle, verify="full", public_key=args.public_key)
     choice, missing = _choice(bundle, args)
     with_engines = args.engines or args.measure
     facts = _facts(bundle, choice, missing, args) if with_engines else None
@@ -47,6 +51,10 @@ def run(args: argparse.Namespace) -> None:
         print(json.dumps(content | ({"on_this_machine": facts} if facts else {}), indent=2))
         return
     print(_describe(bundle, choice))
+    if args.public_key:
+        print(f"\nsigned with the key that belongs to {args.public_key}")
+    elif is_signed(bundle.path):
+        print("\nsigned; by whom, --public-key tells")
     if facts:
         print()
         print(_as_text(facts))

@@ -66,6 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CPU, or what the engine calls another: CUDA, CoreML, ... in ONNX Runtime, GPU or "
         "NPU in OpenVINO; default: %(default)s",
     )
+    parser.add_argument(
+        "--public-key", type=Path, metavar="FILE", help="the bundle must be signed with this key"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ def load(args: argparse.Namespace, facts: Mapping[str, Any] | None = None) -> Ed
         target=facts.get("graph", args.target),
         threads=args.threads,
         device=args.device,
+        public_key=args.public_key,
         tasks=None if args.tasks is None else [name.strip() for name in args.tasks.split(",")],
     )
 

@@ -191,3 +191,19 @@ def test_a_bundle_that_lists_its_own_signature_is_refused(bundle: Path) -> None:
     (bundle / MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match="cannot be listed"):
         open_bundle(bundle)
+
+
+def test_info_and_predict_ask_for_a_signature(
+    bundle: Path, tmp_path: Path, fails: Fails, capsys: pytest.CaptureFixture[str]
+) -> None:
+    private, public = keys(tmp_path, "mine")
+    _, other = keys(tmp_path, "other")
+    for command in (["info", bundle], ["predict", bundle, "a text"]):
+        assert "is not signed" in fails(*command, "--public-key", public)
+    sign(bundle, private)
+    for command in (["info", bundle], ["predict", bundle, "a text"]):
+        assert main([*map(str, command), "--public-key", str(public)]) == 0
+        assert "was altered since" in fails(*command, "--public-key", other)
+    capsys.readouterr()
+    assert main(["info", str(bundle)]) == 0
+    assert "signed; by whom, --public-key tells" in capsys.readouterr().out
