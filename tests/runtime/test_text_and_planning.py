@@ -44,6 +44,19 @@ def test_every_text_is_in_one_batch_within_the_budget() -> None:
     )
 
 
+def test_where_shapes_are_dear_batches_in_a_row_have_one() -> None:
+    lengths = [*range(1, 33)] * 16
+    batches = list(plan(lengths, 256, multiple=16))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    shapes = [(len(b), max(-(-lengths[i] // 16) * 16 for i in b)) for b in batches]
+    assert shapes == [(8, 32)] * 32 + [(16, 16)] * 16
+    assert all(count * tokens <= 256 for count, tokens in shapes)
+
+
+def test_few_texts_of_different_lengths_share_a_batch_all_the_same() -> None:
+    assert list(plan([5, 20, 40], 256, multiple=16)) == [[2, 1, 0]]
+
+
 def test_no_texts_make_no_batches() -> None:
     assert list(plan([])) == []
 
