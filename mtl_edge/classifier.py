@@ -28,6 +28,7 @@ from mtl_edge.errors import (
 from mtl_edge.forks import outlive_forks
 from mtl_edge.limits import Limits
 from mtl_edge.loaded import Loaded, Probabilities, answering, load_bundle
+from mtl_edge.planning import joined
 from mtl_edge.streams import ahead, windows
 from mtl_edge.text import as_texts
 
@@ -223,8 +224,7 @@ class EdgeClassifier:
             TextError, EngineError: see `predict`; positions count from the stream's start.
             OptionError: `window` is not positive.
         """
-        if window < 1:
-            raise OptionError(f"window is {window}, expected 1 or more")
+        _require_window(window)
         return self._stream(self._now(), streamed(texts), window)
 
     def _stream(self, loaded: Loaded, texts: Iterator[str], window: int) -> Iterator[Prediction]:
@@ -262,8 +262,7 @@ class EdgeClassifier:
         """
         from asyncio import to_thread
 
-        if window < 1:
-            raise OptionError(f"window is {window}, expected 1 or more")
+        _require_window(window)
         if not hasattr(texts, "__aiter__"):
             raise TextError(
                 f"expected an asynchronous stream of texts, got {type(texts).__name__}; give "
@@ -374,8 +373,13 @@ class EdgeClassifier:
             return {t.name: np.empty((0, len(t.labels)), np.float32) for t in loaded.tasks}
         if len(texts) <= WINDOW:
             return loaded.logits(loaded.encoder.ids(texts))
-        parts = [loaded.logits(ids) for ids in ahead(loaded.encoder.ids, windows(texts, WINDOW))]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        encoded = ahead(loaded.encoder.ids, windows(texts, WINDOW))
+        return joined([loaded.logits(ids) for ids in encoded])
 
     def _probabilities(self, loaded: Loaded, texts: list[str]) -> Probabilities:
         return loaded.softmax(self._logits(loaded, texts))
+
+
+def _require_window(window: int) -> None:
+    if window < 1:
+        raise OptionError(f"window is {window}, expected 1 or more")

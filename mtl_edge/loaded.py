@@ -15,7 +15,7 @@ from mtl_edge.choosing import Choice, start_chosen
 from mtl_edge.engines import Engine, Ids, Logits, Setup
 from mtl_edge.errors import EngineError, OptionError, OutOfMemoryError
 from mtl_edge.limits import Limits
-from mtl_edge.planning import Tokens, in_batches
+from mtl_edge.planning import Tokens, in_batches, joined
 from mtl_edge.probabilities import softmax
 from mtl_edge.text import TextEncoder
 
@@ -74,7 +74,7 @@ class Loaded:
             half = len(input_ids) // 2
             parts = [self.run(input_ids[part], attention_mask[part])
                      for part in (slice(half), slice(half, None))]  # fmt: skip
-            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            return joined(parts)
         return {task.name: _expected(outputs, task, len(input_ids)) for task in self.tasks}
 
 

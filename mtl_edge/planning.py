@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Batch", "Tokens", "in_batches", "pad", "plan", "rounded"]
+__all__ = ["Batch", "Tokens", "in_batches", "joined", "pad", "plan", "rounded"]
 
 Ids = npt.NDArray[np.int64]
 Logits = Mapping[str, npt.NDArray[np.float32]]
@@ -92,4 +92,9 @@ def in_batches(
         order += batch
         parts.append(run(*pad([ids[position] for position in batch])))
     back = np.argsort(order)
-    return {name: np.concatenate([part[name] for part in parts])[back] for name in parts[0]}
+    return {name: values[back] for name, values in joined(parts).items()}
+
+
+def joined(parts: Sequence[Logits]) -> dict[str, npt.NDArray[np.float32]]:
+    """Results of one or more batches, one behind the other."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from mtl_edge.cli.changes import changes_of
 from mtl_edge.errors import CheckpointError, MissingPackageError
 
 __all__ = ["Journal"]
@@ -64,7 +65,8 @@ class Journal:
 
     def _go_on(self, folder: Path) -> None:
         """Take up what a stopped run left, if it is the same run."""
-        if changes := _changes(json.loads((folder / RUN).read_bytes()), json.loads(self._run)):
+        before, now = json.loads((folder / RUN).read_bytes()), json.loads(self._run)
+        if changes := changes_of(before, now, "."):
             raise CheckpointError(
                 f"{folder} is what a stopped run left, and this run differs in "
                 f"{', '.join(changes)}; give the same command as then to go on with it, or "
@@ -154,22 +156,6 @@ class Journal:
             self._board.close()
         if self.folder is not None and (self.folder / RUN).is_file():
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _changes(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where two records differ, as `name: old, now new`."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        return [
-            change
-            for key in sorted({*old, *new})
-            for change in _changes(old.get(key), new.get(key), f"{path}.{key}".strip("."))
-        ]
-    return [] if old == new else [f"{path} (then {_short(old)}, now {_short(new)})"]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _board(folder: Path) -> Any:

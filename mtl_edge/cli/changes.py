@@ -8,13 +8,19 @@ from typing import Any
 __all__ = ["changes_of"]
 
 
-def changes_of(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where two records differ, as `name (then X, now Y)`."""
+def changes_of(old: Any, new: Any, separator: str = " ", path: str = "") -> list[str]:
+    """Where two records differ, as `name (then X, now Y)`.
+
+    Args:
+        separator: between the names of a record and of what is in it.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             change
             for key in sorted({*old, *new})
-            for change in changes_of(old.get(key), new.get(key), f"{path} {key}".strip())
+            for change in changes_of(
+                old.get(key), new.get(key), separator, f"{path}{separator}{key}".strip(separator)
+            )
         ]
     return [] if old == new else [f"{path} (then {_short(old)}, now {_short(new)})"]
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_edge.engines.cores import default_threads
-from mtl_edge.errors import EngineError, MissingPackageError, OptionError
+from mtl_edge.errors import EngineError, MissingPackageError, OptionError, OutOfMemoryError
 
 __all__ = [
     "CPU",
@@ -25,6 +25,7 @@ __all__ = [
     "Spin",
     "automatic",
     "available",
+    "failure",
     "start",
 ]
 
@@ -143,6 +144,13 @@ def automatic(name: str, device: str) -> bool:
         return False
     meant = ENGINES[name].automatic
     return meant is None or device.partition(":")[0] in meant
+
+
+def failure(engine: str, shape: tuple[int, ...], error: Exception) -> EngineError:
+    """What to raise for an engine's own error on a batch: engines have no class for full memory."""
+    full = isinstance(error, MemoryError) or "alloc" in str(error).lower()
+    kind = OutOfMemoryError if full else EngineError
+    return kind(f"{engine} failed on {shape}: {error}")
 
 
 def start(name: str, files: Sequence[Path], setup: Setup = Setup()) -> Engine:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from mtl_edge.engines import CPU, Ids, Logits, Setup, Spin
-from mtl_edge.errors import EngineError, OutOfMemoryError
+from mtl_edge.engines import CPU, Ids, Logits, Setup, Spin, failure
+from mtl_edge.errors import EngineError
 
 __all__ = ["OnnxRuntimeEngine", "start"]
 
@@ -40,9 +40,7 @@ class OnnxRuntimeEngine:
         try:
             values = self._session.run(self.outputs, feeds)
         except Exception as error:  # its exceptions share no base class
-            full = isinstance(error, MemoryError) or "alloc" in str(error).lower()
-            kind = OutOfMemoryError if full else EngineError
-            raise kind(f"ONNX Runtime failed on {input_ids.shape}: {error}") from error
+            raise failure("ONNX Runtime", input_ids.shape, error) from error
         return dict(zip(self.outputs, values, strict=True))
 
     def close(self) -> None:

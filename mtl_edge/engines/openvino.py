@@ -11,7 +11,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-from mtl_edge.engines import CPU, Ids, Logits, Setup
+from mtl_edge.engines import CPU, Ids, Logits, Setup, failure
 from mtl_edge.errors import EngineError, OutOfMemoryError
 from mtl_edge.planning import rounded
 
@@ -86,9 +86,7 @@ class OpenVinoEngine:
         except OutOfMemoryError:
             raise
         except Exception as error:  # OpenVINO raises plain RuntimeError for everything
-            full = isinstance(error, MemoryError) or "alloc" in str(error).lower()
-            kind = OutOfMemoryError if full else EngineError
-            raise kind(f"OpenVINO failed on {input_ids.shape}: {error}") from error
+            raise failure("OpenVINO", input_ids.shape, error) from error
 
     def close(self) -> None:
         del self._batches
