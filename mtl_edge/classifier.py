@@ -117,7 +117,8 @@ class EdgeClassifier:
                 or `always`, which is fastest and takes cores from the app. OpenVINO decides itself.
             fixed_tokens: single texts of up to so many tokens get graphs of fixed shapes, where
                 the engine gains by it (OpenVINO: 64 by default); 0 saves their memory.
-            warm: run once before returning, so that the first answer takes no longer than others.
+            warm: run once before returning, so that the first answer takes no longer than others
+                and a damaged graph is found at once.
             verify: `full` compares every file's sha256, `size` only sizes.
             public_key: the file of the key that the bundle must be signed for.
 
@@ -133,12 +134,11 @@ class EdgeClassifier:
         def load() -> Loaded:
             loaded = answering(opened(), wanted)
             outlive_forks(loaded)
+            if warm:
+                loaded.warm(batches=False)
             return loaded
 
-        classifier = cls(load, limits)
-        if warm:
-            classifier._warm(batches=False)
-        return classifier
+        return cls(load, limits)
 
     @property
     def info(self) -> Info:
@@ -287,16 +287,7 @@ class EdgeClassifier:
 
     def warmup(self) -> None:
         """Run every shape that was compiled ahead, the longest text and the largest batch."""
-        self._warm(batches=True)
-
-    def _warm(self, *, batches: bool) -> None:
-        loaded = self._now()
-        longest = loaded.encoder.max_tokens
-        shapes = {*loaded.engine.fixed_shapes, (1, longest)}
-        if batches:
-            shapes.add((max(1, loaded.batch_tokens // longest), longest))
-        for shape in sorted(shapes):
-            loaded.run(np.zeros(shape, np.int64), np.ones(shape, np.int64))
+        self._now().warm(batches=True)
 
     def reload(self) -> None:
         """Load the bundle that is at the path now, as the one before was loaded.

@@ -77,6 +77,19 @@ class Loaded:
             return joined(parts)
         return {task.name: _expected(outputs, task, len(input_ids)) for task in self.tasks}
 
+    def warm(self, *, batches: bool) -> None:
+        """Run every shape that was compiled ahead, the longest text and, of batches, the largest.
+
+        Raises:
+            EngineError: see `run`.
+        """
+        longest = self.encoder.max_tokens
+        shapes = {*self.engine.fixed_shapes, (1, longest)}
+        if batches:
+            shapes.add((max(1, self.batch_tokens // longest), longest))
+        for shape in sorted(shapes):
+            self.run(np.zeros(shape, np.int64), np.ones(shape, np.int64))
+
 
 def load_bundle(
     path: Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import random
@@ -27,6 +28,7 @@ from tests.export.graphs import require_int8
 pytestmark = pytest.mark.slow
 
 LAYERS = 6
+TRAIN_ROWS = 2000
 
 
 def test_the_demo_runs_twice_and_prints_its_three_things(
@@ -48,11 +50,15 @@ def test_the_demo_runs_twice_and_prints_its_three_things(
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoint and bundle of MiniLM on all rows of SST-2 and AG News."""
+    """Checkpoint and bundle of MiniLM on a third of SST-2 and AG News, which takes a minute."""
     work = tmp_path_factory.mktemp("real")
     command = ["train", "--backbone", "minilm", "--out", str(work / "checkpoint")]
     for task in ("sentiment", "topic"):
-        command += ["--task", f"{task}={REAL}/{task}/train.csv"]
+        with (REAL / task / "train.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.reader(file))[: 1 + TRAIN_ROWS]
+        with (work / f"{task}.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rows)
+        command += ["--task", f"{task}={work}/{task}.csv"]
         command += ["--dev", f"{task}={REAL}/{task}/dev.csv"]
     assert main(command) == 0
     targets = "onnx-int8,openvino-int8,onnx-fp32"
@@ -103,7 +109,7 @@ def test_on_real_data_batch_mates_do_not_change_an_answer(real: Path, target: st
             for task, logits in alone.items():
                 others = (together[task][row], shuffled[task][order.index(row)], padded[task][row])
                 for other in others:
-                    assert np.abs(other - logits[0]).max() < 1e-3
+                    assert np.abs(other - logits[0]).max() < 1e-4
                     assert other.argmax() == logits[0].argmax()
 
 

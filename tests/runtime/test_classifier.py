@@ -168,9 +168,9 @@ def test_a_single_text_s_graph_of_fixed_shape_answers_as_the_open_one(shared_bun
 
 
 def test_what_threads_do_while_they_wait_does_not_change_an_answer(shared_bundle: Path) -> None:
-    load = partial(EdgeClassifier.load, shared_bundle, engine="onnxruntime")
+    load = partial(EdgeClassifier.load, shared_bundle, target="onnx-int8")
     with load() as call, load(spin="never") as never, load(spin="always") as always:
         expected = call.logits("a quiet triumph")["topic"]
         for classifier in (never, always):
             logits = classifier.logits("a quiet triumph")["topic"]
-            np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
+            np.testing.assert_array_equal(logits, expected)

@@ -141,9 +141,16 @@ def floats_of_openvino(bundle: Path) -> Iterator[tuple[Path, int, int]]:
 @pytest.mark.parametrize(
     ("target", "floats"), [("onnx-int8", floats_of_onnx), ("openvino-int8", floats_of_openvino)]
 )
-def test_weights_that_are_no_numbers_are_found_at_load(
-    bundle: Path, target: str, floats: Callable[[Path], Iterator[tuple[Path, int, int]]]
+def test_weights_that_are_no_numbers_are_found_at_load_and_reload(
+    bundle: Path,
+    tmp_path: Path,
+    target: str,
+    floats: Callable[[Path], Iterator[tuple[Path, int, int]]],
 ) -> None:
+    live = tmp_path / "live"
+    shutil.copytree(bundle, live)
+    running = EdgeClassifier.load(live, target=target)
+    before = running.predict(TEXTS)
     places = [place for place in floats(bundle) if place[2] >= 64]
     assert places
     for path, offset, size in places:
@@ -157,6 +164,11 @@ def test_weights_that_are_no_numbers_are_found_at_load(
     classifier = EdgeClassifier.load(bundle, target=target, warm=False)
     with pytest.raises(EngineError, match=message):
         classifier.predict_proba(["a text", "another"])
+    live.rename(tmp_path / "old")
+    bundle.rename(live)
+    with pytest.raises(EngineError, match=message):
+        running.reload()
+    assert running.predict(TEXTS) == before
 
 
 # --- an engine that is not there

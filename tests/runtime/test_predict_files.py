@@ -433,7 +433,7 @@ def test_a_stopped_run_ends_its_chunk_and_says_how_to_go_on(
     tmp_path: Path,
 ) -> None:
     source, out = _write(tmp_path / "in.csv", many), tmp_path / "out.csv"
-    same = ("--engine", "onnxruntime")
+    same = ("--target", "onnx-int8")
     command = ("predict", shared_bundle, "--file", source, "--out", out, *same)
     done = _stopped(number, 70, *command)
     assert done.returncode == code
