@@ -26,9 +26,9 @@ import matplotlib as mpl
 import numpy as np
 
 from mtl_edge.benchmarks import random_backbone
-from mtl_edge.benchmarks.ceiling import matrix_rates
 from mtl_edge.benchmarks.contenders import Contender, from_bundle, from_checkpoint
 from mtl_edge.benchmarks.demo_tasks import demo_tasks
+from mtl_edge.benchmarks.limits.rates import matrix_rates
 from mtl_edge.benchmarks.machine import describe
 from mtl_edge.bundle import open_bundle
 from mtl_edge.engines.cores import default_threads
@@ -199,7 +199,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
         f"\n\n{_all_shapes(figures)}\n\n"
         f"How far int8 beats fp32 depends on the CPU: this one multiplies int8 matrices at "
         f"{rates['int8']:.2f} TOPS and fp32 ones at {rates['fp32']:.2f} "
-        f"(`python -m mtl_edge.benchmarks.ceiling`), {rates['int8'] / rates['fp32']:.1f} times as "
+        f"(`python -m mtl_edge.benchmarks.limits`), {rates['int8'] / rates['fp32']:.1f} times as "
         "fast; a Zen 5 core manages 9 times.\n\n"
         "The same graphs on the demo's held-out rows, in percent (accuracy, and agreement with "
         "torch; random weights have none worth printing):\n\n"

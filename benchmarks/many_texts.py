@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mtl_edge.benchmarks.limits.floor import operations
 from mtl_edge.bundle import Bundle
 from mtl_edge.classifier import WINDOW, EdgeClassifier
 from mtl_edge.planning import plan, rounded
 from mtl_edge.streams import windows
 from mtl_edge.timing import Timing
 
-__all__ = ["ARRIVING", "as_they_come", "operations", "planned", "rounds_of", "throughput"]
+__all__ = ["ARRIVING", "as_they_come", "planned", "rounds_of", "throughput"]
 
 ARRIVING = 32
 QUIET = 0.05  # seconds between two calls
 
 Shape = tuple[int, int]
-# What encoders call the width of their feed-forward layers.
-FEED_FORWARD = ("intermediate_size", "hidden_dim", "ffn_dim", "d_ff")
 
 
 def rounds_of(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
@@ -52,24 +50,6 @@ def planned(classifier: EdgeClassifier, lengths: Sequence[int]) -> list[Shape]:
 def as_they_come(lengths: Sequence[int]) -> list[Shape]:
     """Batches of 32 in the order of arrival."""
     return [(len(batch), max(batch)) for batch in windows(lengths, ARRIVING)]
-
-
-def operations(bundle: Bundle, shapes: Sequence[Shape]) -> float | None:
-    """Multiplications and additions of the encoder's matrix products, padding included.
-
-    Products with weights and attention's two of states; none if the bundle's config.json does not
-    tell the width of the feed-forward layers.
-    """
-    config = json.loads(bundle.file("config.json").read_text(encoding="utf-8"))
-    wide = next((config[name] for name in FEED_FORWARD if name in config), None)
-    if wide is None:
-        return None
-    width, layers = bundle.manifest.backbone.hidden_size, bundle.manifest.depth
-    weights = 4 * width * width + 2 * width * wide
-    return float(
-        sum(layers * texts * tokens * (2 * weights + 4 * width * tokens)
-            for texts, tokens in shapes)
-    )  # fmt: skip
 
 
 def throughput(

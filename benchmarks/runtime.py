@@ -25,8 +25,8 @@ from typing import Any
 from mtl_edge import engines
 from mtl_edge.benchmarks import cold_start, guest, many_texts, runtime_report, single_texts
 from mtl_edge.benchmarks.bare import BARE
-from mtl_edge.benchmarks.ceiling import matrix_rates
 from mtl_edge.benchmarks.demo_tasks import DATA
+from mtl_edge.benchmarks.limits.rates import matrix_rates
 from mtl_edge.benchmarks.machine import describe
 from mtl_edge.bundle import Bundle, Graph, open_bundle
 from mtl_edge.choosing import choose_graph

@@ -12,6 +12,7 @@ import pytest
 
 from mtl_edge.benchmarks import cold_start, many_texts, runtime, runtime_report, single_texts
 from mtl_edge.benchmarks.bare import BARE
+from mtl_edge.benchmarks.limits.floor import operations
 from mtl_edge.bundle import open_bundle
 from mtl_edge.choosing import choose_graph
 from mtl_edge.classifier import EdgeClassifier
@@ -111,7 +112,7 @@ def test_operations_are_those_of_the_products(shared_bundle: Path) -> None:
     width, wide, layers = 64, 128, 2
     weights = 4 * width**2 + 2 * width * wide
     expected = layers * (3 * 10 * 2 * weights + 3 * 2 * 2 * 10 * 10 * width)
-    assert many_texts.operations(bundle, [(3, 10)]) == expected
+    assert operations(bundle, [(3, 10)]) == expected
     found = many_texts.throughput(bundle, Timing((500.0,)), [10, 9, 8], [(3, 10)], 1e-6)
     assert found["texts_per_second"] == 6
     assert found["tokens_per_second"] == 54
