@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from mtl_edge.benchmarks import figures
-from mtl_edge.benchmarks.command import notes_of, table_of
+from mtl_edge.benchmarks.bench import schema
+from mtl_edge.benchmarks.bench.schema import Report
+from mtl_edge.benchmarks.bench.tables import machine_of, notes_of, overview
 from mtl_edge.table import markdown_table
 
 __all__ = ["fill"]
@@ -29,7 +31,7 @@ def fill(folder: Path) -> None:
     blocks = {
         "figures": figures.markdown(_read(results / "figures.json")),
         "study": (results / "study" / "study.md").read_text(encoding="utf-8"),
-        "real": _real(_read(results / "real.json")),
+        "real": _real(schema.read(results / "real.json")),
     }
     _fill(folder / "README.md", blocks)
     for document, name in (("export", "frontier/frontier"), ("runtime", "runtime")):
@@ -44,14 +46,12 @@ def _fill(file: Path, blocks: dict[str, str]) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def _real(result: dict[str, Any]) -> str:
-    header, rows = table_of(result)
-    notes = ". ".join(note[0].upper() + note[1:] for note in notes_of(result))
-    machine = result["machine"]
+def _real(report: Report) -> str:
+    table = overview(report)
+    notes = ". ".join([table.note, *notes_of(report)])
     return (
-        f"{markdown_table(header, rows)}\n\n"
-        f"{machine['processor']} ({', '.join(machine['instructions'])}), {result['date']}. "
-        f"{notes}.\n"
+        f"{markdown_table(table.header, table.rows)}\n\n"
+        f"{machine_of(report)}, {report.date[:10]}. {notes}.\n"
     )
 
 

@@ -1,18 +1,29 @@
-"""Benchmarks: fair rounds, honest columns."""
+"""`mtl-edge bench` as its users run it: what is printed, written, refused and compared."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mtl_edge.benchmarks.bench import effort
+from mtl_edge.benchmarks.bench.entrants import Entrant, enter
+from mtl_edge.benchmarks.bench.schema import Report, read
+from mtl_edge.benchmarks.readme import _real
 from mtl_edge.cli import main
 from mtl_edge.timing import Timing, alternate
-from tests.conftest import DEMO
+from tests.conftest import DEMO, ROOT
 
 Fails = Callable[..., str]
+
+FILES = ["accuracy.png", "bench.html", "bench.json", "bench.md", "latency.png", "throughput.png"]
+GRAPHS = ("onnx-int8", "openvino-int8", "onnx-fp32")
 
 
 def test_rounds_alternate_after_a_warm_up() -> None:
@@ -33,38 +44,272 @@ def test_ratios_are_taken_round_by_round() -> None:
     assert theirs.median == 6.0
 
 
-def test_bench_prints_every_graph_beside_torch(
+@pytest.fixture(scope="module")
+def _tiny() -> Iterator[None]:
+    """Every size of measurement in a few rounds."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, whole in effort.EFFORTS.items():
+            small = replace(
+                whole, shapes=((1, 32), (2, 16)), rounds=3, texts=6, passes=1, bulk_rounds=2,
+                batches=(1, 4), batch_seconds=0.1,
+            )  # fmt: skip
+            patch.setitem(effort.EFFORTS, name, small)  # type: ignore[arg-type]
+        yield
+
+
+@pytest.fixture(scope="module")
+def measured(
+    _tiny: None, shared_bundle: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What a measurement of every graph and of torch writes, on three labelled files."""
+    work = tmp_path_factory.mktemp("bench")
+    other = work / "other.csv"
+    other.write_text("text,label\nsplendid,positive\nno good at all,negative\nit broke,negative\n")
+    command = ["bench", str(shared_bundle), "--checkpoint", str(checkpoint), "--threads", "1"]
+    command += ["--data", f"topic={DEMO}/dev.csv", "--data", f"sentiment={DEMO}/dev.csv"]
+    command += ["--data", f"sentiment={other}", "--out", str(work / "out")]
+    command += ["--json", str(work / "bench.json")]
+    assert main(command) == 0
+    return work
+
+
+@pytest.fixture(scope="module")
+def report(measured: Path) -> Report:
+    return read(measured / "bench.json")
+
+
+def test_the_folder_has_figures_tables_pictures_and_a_page(measured: Path) -> None:
+    assert sorted(file.name for file in (measured / "out").iterdir()) == FILES
+    assert (measured / "out/bench.json").read_text() == (measured / "bench.json").read_text()
+    table = (measured / "out/bench.md").read_text()
+    for name in ("torch fp32", *GRAPHS):
+        assert f"| {name} |" in table
+
+
+def test_every_graph_stands_beside_torch(report: Report) -> None:
+    assert [contender.name for contender in report.contenders] == ["torch fp32", *GRAPHS]
+    assert all(contender.failed is None for contender in report.contenders)
+    for rounds in (*report.shapes, *report.sweep):
+        assert list(rounds.times) == ["torch fp32", *GRAPHS]
+        assert len(rounds.pairs) == 6
+        assert all(0 < time.p10 <= time.median <= time.p90 for time in rounds.times.values())
+    assert [(r.batch, r.tokens) for r in report.shapes] == [(1, 32), (2, 16)]
+    assert [r.batch for r in report.sweep] == [1, 4]
+    assert all(rounds.noise is not None for rounds in report.shapes)
+    assert all(rounds.noise is None for rounds in report.sweep)
+
+
+def test_outputs_are_compared_on_the_texts_that_are_timed(report: Report) -> None:
+    assert [check.contender for check in report.checks] == ["torch fp32", *GRAPHS]
+    assert all(check.same_ids and check.texts == report.stream.texts for check in report.checks)
+    by_name = {check.contender: check for check in report.checks}
+    assert by_name["torch fp32"].most_logit_difference == 0
+    exact, rounded = by_name["onnx-fp32"], by_name["onnx-int8"]
+    assert exact.most_logit_difference is not None
+    assert rounded.most_logit_difference is not None
+    assert exact.most_logit_difference < 1e-4
+    assert exact.most_logit_difference < rounded.most_logit_difference
+
+
+def test_the_stream_is_evenly_taken_and_counted(report: Report) -> None:
+    stream = report.stream
+    assert (stream.texts, stream.of) == (6, 2 * 296 + 3)
+    assert stream.source == ["dev.csv", "other.csv"]
+    for name, single in stream.single.items():
+        assert single.p50 <= single.p90 <= single.p99 <= single.hundredths[-1]
+        assert sum(stream.histogram.counts[name]) == stream.texts * stream.passes
+        speed = stream.bulk.speeds[name]
+        assert speed.texts_per_second == pytest.approx(1e3 * stream.texts / speed.ms.median)
+        assert speed.tokens_per_second == pytest.approx(1e3 * stream.tokens / speed.ms.median)
+
+
+def test_files_of_one_task_are_reported_apart_each_with_its_interval(report: Report) -> None:
+    assert [(s.task, s.file, s.rows) for s in report.scores] == [
+        ("topic", "dev.csv", 296),
+        ("sentiment", "dev.csv", 296),
+        ("sentiment", "other.csv", 3),
+    ]
+    for scores in report.scores:
+        assert scores.measured == "now"
+        for name in ("torch fp32", *GRAPHS):
+            accuracy = scores.models[name].accuracy
+            assert accuracy.low is not None
+            assert accuracy.high is not None
+            assert accuracy.low <= accuracy.value <= accuracy.high
+        assert scores.models["onnx-fp32"] == scores.models["torch fp32"]
+    few, many = report.scores[2].models, report.scores[1].models
+    assert _width(few) > _width(many)
+
+
+def _width(models: dict[str, object]) -> float:
+    accuracy = models["torch fp32"].accuracy  # type: ignore[attr-defined]
+    return float(accuracy.high - accuracy.low)
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_the_terminal_shows_what_the_table_needs(
+    shared_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", str(shared_bundle), "--quick", "--shapes", "1x8,3x16"]) == 0
+    out = capsys.readouterr().out
+    for text in ("onnx-int8", "bag of words", "at export", "the demo's reviews", "3x16", "noise:",
+                 "Outputs, compared before any timing"):  # fmt: skip
+        assert text in out
+    assert "torch fp32  " not in out.split("Latency by shape")[1].split("Accuracy")[0]
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_a_graph_that_disagrees_is_shown_as_failed_and_not_timed(
     shared_bundle: Path,
-    checkpoint: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mtl_edge.benchmarks.command.ROUNDS", 3)
-    command = ["bench", str(shared_bundle), "--checkpoint", str(checkpoint)]
-    command += ["--data", f"topic={DEMO}/dev.csv", "--json", str(tmp_path / "figures.json")]
-    assert main(command) == 0
-    table = capsys.readouterr().out
-    for name in ("torch fp32", "onnx-int8", "openvino-int8", "onnx-fp32", "bag of words"):
-        assert any(line.startswith(name) for line in table.splitlines()), table
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    scores = figures["scores"]["topic"]["models"]
-    assert scores["torch fp32"]["agreement"] == 1
-    assert scores["onnx-fp32"] == scores["torch fp32"]
-    assert figures["scores"]["sentiment"]["measured"] == "at export"
-    assert figures["latency_ms"]["1x32"]["torch fp32"]["times_as_fast_as_first"] == [1, 1, 1]
-    assert figures["latency_ms"]["32x32"]["onnx-int8"]["median"] > 0
-    assert figures["machine"]["versions"]["onnxruntime"]
+    def turned(entrant: Entrant) -> Entrant:
+        if entrant.name != "openvino-int8":
+            return entrant
+        return replace(
+            entrant, logits=lambda texts: {t: -out for t, out in entrant.logits(texts).items()}
+        )
+
+    def enter_turned(*args: Any) -> tuple[list[Entrant], list[str]]:
+        entrants, missing = enter(*args)
+        return [turned(entrant) for entrant in entrants], missing
+
+    monkeypatch.setattr("mtl_edge.benchmarks.bench.measure.enter", enter_turned)
+    command = ["bench", str(shared_bundle), "--out", str(tmp_path / "out")]
+    assert main([*command, "--data", f"topic={DEMO}/dev.csv"]) == 0
+    out = capsys.readouterr().out
+    assert "warning: openvino-int8 failed and was not timed: its labels agree" in out
+    found = read(tmp_path / "out" / "bench.json")
+    assert [c.failed is None for c in found.contenders] == [True, False, True]
+    assert all("openvino-int8" not in rounds.times for rounds in found.shapes)
+    assert "openvino-int8" not in found.stream.single
+    assert "openvino-int8" not in found.scores[0].models
+    assert "openvino-int8 failed" in (tmp_path / "out" / "bench.html").read_text()
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to, and whether its elements are closed."""
+
+    VOID = ("meta", "br", "img", "link", "hr")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.references: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.references += [value or "" for name, value in attrs
+                            if name in ("src", "href", "xlink:href", "action")]  # fmt: skip
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_needs_nothing_from_elsewhere(measured: Path) -> None:
+    text = (measured / "out/bench.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert page.tags.count("svg") == 3
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    assert all(reference.startswith("#") for reference in page.references)
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+    for words in ("Method", "noise: torch fp32 to itself", "Machine and command"):
+        assert words in text
+
+
+def test_a_folder_is_not_replaced_unless_asked(
+    measured: Path, shared_bundle: Path, fails: Fails
+) -> None:
+    assert "pass --overwrite" in fails("bench", shared_bundle, "--out", measured / "out")
+    assert sorted(file.name for file in (measured / "out").iterdir()) == FILES
+
+
+def test_two_reports_are_compared_with_their_noise(
+    measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Fails
+) -> None:
+    data = json.loads((measured / "bench.json").read_text())
+    for rounds in data["shapes"]:
+        rounds["noise"]["spread"] = 0.05
+        rounds["times"]["onnx-int8"]["median"] /= 2
+        rounds["times"]["onnx-fp32"]["median"] *= 1.04
+    data["machine"]["versions"]["onnxruntime"] = "0.0"
+    (tmp_path / "new.json").write_text(json.dumps(data))
+    old = json.loads((measured / "bench.json").read_text())
+    for rounds in old["shapes"]:
+        rounds["noise"]["spread"] = 0.05
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    capsys.readouterr()
+    assert main(["bench", "--compare", str(tmp_path / "old.json"), str(tmp_path / "new.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (faster,) = (line for line in lines if line.startswith("onnx-int8") and "1x32" in line)
+    assert "2.00x" in faster
+    assert "±7 %" in faster
+    assert faster.endswith("faster")
+    (same,) = (line for line in lines if line.startswith("onnx-fp32") and "1x32" in line)
+    assert same.rstrip().endswith("±7 %")
+    assert any("versions: onnxruntime" in line and "to 0.0" in line for line in lines)
+    assert "leave the bundle out" in fails("bench", tmp_path, "--compare", "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda data: data.pop("noise"), "lacks or should not have noise"),
+        (lambda data: data.update(more=1), "lacks or should not have more"),
+        (lambda data: data.update(threads="two"), "report.threads is str, expected int"),
+        (lambda data: data.update(threads=True), "report.threads is bool, expected int"),
+        (lambda data: data["shapes"][0].update(times=[]), "report.shapes[0].times is list"),
+        (lambda data: data.update(schema_version=99), "has schema_version 99, expected 1"),
+        (lambda data: data.pop("schema_version"), "has no schema_version"),
+    ],
+)
+def test_a_file_that_is_no_report_is_refused(
+    change: Callable[[dict[str, object]], object],
+    expected: str,
+    measured: Path,
+    tmp_path: Path,
+    fails: Fails,
+) -> None:
+    data = json.loads((measured / "bench.json").read_text())
+    change(data)
+    (tmp_path / "bad.json").write_text(json.dumps(data))
+    assert expected in fails("bench", "--compare", tmp_path / "bad.json", measured / "bench.json")
 
 
 def test_mistakes_are_named(
     shared_bundle: Path, checkpoint: Path, tmp_path: Path, fails: Fails
 ) -> None:
     (tmp_path / "rows.csv").write_text("text,label\na,food\nb,unheard\n")
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "broken.json").write_text("{")
     bench = ("bench", shared_bundle)
     assert "'unheard', which task 'topic' does not know" in fails(
         *bench, "--data", f"topic={tmp_path}/rows.csv"
     )
     assert "no such task" in fails(*bench, "--data", f"other={tmp_path}/rows.csv")
+    assert "expected TASK=FILE" in fails(*bench, "--data", "topic")
     assert "threads is 0" in fails(*bench, "--threads", "0")
     assert "mtl-edge train" in fails(*bench, "--checkpoint", tmp_path)
+    assert "expected BATCHxTOKENS" in fails(*bench, "--shapes", "1x16,big")
+    assert "at most 128 tokens" in fails(*bench, "--shapes", "1x999")
+    assert "there are no texts" in fails(*bench, "--texts", tmp_path / "empty.txt")
+    assert "not allowed with" in fails(*bench, "--quick", "--full")
+    assert "expected a bundle's folder" in fails("bench")
+    assert "is not JSON" in fails("bench", "--compare", tmp_path / "broken.json", "x")
+    assert "cannot read" in fails("bench", "--compare", tmp_path / "none.json", "x")
+
+
+def test_the_readme_shows_what_the_record_says() -> None:
+    recorded = read(ROOT / "benchmarks" / "results" / "real.json")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"<!-- real: begin -->\n{_real(recorded)}<!-- real: end -->" in readme

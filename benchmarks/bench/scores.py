@@ -1,0 +1,93 @@
+"""Accuracy, macro-F1 and agreement on labelled files, each with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mtl_edge.benchmarks.bench.bootstrap import scores_of
+from mtl_edge.benchmarks.bench.entrants import TORCH, Entrant
+from mtl_edge.benchmarks.bench.schema import Estimate, Score, Scores
+from mtl_edge.bundle import Bundle, Task
+from mtl_edge.training.data import Rows
+from mtl_edge.training.progress import Progress
+
+__all__ = ["BASELINES", "Labelled", "measure"]
+
+BASELINES = {"mean_pooling": "usual recipe", "bag_of_words": "bag of words"}
+AT_ONCE = 512  # texts between two reports of progress
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A labelled file of a task."""
+
+    task: str
+    rows: Rows
+
+
+def measure(bundle: Bundle, entrants: Sequence[Entrant], files: Sequence[Labelled]) -> list[Scores]:
+    """Every file's scores now, and for tasks without a file those that were made at export."""
+    tasks = {task.name: task for task in bundle.manifest.tasks}
+    asked = {file.task for file in files}
+    old = [_at_export(bundle, name) for name in tasks if name not in asked]
+    found = [score for score in old if score is not None]
+    if not files:
+        return found
+    texts = sum(len(file.rows) for file in files) * len(entrants)
+    with Progress("accuracy", total=texts, unit="texts") as progress:
+        now = [_now(bundle, tasks[file.task], file.rows, entrants, progress) for file in files]
+    return [*now, *found]
+
+
+def _now(
+    bundle: Bundle, task: Task, rows: Rows, entrants: Sequence[Entrant], progress: Progress
+) -> Scores:
+    answers = {}
+    for entrant in entrants:
+        parts = []
+        for start in range(0, len(rows), AT_ONCE):
+            texts = rows.texts[start : start + AT_ONCE]
+            parts.append(entrant.logits(texts)[task.name].argmax(1))
+            progress.update(len(texts), entrant.name)
+        answers[entrant.name] = np.concatenate(parts)
+    place = {label: position for position, label in enumerate(task.labels)}
+    expected = np.array([place[label] for label in rows.labels])
+    models = scores_of(expected, answers, len(task.labels))
+    # The baselines were measured at training, so that they stand beside the same rows only.
+    recorded = bundle.manifest.evaluation.get(task.name, {})
+    if (recorded.get("sha256"), recorded.get("rows")) == (rows.source["sha256"], len(rows)):
+        models |= _baselines(recorded)
+    return Scores(task.name, rows.source["file"], rows.source["sha256"], len(rows), "now", models)
+
+
+def _at_export(bundle: Bundle, task: str) -> Scores | None:
+    """What the bundle's manifest says of a task: points without intervals."""
+    recorded = bundle.manifest.evaluation.get(task)
+    if not recorded:
+        return None
+    known = {TORCH: recorded["fp32"]} if "fp32" in recorded else {}
+    models = {
+        name: _point(found) for name, found in {**known, **recorded.get("graphs", {})}.items()
+    }
+    return Scores(
+        task, recorded.get("file", "unknown"), recorded.get("sha256", ""), recorded.get("rows", 0),
+        "at export",
+        {**models, **_baselines(recorded)},
+    )  # fmt: skip
+
+
+def _baselines(recorded: Mapping[str, Any]) -> dict[str, Score]:
+    return {title: _point(recorded[key]) for key, title in BASELINES.items() if key in recorded}
+
+
+def _point(found: Mapping[str, float]) -> Score:
+    def estimate(name: str) -> Estimate | None:
+        return Estimate(found[name]) if name in found else None
+
+    return Score(
+        Estimate(found["accuracy"]), estimate("macro_f1"), estimate("agreement"), None, None
+    )
