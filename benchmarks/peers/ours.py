@@ -1,0 +1,90 @@
+"""Ours: a bundle for each depth, trained and exported as a user would, once, and kept."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mtl_edge.benchmarks.peers.table import Peer
+from mtl_edge.bundle import open_bundle
+from mtl_edge.errors import ExportError
+from mtl_edge.training.backbone import Backbone
+from mtl_edge.training.data import TaskData
+
+__all__ = ["ENGINES", "bundle_of", "entries"]
+
+ENGINES = ("openvino", "onnxruntime")
+SHOWN = {"openvino": "openvino", "onnxruntime": "onnx"}
+LISTS = ("task", "dev", "label", "label_column")
+SINGLE = ("data", "dev_data", "text_column", "backbone", "max_tokens")
+
+
+def bundle_of(
+    depth: int, args: argparse.Namespace, tasks: Sequence[TaskData], backbone: Backbone, work: Path
+) -> Path:
+    """The bundle of the encoder's first `depth` layers, both engines' int8 graphs in it.
+
+    A stamp beside each folder, written last, says what it was made from.
+
+    Raises:
+        ExportError: training or export failed.
+    """
+    data = _data(args)
+    train = ["train", *data, "--depth", str(depth), "--refit"]
+    made_from: list[Any] = [train, backbone.info.sha256]
+    made_from += [dict(rows.source) for task in tasks for rows in (task.train, task.dev) if rows]
+    digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+    checkpoint, bundle = work / "ours" / f"checkpoint-{depth}", work / "ours" / f"bundle-{depth}"
+    # What int8 loses is what is to be seen here, so nothing is refused.
+    export = ["export", str(checkpoint), "--max-accuracy-drop", "100"]
+    for folder, command in ((checkpoint, train), (bundle, export)):
+        stamp = folder.with_name(f"{folder.name}.stamp")
+        if folder.is_dir() and stamp.is_file() and stamp.read_text() == digest:
+            continue
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        whole = [sys.executable, "-m", "mtl_edge.cli", *command, "--out", str(folder)]
+        if folder.is_dir():
+            whole.append("--overwrite")
+        print(f"depth {depth}: {command[0]}", file=sys.stderr, flush=True)
+        if code := subprocess.run(whole, stdout=subprocess.DEVNULL).returncode:
+            raise ExportError(
+                f"`mtl-edge {command[0]}` of depth {depth} ended with {code}; see above, and run "
+                f"it by itself: mtl-edge {' '.join(whole[3:])}"
+            )
+        stamp.write_text(digest)
+    return bundle
+
+
+def entries(name: str, bundle: Path) -> list[Peer]:
+    """A bundle in each engine that it has graphs for."""
+    held = {graph.engine for graph in open_bundle(bundle, verify="size").manifest.graphs}
+    return [
+        Peer(
+            f"{name} {SHOWN[engine]}",
+            f"mtl-edge, {name}, {'OpenVINO' if engine == 'openvino' else 'ONNX Runtime'}, int8",
+            "ours",
+            "ours",
+            "README.md",
+            {"bundle": str(bundle.resolve()), "engine": engine},
+        )
+        for engine in ENGINES
+        if engine in held
+    ]
+
+
+def _data(args: argparse.Namespace) -> list[str]:
+    """The options that say what the tasks are, as they came."""
+    options = []
+    for name in LISTS:
+        for value in getattr(args, name):
+            options += [f"--{name.replace('_', '-')}", value]
+    for name in SINGLE:
+        if (value := getattr(args, name)) is not None:
+            options += [f"--{name.replace('_', '-')}", str(value)]
+    return options

@@ -1,0 +1,160 @@
+"""The figures as tables, JSON and a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mtl_edge.benchmarks.peers.picture import draw
+from mtl_edge.table import clip, markdown_table, text_table
+
+__all__ = ["frontier", "markdown", "text", "write"]
+
+Figures = Mapping[str, Any]
+
+
+def write(figures: Figures, folder: Path) -> None:
+    """Write `peers.json`, `peers.md` and `peers.png`."""
+    content = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
+    (folder / "peers.json").write_text(content, encoding="utf-8")
+    (folder / "peers.md").write_text(markdown(figures), encoding="utf-8")
+    draw(figures, frontier(figures), folder / "peers.png")
+
+
+def text(figures: Figures) -> str:
+    """For a terminal."""
+    parts = [text_table(*_table(figures)), text_table(*_costs(figures))]
+    if figures["beaten_by"]:
+        parts.append(text_table(*_against(figures)))
+    parts += [f"{way['name']}: failed: {way['error']}" for way in figures["failed"]]
+    return "\n\n".join([*parts, _notes(figures)])
+
+
+def markdown(figures: Figures) -> str:
+    """All tables, with the command and the machine."""
+    machine = figures["machine"]
+    parts = [
+        f"`{figures['command']}`, {figures['date']}: {machine['processor']} "
+        f"({', '.join(machine['instructions'])}), {figures['threads']} threads, everything pinned "
+        f"to the same {len(figures['cores'])} cores.",
+        markdown_table(*_table(figures)),
+        _notes(figures),
+    ]
+    if figures["beaten_by"]:
+        parts += [
+            "Against each of the others, the fastest of ours that is at least as accurate on every "
+            "task:",
+            markdown_table(*_against(figures)),
+        ]
+    parts += ["What each takes:", markdown_table(*_costs(figures))]
+    if figures["failed"]:
+        rows = [[way["name"], way["title"], clip(way["error"], 300)] for way in figures["failed"]]
+        parts += ["Failed:", markdown_table(["name", "what", "error"], rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def frontier(figures: Figures) -> list[dict[str, Any]]:
+    """Those of ours that no other of ours beats in speed and mean accuracy, the slowest first."""
+    best: list[dict[str, Any]] = []
+    own = [way for way in figures["ways"] if way["ours"]]
+    for way in sorted(own, key=lambda way: -way["texts_per_second"]):
+        if not best or mean_accuracy(way) > mean_accuracy(best[-1]):
+            best.append(way)
+    return best[::-1]
+
+
+def mean_accuracy(way: Mapping[str, Any]) -> float:
+    scores = list(way["accuracy"].values())
+    return float(sum(scores) / len(scores))
+
+
+def _ordered(figures: Figures) -> list[dict[str, Any]]:
+    """The most accurate first."""
+    return sorted(figures["ways"], key=lambda way: (-mean_accuracy(way), -way["texts_per_second"]))
+
+
+def _table(figures: Figures) -> tuple[list[str], list[list[str]]]:
+    tasks = list(figures["rows"])
+    header = ["way", *(f"{task} %" for task in tasks), "texts/s", "p10-p90"]
+    if figures["reference"]:
+        header.append(f"to {figures['reference']}")
+    header += ["ms p50", "ms p99", "CPU s per 1,000", "MB to ship"]
+    rows = []
+    for way in _ordered(figures):
+        bulk = way["bulk_ms"]
+        row = [_named(way), *(f"{100 * way['accuracy'][task]:.1f}" for task in tasks)]
+        row.append(f"{way['texts_per_second']:,.0f}")
+        row.append("-".join(f"{1e3 * figures['texts'] / bulk[q]:,.0f}" for q in ("p90", "p10")))
+        if figures["reference"]:
+            row.append(_times(way["to_reference"]))
+        row += [f"{way['single_ms'][q]:.2f}" for q in ("p50", "p99")]
+        row += [f"{way['cpu_seconds_per_1000']:.2f}", f"{way['bytes'] / 1e6:.1f}"]
+        rows.append(row)
+    return header, rows
+
+
+def _costs(figures: Figures) -> tuple[list[str], list[list[str]]]:
+    header = ["way", "packages", "MB installed", "fit s", "first answer ms", "MB resident",
+              "MB at most", "same alone %"]  # fmt: skip
+    return header, [
+        [
+            _named(way),
+            str(way["environment"]["packages"]),
+            f"{way['environment']['bytes'] / 1e6:,.0f}",
+            "" if way["fit_seconds"] is None else f"{way['fit_seconds']:.0f}",
+            f"{way['first_answer_ms']['median']:,.0f}",
+            *(
+                f"{way['megabytes'][k]:,.0f}" if k in way["megabytes"] else ""
+                for k in ("now", "peak")
+            ),
+            f"{100 * way['same_label_alone']:.1f}",
+        ]
+        for way in _ordered(figures)
+    ]
+
+
+def _against(figures: Figures) -> tuple[list[str], list[list[str]]]:
+    rows = []
+    for way in _ordered(figures):
+        if way["ours"]:
+            continue
+        best = figures["beaten_by"][way["name"]]
+        rows.append(
+            [way["name"], "none", ""]
+            if best is None
+            else [way["name"], best["name"], _times(best["times_as_fast"])]
+        )
+    return ["way", "ours, as accurate", "times as fast (quartiles)"], rows
+
+
+def _named(way: Mapping[str, Any]) -> str:
+    return f"**{way['name']}**" if way["ours"] else way["name"]
+
+
+def _times(ratio: Sequence[float]) -> str:
+    middle, low, high = ratio
+    digits = 1 if middle >= 10 else 2
+    return f"{middle:.{digits}f}x ({low:.{digits}f}-{high:.{digits}f})"
+
+
+def _notes(figures: Figures) -> str:
+    rows = ", ".join(
+        f"{task} on {found['reported']} rows ({found['train']} to learn from)"
+        for task, found in figures["rows"].items()
+    )
+    noise = figures["noise"]
+    same = (
+        f" Noise: {noise['name']} listed twice, the one {_times(noise['ratio'])} as fast as the "
+        "other."
+        if noise
+        else ""
+    )
+    return (
+        f"All tasks answered for every text. Texts/s: {figures['texts']} texts in one call; ms: "
+        f"{figures['singles']} of them one at a time; medians of {figures['rounds']} alternating "
+        f"rounds, one process at work at a time. Accuracy: {rows}. Ratios round by round, with "
+        f"quartiles. First answer: from the start of a process, median of {figures['starts']}. "
+        f"Same alone: texts that get the label by themselves that they get in one call.{same}"
+    )
