@@ -21,7 +21,7 @@ from mtl_edge.files import staged_folder
 from mtl_edge.table import text_table
 from mtl_edge.training.progress import Progress
 
-__all__ = ["main", "measure"]
+__all__ = ["main", "measure", "shapes_of"]
 
 Shape = tuple[int, int]
 
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _measured(args: argparse.Namespace) -> dict[str, Any]:
-    shapes, profiled = _shapes("--shapes", args.shapes), _shapes("--profile", args.profile)
+    shapes, profiled = shapes_of("--shapes", args.shapes), shapes_of("--profile", args.profile)
     for option in ("threads", "rounds"):
         if getattr(args, option) < 1:
             raise OptionError(f"--{option} is {getattr(args, option)}, expected 1 or more")
@@ -113,7 +113,12 @@ def _profiles(bundle: Bundle, shapes: Sequence[Shape], threads: int) -> dict[str
     return result
 
 
-def _shapes(option: str, text: str) -> list[Shape]:
+def shapes_of(option: str, text: str) -> list[Shape]:
+    """Shapes such as `1x32,32x32`, as `(batch, tokens)`.
+
+    Raises:
+        OptionError: they are not of that form.
+    """
     shapes = []
     for part in filter(None, text.split(",")):
         batch, _, tokens = part.partition("x")

@@ -36,7 +36,7 @@ __all__ = [
 Shape = tuple[int, int]
 # What encoders call the width of their feed-forward layers.
 FEED_FORWARD = ("intermediate_size", "hidden_dim", "ffn_dim", "d_ff")
-BYTES = {"int8": 1, "fp16": 2, "bf16": 2, "fp32": 4}  # of a number
+BYTES = {"int8": 1, "fp16": 2, "bf16": 2, "tf32": 4, "fp32": 4}  # of a number
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,4 @@
+from mtl_edge.benchmarks.gpu.command import main
+
+if __name__ == "__main__":
+    main()
