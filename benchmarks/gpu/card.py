@@ -114,7 +114,8 @@ def measure(
     sizes = sizes or sizes_for(cache)
     tops = {name: max(_rate(name, side, device, best) for side in sides) for name in PRECISIONS}
     reads = read_rates(sizes, device, best)
-    return CardLimits(tops, triad_rate(max(sizes), device, best), reads, cache)
+    triad = triad_rate(3 * max(sizes), device, best)  # each array as large as the largest read
+    return CardLimits(tops, triad, reads, cache)
 
 
 def _best(clock: Clock, call: Callable[[], object]) -> float:

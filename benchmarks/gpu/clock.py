@@ -43,8 +43,7 @@ class CudaClock:
         self._device = device
 
     def ms(self, call: Call, iterations: int) -> list[float]:
-        made = iter(lambda: torch.cuda.Event(enable_timing=True), None)  # type: ignore[no-untyped-call]
-        pairs = [(next(made), next(made)) for _ in range(iterations)]
+        pairs = [(_event(), _event()) for _ in range(iterations)]
         torch.cuda.synchronize(self._device)
         for start, end in pairs:
             start.record()
@@ -52,6 +51,10 @@ class CudaClock:
             end.record()
         torch.cuda.synchronize(self._device)
         return [float(start.elapsed_time(end)) for start, end in pairs]
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def clock_of(device: torch.device) -> Clock:

@@ -19,9 +19,10 @@ Table = tuple[list[str], list[list[str]]]
 COMMAND = "python -m mtl_edge.benchmarks.gpu"
 NOT_MEASURED = f"""\
 Not measured here: this machine has no GPU with CUDA. On one that has, with a build of torch for
-CUDA and a bundle with its checkpoint,
+CUDA and, for ONNX Runtime there, the package onnxruntime-gpu,
 
 ```
+mtl-edge export checkpoint --out bundle --targets onnx-int8,onnx-fp16,onnx-fp32
 {COMMAND} bundle --checkpoint checkpoint --out benchmarks/results/gpu
 ```
 

@@ -113,11 +113,15 @@ def _of_torch(
 
 
 def _of_engine(engine: str, graph: Graph, name: str, subject: Subject) -> Way:
-    """The runtime's own engine on a graph of the bundle."""
+    """One of the runtime's engines on a graph of the bundle."""
     kind = subject.device.type
     setup = Setup(device=DEVICES[kind])
     started = bundle_engine(subject.bundle, graph, setup, engine)
-    computes = "fp32" if graph.precision == "fp32" or kind == "cpu" else "fp16"
+    if kind == "cpu":
+        return Way(name, "fp32", graph.precision, started.run)
+    if graph.precision == "fp32" and engine == "onnxruntime":  # it takes TF32 unless told
+        return Way(name, "tf32", "tf32", started.run)
+    computes = "fp32" if graph.precision == "fp32" else "fp16"
     return Way(name, computes, graph.precision, started.run)
 
 
@@ -145,6 +149,8 @@ def ways_of(subject: Subject) -> dict[str, WayInfo]:
         found["onnxruntime"] = "ONNX Runtime"
     for engine, title in found.items():
         for graph in graphs:
+            if (engine, graph.precision, subject.device.type) == ("onnxruntime", "int8", "cuda"):
+                continue  # it has no int8 operators there, and would go back to the CPU for each
             name = f"{title}, {graph.target}"
             ways[name] = WayInfo(name, partial(_of_engine, engine, graph, name))
     return ways
