@@ -25,6 +25,7 @@ class Effort:
         bulk_rounds: of all of them in one call.
         batches: sizes, for the throughput.
         batch_seconds: for all of those sizes.
+        limit_rounds: of the products that tell the machine's limits; 0: they are not measured.
     """
 
     name: str
@@ -36,20 +37,21 @@ class Effort:
     bulk_rounds: int
     batches: Sequence[int]
     batch_seconds: float
+    limit_rounds: int
 
 
 EFFORTS: Mapping[str, Effort] = {
     effort.name: effort
     for effort in (
-        Effort("quick", ((1, 32), (32, 32)), 20, 1.0, 64, 1, 3, (1, 8, 64), 1.0),
+        Effort("quick", ((1, 32), (32, 32)), 20, 1.0, 64, 1, 3, (1, 8, 64), 1.0, 0),
         Effort(
             "default", ((1, 16), (1, 32), (8, 32), (32, 32)), 60, 2.5, 192, 2, 4,
-            (1, 4, 16, 64, 128), 4.0,
+            (1, 4, 16, 64, 128), 4.0, 8,
         ),
         Effort(
             "full",
             ((1, 16), (1, 32), (1, 64), (1, 128), (8, 32), (8, 128), (32, 32), (32, 128)),
-            100, 20.0, 1000, 3, 10, (1, 2, 4, 8, 16, 32, 64, 128), 30.0,
+            100, 20.0, 1000, 3, 10, (1, 2, 4, 8, 16, 32, 64, 128), 30.0, 25,
         ),
     )
 }  # fmt: skip

@@ -14,7 +14,8 @@ from typing import Any
 from mtl_edge.benchmarks.bench import scores, shapes, stream
 from mtl_edge.benchmarks.bench.check import check
 from mtl_edge.benchmarks.bench.effort import Effort
-from mtl_edge.benchmarks.bench.entrants import Entrant, enter
+from mtl_edge.benchmarks.bench.entrants import enter
+from mtl_edge.benchmarks.bench.floors import floors
 from mtl_edge.benchmarks.bench.rounds import MOST_NOISE
 from mtl_edge.benchmarks.bench.schema import (
     SCHEMA_VERSION,
@@ -65,10 +66,11 @@ def measure(
         checked = check(entrants, some.texts, own_ids="vocabulary" in bundle.manifest.reduced)
         sound = checked.sound
         accuracy = scores.measure(bundle, sound, labelled)
+        limits, floor = floors(bundle, threads, effort)
         words = bundle.manifest.backbone.vocabulary
-        fixed = shapes.fixed(sound, effort, words, _no_floor)
+        fixed = shapes.fixed(sound, effort, words, floor)
         streamed = stream.measure(sound, some, effort)
-        sweep = shapes.sweep(sound, effort, streamed.median_tokens, words, _no_floor)
+        sweep = shapes.sweep(sound, effort, streamed.median_tokens, words, floor)
     noise = _noise(fixed, streamed)
     return Report(
         schema_version=SCHEMA_VERSION,
@@ -88,14 +90,10 @@ def measure(
         stream=streamed,
         sweep=sweep,
         scores=accuracy,
-        limits={},
+        limits=limits,
         noise=noise,
         warnings=_warnings(machine, missing, checked.failed, noise),
     )
-
-
-def _no_floor(entrant: Entrant, batch: int, tokens: int) -> float | None:
-    return None
 
 
 def _machine() -> Machine:
@@ -108,11 +106,16 @@ def _model(bundle: Bundle) -> Model:
     manifest = bundle.manifest
     return Model(
         folder=bundle.path.name,
-        backbone=manifest.backbone.name,
+        backbone=_shown(manifest.backbone.name),
         depth=manifest.depth,
         max_tokens=manifest.max_tokens,
         tasks={task.name: list(task.labels) for task in manifest.tasks},
     )
+
+
+def _shown(backbone: str) -> str:
+    """The name, without the folders that it lay in."""
+    return Path(backbone).name if Path(backbone).is_absolute() else backbone
 
 
 def _noise(fixed: Sequence[Rounds], streamed: Stream) -> float:

@@ -43,7 +43,8 @@ p.about, p.note, figcaption { color: var(--soft); font-size: .9rem; margin: .4re
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .9rem .35rem 0; text-align: left; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
-th { font-weight: 600; vertical-align: bottom; color: var(--soft); }
+th { font-weight: 600; vertical-align: bottom; color: var(--soft); white-space: normal; }
+th:first-child, td:first-child { position: sticky; left: 0; background: var(--page); }
 td.number, th.number { text-align: right; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr));
   gap: 1rem 1.5rem; margin: 1.5rem 0; }

@@ -8,14 +8,14 @@ import numpy as np
 
 from mtl_edge.benchmarks.bench.effort import Effort, Shape
 from mtl_edge.benchmarks.bench.entrants import Entrant
+from mtl_edge.benchmarks.bench.floors import Floor
 from mtl_edge.benchmarks.bench.rounds import AGAIN, in_random_order, noise_of, pairs_of, timed
 from mtl_edge.benchmarks.bench.schema import Rounds
 from mtl_edge.engines import Ids
 from mtl_edge.training.progress import Progress
 
-__all__ = ["Floor", "fixed", "sweep"]
+__all__ = ["fixed", "sweep"]
 
-Floor = Callable[[Entrant, int, int], float | None]  # least ms for (batch, tokens), if known
 SWEEP_ROUNDS = 10
 
 

@@ -53,7 +53,7 @@ def overview(report: Report) -> Table:
     failed = "; failed: not timed" if any(c.failed for c in report.contenders) else ""
     return Table(
         "Side by side", header, rows,
-        f"ms BATCHxTOKENS: the engine's own call; p50, p99 and texts/s: {report.stream.texts} "
+        f"BATCHxTOKENS: the engine's own call; p50, p99 and texts/s: {report.stream.texts} "
         f"texts of {', '.join(report.stream.source)} through the whole runtime, one at a "
         f"time and in one call. To {first}: times as fast{failed}",
     )  # fmt: skip

@@ -12,7 +12,7 @@ from mtl_edge.benchmarks.bench.tables import Table, machine_of, notes_of, tables
 from mtl_edge.files import staged_folder
 from mtl_edge.table import markdown_table, text_table
 
-__all__ = ["markdown", "terminal", "write_folder", "write_json"]
+__all__ = ["markdown", "terminal", "write_folder", "write_json", "write_text"]
 
 JSON, MARKDOWN, HTML = "bench.json", "bench.md", "bench.html"
 
@@ -57,10 +57,15 @@ def _section(table: Table) -> str:
 
 def write_json(report: Report, file: Path) -> None:
     """Replace `file` by the report, whole or not at all."""
+    write_text(file, text_of(report))
+
+
+def write_text(file: Path, text: str) -> None:
+    """Replace a file, whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text_of(report), encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)

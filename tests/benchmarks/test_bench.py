@@ -51,7 +51,7 @@ def _tiny() -> Iterator[None]:
         for name, whole in effort.EFFORTS.items():
             small = replace(
                 whole, shapes=((1, 32), (2, 16)), rounds=3, texts=6, passes=1, bulk_rounds=2,
-                batches=(1, 4), batch_seconds=0.1,
+                batches=(1, 4), batch_seconds=0.1, limit_rounds=min(3, whole.limit_rounds),
             )  # fmt: skip
             patch.setitem(effort.EFFORTS, name, small)  # type: ignore[arg-type]
         yield
@@ -97,6 +97,15 @@ def test_every_graph_stands_beside_torch(report: Report) -> None:
     assert [r.batch for r in report.sweep] == [1, 4]
     assert all(rounds.noise is not None for rounds in report.shapes)
     assert all(rounds.noise is None for rounds in report.sweep)
+
+
+def test_each_time_stands_against_the_machine(report: Report) -> None:
+    assert {"int8_tops", "fp32_tops", "read_gb_s"} <= set(report.limits)
+    assert min(report.limits.values()) > 0
+    for rounds in (*report.shapes, *report.sweep):
+        for name, time in rounds.times.items():
+            assert time.share_of_floor is not None, name
+            assert 0 < time.share_of_floor < 1.5, name
 
 
 def test_outputs_are_compared_on_the_texts_that_are_timed(report: Report) -> None:

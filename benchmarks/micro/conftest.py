@@ -1,0 +1,55 @@
+"""What the micro-benchmarks run on: `--bundle`, or the demo's, or one that is made for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mtl_edge.benchmarks.demo_tasks import DATA
+from mtl_edge.bundle import TOKENIZER, open_bundle
+from mtl_edge.classifier import EdgeClassifier
+from mtl_edge.text import TextEncoder
+from mtl_edge.training.data import read_texts
+
+DEMO = Path("build/demo/bundle")
+MANY = 256
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--bundle", type=Path, help="default: the demo's, or one that is made")
+
+
+@pytest.fixture(scope="session")
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    given: Path | None = request.config.getoption("--bundle")
+    if given is not None:
+        return given
+    if DEMO.is_dir():
+        return DEMO
+    from mtl_edge.benchmarks.bench import example
+
+    return example.write(tmp_path_factory.mktemp("example"))[1]
+
+
+@pytest.fixture(scope="session")
+def encoder(bundle: Path) -> TextEncoder:
+    opened = open_bundle(bundle, verify="size")
+    return TextEncoder.from_file(opened.file(TOKENIZER), opened.manifest.max_tokens)
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    """Some of the demo's reviews."""
+    return read_texts(DATA / "train.csv")[:MANY]
+
+
+@pytest.fixture(scope="session", params=["onnxruntime", "openvino"])
+def classifier(request: pytest.FixtureRequest, bundle: Path) -> Iterator[EdgeClassifier]:
+    """Each engine that the bundle has a graph for."""
+    held = {graph.engine for graph in open_bundle(bundle, verify="size").manifest.graphs}
+    if request.param not in held:
+        pytest.skip(f"the bundle has no graph for {request.param}")
+    with EdgeClassifier.load(bundle, engine=request.param, verify="size") as loaded:
+        yield loaded

@@ -1,0 +1,59 @@
+"""Each step of an answer by itself, and the whole.
+
+pytest benchmarks/micro --bundle bundle --benchmark-autosave
+pytest benchmarks/micro --bundle bundle --benchmark-compare
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtl_edge.classifier import EdgeClassifier
+from mtl_edge.planning import pad, plan
+from mtl_edge.text import TextEncoder
+
+TEXT = "The battery of this phone died after two days, and nobody answered when I called."
+
+Benchmark = Any  # pytest-benchmark's fixture, which has no types
+
+
+def test_tokenize_one(benchmark: Benchmark, encoder: TextEncoder) -> None:
+    (ids,) = benchmark(encoder, [TEXT])
+    assert 10 < len(ids) < 40
+
+
+def test_tokenize_many(benchmark: Benchmark, encoder: TextEncoder, texts: list[str]) -> None:
+    assert len(benchmark(encoder, texts)) == len(texts)
+
+
+def test_plan_many(benchmark: Benchmark, encoder: TextEncoder, texts: list[str]) -> None:
+    lengths = [len(ids) for ids in encoder(texts)]
+    batches = benchmark(lambda: list(plan(lengths, 1024, 16)))
+    assert sorted(place for batch in batches for place in batch) == list(range(len(texts)))
+
+
+def test_pad_a_batch(benchmark: Benchmark, encoder: TextEncoder, texts: list[str]) -> None:
+    ids = encoder(texts[:32])
+    _, mask = benchmark(pad, ids, 16)
+    assert mask.sum() == sum(map(len, ids))
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+def test_engine_call(benchmark: Benchmark, classifier: EdgeClassifier, batch: int) -> None:
+    loaded = classifier._now()
+    words = loaded.bundle.manifest.backbone.vocabulary
+    ids = np.random.default_rng(0).integers(0, words, (batch, 32))
+    logits = benchmark(loaded.engine.run, ids, np.ones_like(ids))
+    assert {len(values) for values in logits.values()} == {batch}
+
+
+def test_predict_one(benchmark: Benchmark, classifier: EdgeClassifier) -> None:
+    prediction = benchmark(classifier.predict, TEXT)
+    assert {*prediction} == {task.name for task in classifier.tasks}
+
+
+def test_predict_many(benchmark: Benchmark, classifier: EdgeClassifier, texts: list[str]) -> None:
+    assert len(benchmark(classifier.predict, texts)) == len(texts)

@@ -1,0 +1,21 @@
+"""The micro-benchmarks run, each once."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+
+def test_every_micro_benchmark_runs(shared_bundle: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "benchmarks/micro", "--benchmark-disable"]
+    done = subprocess.run(
+        [*command, "--bundle", str(shared_bundle), "-p", "no:cacheprovider"],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\b12 passed", done.stdout) or done.stdout.count(".") >= 12, done.stdout
+    assert "skipped" not in done.stdout
