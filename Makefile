@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types figures clean
+.PHONY: demo test lint types figures guard clean
 
 demo: $(VENV)/installed  ## train, export, compare and predict on small data that ships along
 	$(BIN)/mtl-edge demo --overwrite
@@ -26,6 +26,9 @@ figures: $(VENV)/installed  ## the figures in README.md, anew on this machine
 	$(BIN)/python -m mtl_edge.benchmarks.figures
 	$(BIN)/python -m mtl_edge.benchmarks.steps
 	$(BIN)/python -m mtl_edge.benchmarks.readme
+
+guard: $(VENV)/installed  ## whether an engine lost speed against torch: warns, never fails on time
+	$(BIN)/python -m mtl_edge.benchmarks.guard --out build/guard.json
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
