@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     for command in (
         ["train", "--backbone", "minilm", *train, "--out", str(checkpoint), *overwrite],
         ["export", str(checkpoint), "--out", str(bundle), *overwrite],
-        ["bench", str(bundle), "--checkpoint", str(checkpoint), *held_out],
+        ["bench", str(bundle), "--checkpoint", str(checkpoint), *held_out, "--quick"],
         ["predict", str(bundle), *SENTENCES],
     ):
         code = _step(command)
