@@ -56,8 +56,8 @@ class Process:
         self._log = log
         with log.open("wb") as errors:
             self._child = subprocess.Popen(
-                # -P: modules beside the script are not libraries
-                [python, "-P", str(CHILD), str(KINDS / f"{kind}.py"), str(folder),
+                # -P: modules beside the script are not libraries; -u: the log has all that was said
+                [python, "-u", "-P", str(CHILD), str(KINDS / f"{kind}.py"), str(folder),
                  json.dumps(dict(options)), str(threads), ",".join(map(str, cores))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

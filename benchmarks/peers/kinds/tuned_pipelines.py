@@ -7,7 +7,7 @@ from linear_heads import by_length, fastest
 
 # Batch size, and whether texts are sorted by length first.
 TRIED = [(batch, ordered) for batch in (1, 8, 32, 64) for ordered in (False, True)]
-SAMPLE = 192
+SAMPLE = 96
 FILE = "fastest.json"
 
 

@@ -1,0 +1,239 @@
+"""The usual ways are installed, fitted, asked and timed beside ours, and failures are told."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtl_edge.benchmarks.peers import __main__ as command
+from mtl_edge.benchmarks.peers import environments, process, report, run
+from mtl_edge.benchmarks.peers.environments import Environment, EnvironmentFailedError
+from mtl_edge.benchmarks.peers.fits import Fitted
+from mtl_edge.benchmarks.peers.process import KINDS, PeerFailedError, Process
+from mtl_edge.benchmarks.peers.table import ENVIRONMENTS, PEERS, Peer
+from mtl_edge.benchmarks.peers.timing import Measured
+
+HERE = Environment(sys.executable, size=1_000_000, packages={"toy": "1"}, made_from="here")
+TOY = """
+import os
+import sys
+
+def fit(rows, backbone, folder, options):
+    print("a library that talks")
+    open(os.path.join(folder, "model"), "w").write(options["said"])
+
+def load(folder, options, threads):
+    said = open(os.path.join(folder, "model")).read()
+    os.write(1, b"and one in C that does\\n")
+    def answers(texts):
+        if "fail" in texts:
+            raise ValueError("no such text")
+        if "die" in texts:
+            print("the last words", file=sys.stderr, flush=True)
+            os._exit(3)
+        while "sleep" in texts:
+            pass
+        return {"topic": ([said] * len(texts), [1.0] * len(texts))}
+    return answers
+"""
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Process]:
+    """Starts a child whose kind is `TOY`."""
+    (tmp_path / "kinds").mkdir()
+    (tmp_path / "kinds" / "toy.py").write_text(TOY)
+    monkeypatch.setattr(process, "KINDS", tmp_path / "kinds")
+
+    def start() -> Process:
+        return Process(
+            sys.executable, "toy", tmp_path, {"said": "news"}, threads=1, cores=[0],
+            log=tmp_path / "log",
+        )  # fmt: skip
+
+    return start
+
+
+@pytest.fixture
+def ask_file(tmp_path: Path) -> Callable[..., str]:
+    def write(*texts: str) -> str:
+        file = tmp_path / f"{'-'.join(texts)}.json"
+        file.write_text(json.dumps(texts))
+        return str(file)
+
+    return write
+
+
+def test_what_a_library_prints_does_not_break_the_answers(
+    toy: Callable[[], Process], ask_file: Callable[..., str], tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.json"
+    rows.write_text("{}")
+    with toy() as child:
+        assert child.ask("fit", rows=str(rows), backbone="")["bytes"] > 0
+        child.ask("load")
+        assert child.ask("answer", texts=ask_file("a", "b"))["labels"] == {"topic": ["news"] * 2}
+        bulk = child.ask("time_bulk", texts=ask_file("a", "b"), at_least=0.01)
+        assert bulk["passes"] > 1
+        assert 0 < bulk["seconds"] < 0.01
+        assert len(child.ask("time_singles", texts=ask_file("a", "b"))["seconds"]) == 2
+        memory = child.ask("memory")
+        assert not memory or 0 < memory["now"] <= memory["peak"]
+    assert "a library that talks" in (tmp_path / "log").read_text()
+
+
+def test_a_peer_that_fails_dies_or_hangs_says_so(
+    toy: Callable[[], Process], ask_file: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "model").write_text("news")
+    with toy() as child:
+        child.ask("load")
+        with pytest.raises(PeerFailedError, match="answer: ValueError: no such text"):
+            child.ask("answer", texts=ask_file("fail"))
+        assert child.ask("answer", texts=ask_file("a"))["labels"] == {"topic": ["news"]}
+        with pytest.raises(PeerFailedError, match="ended with 3\nthe last words"):
+            child.ask("answer", texts=ask_file("die"))
+        with pytest.raises(PeerFailedError, match="ended with 3"):
+            child.ask("memory")
+    with toy() as child:
+        child.ask("load")
+        with pytest.raises(PeerFailedError, match="ended with -9"):
+            child.ask("answer", texts=ask_file("sleep"), seconds=0.2)
+
+
+def _wheel(folder: Path, version: str) -> Path:
+    file = folder / f"toy-{version}-py3-none-any.whl"
+    info = f"toy-{version}.dist-info"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("toy.py", f"version = {version!r}\n")
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: toy\nVersion: {version}\n"
+        )
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+    return file
+
+
+@pytest.mark.slow
+def test_an_environment_is_made_once_and_anew_when_its_requirements_change(tmp_path: Path) -> None:
+    made = environments.make("toy", [str(_wheel(tmp_path, "1"))], tmp_path)
+    assert made.packages == {"toy": "1"}
+    assert 0 < made.size < 10_000
+    python = Path(made.python)
+    before = python.lstat().st_mtime_ns
+    assert environments.make("toy", [str(_wheel(tmp_path, "1"))], tmp_path) == made
+    assert python.lstat().st_mtime_ns == before
+    assert environments.make("toy", [str(_wheel(tmp_path, "2"))], tmp_path).packages == {"toy": "2"}
+    with pytest.raises(EnvironmentFailedError, match="missing"):
+        environments.make("toy", [str(tmp_path / "missing-1-py3-none-any.whl")], tmp_path)
+    assert not (python.parents[1] / environments.STAMP).exists()
+
+
+@pytest.mark.slow
+def test_ours_and_a_peer_are_measured_and_one_that_cannot_be_installed_is_listed(
+    shared_bundle: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def make(name: str, requirements: Any, work: Path) -> Environment:
+        if name == "fasttext":
+            raise EnvironmentFailedError("ERROR: no such package")
+        return HERE
+
+    monkeypatch.setattr(environments, "make", make)
+    monkeypatch.setattr(environments, "build_wheel", lambda work: Path("ours.whl"))
+    options = ["--work", str(tmp_path / "work"), "--depths", "none", "--threads", "1"]
+    options += ["--only", "tf-idf words", "fasttext", "--bundle", f"tiny={shared_bundle}"]
+    for task in ("sentiment", "topic"):
+        options += ["--task", f"{task}={rows}", "--dev", f"{task}={rows}"]
+    options += ["--rounds", "2", "--texts", "20", "--singles", "2", "--starts", "1"]
+    out = tmp_path / "out"
+    command.main([*options, "--out", str(out)])
+    assert sorted(f.name for f in out.iterdir()) == ["peers.json", "peers.md", "peers.png"]
+    figures = json.loads((out / "peers.json").read_text())
+    assert (out / "peers.md").read_text() == report.markdown(figures)
+    ways = {way["name"]: way for way in figures["ways"]}
+    assert sorted(ways) == ["tf-idf words", "tiny onnx", "tiny openvino"]
+    # It is asked for what it learned from.
+    assert min(ways["tf-idf words"]["accuracy"].values()) > 0.9
+    for way in ways.values():
+        assert way["same_label_again"] == 1
+        assert len(way["bulk_rounds_ms"]) == 2
+        assert way["single_ms"]["p50"] > 0
+        assert way["first_answer_ms"]["median"] > 1e3 * way["load_seconds"] * 0.1
+    assert figures["noise"]["name"] == "tiny openvino"
+    assert [way["name"] for way in figures["failed"]] == ["fasttext"]
+    assert "install of fasttext: ERROR: no such package" in capsys.readouterr().out
+    stamps = {f: f.stat().st_mtime_ns for f in (tmp_path / "work" / "fits").rglob("fitted.json")}
+    assert len(stamps) == 3
+    command.main(options)
+    assert {f: f.stat().st_mtime_ns for f in stamps} == stamps
+
+
+def _fitted(name: str, kind: str, sentiment: float, topic: float) -> Fitted:
+    class Scored(Fitted):
+        def accuracy(self, bench: Any) -> dict[str, float]:
+            return {"sentiment": sentiment, "topic": topic}
+
+    peer = Peer(name, name, "here", kind, "")
+    return Scored(peer, HERE, Path(), 1.0, 1, {}, 1.0)
+
+
+def test_a_peer_is_compared_with_the_fastest_of_ours_that_is_as_accurate_on_every_task() -> None:
+    ways = {
+        "deep": _fitted("deep", "ours", 0.9, 0.9),
+        "shallow": _fitted("shallow", "ours", 0.8, 0.9),
+        "even": _fitted("even", "x", 0.8, 0.9),
+        "better": _fitted("better", "x", 0.81, 0.8),
+        "best": _fitted("best", "x", 0.5, 0.95),
+    }
+    times = {"deep": 10.0, "shallow": 1.0, "even": 4.0, "better": 30.0, "best": 9.0}
+    found = {name: Measured(bulk=[ms, ms]) for name, ms in times.items()}
+    beaten = run._beaten(ways, None, found)  # type: ignore[arg-type]
+    assert beaten["even"] == {"name": "shallow", "times_as_fast": (4.0, 4.0, 4.0)}
+    assert beaten["better"] == {"name": "deep", "times_as_fast": (3.0, 3.0, 3.0)}
+    assert beaten["best"] is None
+
+
+def test_the_frontier_is_of_ours_alone_and_rises_as_it_slows() -> None:
+    def way(name: str, ours: bool, speed: float, accuracy: float) -> dict[str, Any]:
+        return {"name": name, "ours": ours, "texts_per_second": speed, "accuracy": {"t": accuracy}}
+
+    ways = [way("a", True, 1, 0.9), way("b", True, 2, 0.8), way("c", True, 3, 0.85),
+            way("d", False, 9, 0.99)]  # fmt: skip
+    assert [w["name"] for w in report.frontier({"ways": ways})] == ["a", "c"]
+
+
+def test_every_peer_has_an_environment_a_kind_and_a_source() -> None:
+    names = [peer.name for peer in PEERS]
+    assert len(set(names)) == len(names)
+    for place, peer in enumerate(PEERS):
+        assert set(peer.environments) <= set(ENVIRONMENTS)
+        assert (KINDS / f"{peer.kind}.py").is_file()
+        assert peer.source.startswith("https://")
+        assert peer.begins_with is None or peer.begins_with in names[:place]
+    for requirements in ENVIRONMENTS.values():
+        assert all("==" in requirement for requirement in requirements)
+
+
+def test_mistakes_are_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work = ["--work", str(tmp_path / "work")]
+    for options, expected in (
+        (["--only", "x"], "--only 'x': there is no such way"),
+        (["--depths", "9"], "--depths '9': expected numbers from 0 to 6"),
+        (["--depths", "a"], "--depths 'a': expected numbers"),
+        (["--rounds", "0"], "--rounds is 0, expected 1 or more"),
+        (["--task", "t=/none.csv"], "cannot read"),
+        (["--out", str(tmp_path)], "exists; choose another --out"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            command.main([*work, *options])
+        assert ended.value.code == 2
+        assert expected in capsys.readouterr().err
