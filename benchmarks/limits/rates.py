@@ -113,7 +113,7 @@ def measure(
     Args:
         rounds: of the products at each shape.
         sizes: of reads, in bytes; by default as the machine's caches ask for.
-        between: called `measurements(shapes, rounds)` times on the way, as for progress.
+        between: called before each round of the products, as for progress.
     """
     rates = product_rates(threads, shapes=shapes, rounds=rounds, between=between)
     sizes = sizes or sizes_for(cache_bytes())
