@@ -17,11 +17,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mtl_edge.benchmarks.demo_tasks import DATA
 from mtl_edge.benchmarks.peers import report
-from mtl_edge.benchmarks.peers.run import Plan, measure
+from mtl_edge.benchmarks.peers.run import Plan, Ready, measure, prepare
 from mtl_edge.benchmarks.peers.table import PEERS
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MtlEdgeError, OptionError
@@ -62,10 +61,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--singles", type=int, default=60, help="texts one at a time; default: %(default)s"
     )
     parser.add_argument("--starts", type=int, default=3, help="fresh processes; %(default)s")
+    parser.add_argument(
+        "--fit-only",
+        action="store_true",
+        help="install, train and fit what is missing, and leave timing for a quiet hour",
+    )
     given = list(sys.argv[1:] if arguments is None else arguments)
     args = parser.parse_args(given)
     try:
-        figures = {"command": _shown(given), **_measured(args)}
+        plan, ready = _prepared(args)
+        if args.fit_only:
+            print(report.fitted(ready.ways, ready.bench, ready.errors))
+            return
+        figures = {"command": _shown(given), **measure(plan, ready)}
         if args.out is not None:
             with staged_folder(args.out, overwrite=args.overwrite) as stage:
                 report.write(figures, stage)
@@ -74,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(report.text(figures))
 
 
-def _measured(args: argparse.Namespace) -> dict[str, Any]:
+def _prepared(args: argparse.Namespace) -> tuple[Plan, Ready]:
     if args.out is not None:
         require_free(args.out, overwrite=args.overwrite)
     for option in ("threads", "rounds", "texts", "singles", "starts"):
@@ -103,7 +111,7 @@ def _measured(args: argparse.Namespace) -> dict[str, Any]:
         singles=args.singles,
         starts=args.starts,
     )
-    return measure(plan, args, tasks, backbone)
+    return plan, prepare(plan, args, tasks, backbone)
 
 
 def _depths(asked: str, layers: int) -> list[int]:

@@ -32,7 +32,7 @@ class Environment:
     """A virtual environment as it lies on disk.
 
     Attributes:
-        size: bytes of its site-packages, compiled Python files left out.
+        size: bytes that were installed, compiled Python files left out.
         packages: the version of each.
         made_from: a checksum of its requirements.
     """
@@ -63,11 +63,12 @@ def make(name: str, requirements: Sequence[str], work: Path) -> Environment:
     print(f"installing {name}: {' '.join(requirements)}", file=sys.stderr, flush=True)
     python = folder / "bin" / "python"
     _run([sys.executable, "-m", "venv", str(folder)])
+    empty = _size(folder)
     _run([str(python), "-m", "pip", "install", "--quiet", "--no-compile", *requirements])
     listed = json.loads(_run([str(python), "-m", "pip", "list", "--format", "json"]))
     made = Environment(
         python=str(python),
-        size=_size(folder),
+        size=_size(folder) - empty,
         packages={
             package["name"]: package["version"]
             for package in listed
@@ -153,9 +154,5 @@ def _size(folder: Path) -> int:
     return sum(
         path.stat().st_size
         for path in packages.rglob("*")
-        if path.is_file()
-        and not path.is_symlink()
-        and path.suffix != ".pyc"
-        # what every environment begins with
-        and path.relative_to(packages).parts[0].split("-")[0] not in ("pip", "setuptools")
+        if path.is_file() and not path.is_symlink() and path.suffix != ".pyc"
     )

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtl_edge.benchmarks.peers.fits import Bench, Fitted
 from mtl_edge.benchmarks.peers.picture import draw
 from mtl_edge.table import clip, markdown_table, text_table
 
-__all__ = ["frontier", "markdown", "text", "write"]
+__all__ = ["fitted", "frontier", "markdown", "text", "write"]
 
 Figures = Mapping[str, Any]
 
@@ -30,6 +31,23 @@ def text(figures: Figures) -> str:
         parts.append(text_table(*_against(figures)))
     parts += [f"{way['name']}: failed: {way['error']}" for way in figures["failed"]]
     return "\n\n".join([*parts, _notes(figures)])
+
+
+def fitted(ways: Mapping[str, Fitted], bench: Bench, errors: Mapping[str, str]) -> str:
+    """What is there to be timed, for a terminal."""
+    rows = [
+        [
+            name,
+            *(f"{100 * score:.1f}" for score in way.accuracy(bench).values()),
+            f"{way.size / 1e6:.1f}",
+            f"{way.seconds:.0f}",
+        ]
+        for name, way in ways.items()
+    ]
+    header = ["way", *(f"{task} %" for task in bench.reported), "MB to ship", "fit s"]
+    return "\n".join(
+        [text_table(header, rows), *(f"{name}: failed: {error}" for name, error in errors.items())]
+    )
 
 
 def markdown(figures: Figures) -> str:

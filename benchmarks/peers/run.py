@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -22,7 +23,7 @@ from mtl_edge.timing import Timing
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.data import TaskData
 
-__all__ = ["AGAIN", "Plan", "measure"]
+__all__ = ["AGAIN", "Plan", "Ready", "measure", "prepare"]
 
 AGAIN = " again"  # ends the name of what is measured twice, for the noise
 
@@ -49,10 +50,25 @@ class Plan:
     starts: int
 
 
-def measure(
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What can be timed, and why the rest cannot.
+
+    Attributes:
+        wanted: all that was asked for, in order.
+        errors: by name.
+    """
+
+    bench: Bench
+    wanted: Sequence[Peer]
+    ways: Mapping[str, Fitted]
+    errors: Mapping[str, str]
+
+
+def prepare(
     plan: Plan, args: argparse.Namespace, tasks: Sequence[TaskData], backbone: Backbone
-) -> dict[str, Any]:
-    """All figures, as they are written to JSON.
+) -> Ready:
+    """Environments, our bundles, the others' models, and what all of them answer.
 
     Args:
         args: the options of `add_data_arguments`, which training gets as they came.
@@ -72,8 +88,7 @@ def measure(
         cores=_cores(plan.threads),
         max_tokens=args.max_tokens,
     )
-    own = _ours(plan, args, tasks, backbone)
-    wanted = [*own, *plan.peers]
+    wanted = [*_ours(plan, args, tasks, backbone), *plan.peers]
     made, errors = _environments(wanted, plan.work)
     ways: dict[str, Fitted] = {}
     for peer in wanted:
@@ -83,10 +98,17 @@ def measure(
             ways[peer.name] = fit(peer, made, bench)
         except PeerFailedError as error:
             errors[peer.name] = str(error)
+            print(f"{peer.name}: failed: {error}", file=sys.stderr, flush=True)
     if not ways:
         raise OptionError(
             f"nothing is left to measure: {'; '.join(f'{n}: {e}' for n, e in errors.items())}"
         )
+    return Ready(bench, wanted, ways, errors)
+
+
+def measure(plan: Plan, ready: Ready) -> dict[str, Any]:
+    """All figures, as they are written to JSON."""
+    bench, ways, errors = ready.bench, ready.ways, dict(ready.errors)
     first = next(iter(ways))
     again = ways[first]
     timed = {**ways, first + AGAIN: replace(again, peer=replace(again.peer, name=first + AGAIN))}
@@ -106,8 +128,8 @@ def measure(
         "singles": min(plan.singles, len(bench.texts)),
         "starts": plan.starts,
         "rows": {
-            task: {"train": len(learn[task][0]), "reported": len(reported[task][0])}
-            for task in reported
+            task: {"train": len(bench.rows[task][0]), "reported": len(texts)}
+            for task, (texts, _) in bench.reported.items()
         },
         "reference": REFERENCE if reference else None,
         "noise": _noise(found, first),
@@ -116,13 +138,17 @@ def measure(
             for name, way in running.items()
         ],
         "failed": [
-            {"name": peer.name, "title": peer.title, "source": peer.source,
-             "error": errors[peer.name]}
-            for peer in wanted
+            {
+                "name": peer.name,
+                "title": peer.title,
+                "source": peer.source,
+                "error": errors[peer.name],
+            }
+            for peer in ready.wanted
             if peer.name in errors
         ],
         "beaten_by": _beaten(running, bench, found),
-    }  # fmt: skip
+    }
 
 
 def _cores(threads: int) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ def fit(rows, backbone, folder, options):
     features = {"words": words, "all": make_union(words, characters)}[options["features"]]
     features.fit([text for texts, _ in rows.values() for text in texts])
     joblib.dump(features, os.path.join(folder, FILE))
-    fit_heads(features.transform, rows, folder, strengths=(3.0, 10.0, 30.0), tolerance=1e-3)
+    fit_heads(features.transform, rows, folder, strengths=(3.0, 10.0), tolerance=1e-3)
 
 
 def load(folder, options, threads):

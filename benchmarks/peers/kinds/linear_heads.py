@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 
 FILE = "heads.joblib"
-STRENGTHS = (0.1, 1.0, 10.0, 100.0)
+STRENGTHS = (0.3, 3.0, 30.0)
 
 
 def fit_head(features, labels, strengths=STRENGTHS, tolerance=1e-4):

@@ -9,7 +9,6 @@ import json
 import os
 import tempfile
 
-import onnxruntime
 import sentence_transformers
 from linear_heads import answering, fastest, fit_heads
 from sentence_transformers import SentenceTransformer
@@ -73,6 +72,8 @@ def _quantize_openvino(backbone, folder, rows):
 
 def _encoder(folder, options, threads):
     if options["backend"] == "onnx":
+        import onnxruntime
+
         session = onnxruntime.SessionOptions()
         session.intra_op_num_threads = threads
         settings = {
