@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from mtl_edge.rows.model import ReadOptions
 from mtl_edge.rows.source import Source, open_rows
 from mtl_edge.table import text_table
 from mtl_edge.training.command import add_column_arguments, columns_of
-from mtl_edge.training.data import Rows, read_rows
+from mtl_edge.training.data import read_rows
 
 __all__ = ["add_arguments", "run"]
 
@@ -155,25 +154,25 @@ def _labelled(bundle: Bundle, args: argparse.Namespace) -> list[Labelled]:
 
 
 def _told_apart(found: Sequence[tuple[str, Labelled]]) -> list[Labelled]:
-    """Files of a task that have one name go by their folder's, too."""
-    names = Counter((one.task, one.rows.source["file"]) for _, one in found)
+    """Different files that have one name go by their folder's, too."""
+    contents: dict[str, set[str]] = {}
+    for _, one in found:
+        contents.setdefault(one.rows.source["file"], set()).add(one.rows.source["sha256"])
     result = []
     for file, one in found:
-        if names[one.task, one.rows.source["file"]] > 1:
+        if len(contents[one.rows.source["file"]]) > 1:
             path = Path(file)
             source = {**one.rows.source, "file": f"{path.parent.name}/{path.name}"}
-            rows = Rows(one.rows.texts, one.rows.labels, source, one.rows.unlabelled)
-            one = Labelled(one.task, rows)
+            one = Labelled(one.task, replace(one.rows, source=source))
         result.append(one)
     return result
 
 
 def _texts(args: argparse.Namespace, labelled: Sequence[Labelled]) -> Texts:
     if not args.texts and labelled:
-        texts = [text for one in labelled for text in one.rows.texts]
-        return Texts(
-            list(dict.fromkeys(o.rows.source["file"] for o in labelled)), texts, len(texts)
-        )
+        held = {one.rows.source["sha256"]: one.rows for one in labelled}  # one may be of two tasks
+        texts = [text for rows in held.values() for text in rows.texts]
+        return Texts([rows.source["file"] for rows in held.values()], texts, len(texts))
     files = args.texts or [DATA / "dev.csv", DATA / "train.csv"]
     column = args.text_column if args.texts else "text"
     texts = [text for file in files for text in _read(file, column)]

@@ -54,7 +54,8 @@ code { font: .85em/1.5 ui-monospace, Menlo, Consolas, monospace; overflow-wrap: 
   background: var(--shade); padding: .1em .3em; border-radius: 3px; }
 @media print { :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --page: #fff;
   --shade: #fff; --warn: #000; } @page { size: A4 landscape; margin: 12mm; }
-  html { font-size: 9.5pt; } body { font-size: 1rem; max-width: none; padding: 0; } h2 { break-after: avoid; }
+  html { font-size: 9.5pt; } body { font-size: 1rem; max-width: none; padding: 0; }
+  h2 { break-after: avoid; }
   .wide { overflow: visible; margin: 0; padding: 0; } table { font-size: 7.5pt; }
   th, td { padding-right: .6rem; white-space: normal; } tr { break-inside: avoid; } }
 """

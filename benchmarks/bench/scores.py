@@ -12,6 +12,8 @@ from mtl_edge.benchmarks.bench.bootstrap import scores_of
 from mtl_edge.benchmarks.bench.entrants import TORCH, Entrant
 from mtl_edge.benchmarks.bench.schema import Estimate, Score, Scores
 from mtl_edge.bundle import Bundle, Task
+from mtl_edge.engines import Logits
+from mtl_edge.planning import joined
 from mtl_edge.training.data import Rows
 from mtl_edge.training.progress import Progress
 
@@ -37,23 +39,27 @@ def measure(bundle: Bundle, entrants: Sequence[Entrant], files: Sequence[Labelle
     found = [score for score in old if score is not None]
     if not files:
         return found
-    texts = sum(len(file.rows) for file in files) * len(entrants)
-    with Progress("accuracy", total=texts, unit="texts") as progress:
-        now = [_now(bundle, tasks[file.task], file.rows, entrants, progress) for file in files]
+    texts = {file.rows.texts: None for file in files}  # a file may have the labels of two tasks
+    total = sum(map(len, texts)) * len(entrants)
+    with Progress("accuracy", total=total, unit="texts") as progress:
+        logits = {rows: {e.name: _logits(e, rows, progress) for e in entrants} for rows in texts}
+    now = [_now(bundle, tasks[file.task], file.rows, logits[file.rows.texts]) for file in files]
     return [*now, *found]
 
 
-def _now(
-    bundle: Bundle, task: Task, rows: Rows, entrants: Sequence[Entrant], progress: Progress
-) -> Scores:
-    answers = {}
-    for entrant in entrants:
-        parts = []
-        for start in range(0, len(rows), AT_ONCE):
-            texts = rows.texts[start : start + AT_ONCE]
-            parts.append(entrant.logits(texts)[task.name].argmax(1))
-            progress.update(len(texts), entrant.name)
-        answers[entrant.name] = np.concatenate(parts)
+def _logits(entrant: Entrant, texts: Sequence[str], progress: Progress) -> Logits:
+    """`[texts, labels]` per task."""
+    parts = []
+    for start in range(0, len(texts), AT_ONCE):
+        some = texts[start : start + AT_ONCE]
+        parts.append(entrant.logits(some))
+        progress.update(len(some), entrant.name)
+    return joined(parts)
+
+
+def _now(bundle: Bundle, task: Task, rows: Rows, logits: Mapping[str, Logits]) -> Scores:
+    """A file's scores from each contender's logits."""
+    answers = {name: found[task.name].argmax(1) for name, found in logits.items()}
     place = {label: position for position, label in enumerate(task.labels)}
     expected = np.array([place[label] for label in rows.labels])
     models = scores_of(expected, answers, len(task.labels))
