@@ -43,18 +43,23 @@ class Environment:
     made_from: str
 
 
-def make(name: str, requirements: Sequence[str], work: Path) -> Environment:
+def make(
+    name: str, requirements: Sequence[str], work: Path, without: Sequence[str] = ()
+) -> Environment:
     """The environment `name` under `work`, made anew only if its requirements changed.
 
     The stamp that says what it was made from is written last, so that an environment that was cut
     short is not taken for a whole one.
+
+    Args:
+        without: packages to remove again, which a requirement names and nothing here uses.
 
     Raises:
         EnvironmentFailedError: something cannot be installed.
     """
     folder = work / "environments" / name
     stamp = folder / STAMP
-    wanted = _digest(requirements)
+    wanted = _digest([*requirements, *(f"without {package}" for package in without)])
     if stamp.is_file():
         found = json.loads(stamp.read_text())
         if found.get("made_from") == wanted:
@@ -65,6 +70,8 @@ def make(name: str, requirements: Sequence[str], work: Path) -> Environment:
     _run([sys.executable, "-m", "venv", str(folder)])
     empty = _size(folder)
     _run([str(python), "-m", "pip", "install", "--quiet", "--no-compile", *requirements])
+    if without:
+        _run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *without])
     listed = json.loads(_run([str(python), "-m", "pip", "list", "--format", "json"]))
     made = Environment(
         python=str(python),

@@ -16,7 +16,7 @@ from mtl_edge.benchmarks.peers import environments, ours
 from mtl_edge.benchmarks.peers.environments import Environment, EnvironmentFailedError
 from mtl_edge.benchmarks.peers.fits import Bench, Fitted, fit, tasks_of
 from mtl_edge.benchmarks.peers.process import PeerFailedError
-from mtl_edge.benchmarks.peers.table import ENVIRONMENTS, REFERENCE, Peer
+from mtl_edge.benchmarks.peers.table import ENVIRONMENTS, REFERENCE, WITHOUT, Peer
 from mtl_edge.benchmarks.peers.timing import Measured, cold_starts, in_rounds
 from mtl_edge.errors import OptionError
 from mtl_edge.timing import Timing
@@ -187,7 +187,7 @@ def _environments(
             requirements = ENVIRONMENTS[name]
             if name == "ours":
                 requirements = (str(environments.build_wheel(work)), *requirements)
-            made[name] = environments.make(name, requirements, work)
+            made[name] = environments.make(name, requirements, work, WITHOUT.get(name, ()))
         except EnvironmentFailedError as error:
             failed[name] = f"install of {name}: {error}"
     errors = {

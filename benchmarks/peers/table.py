@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ENVIRONMENTS", "PEERS", "REFERENCE", "Peer"]
+__all__ = ["ENVIRONMENTS", "PEERS", "REFERENCE", "WITHOUT", "Peer"]
 
 TORCH = "torch==2.13.0"
 
@@ -42,6 +42,10 @@ ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
     "scikit-learn": ("scikit-learn==1.9.1",),
     "fasttext": ("fasttext-wheel==0.9.2", "numpy==1.26.4"),
 }
+
+# What is removed again: optimum-intel asks for torchvision, whose build in the registry does not
+# load beside torch's build for CPUs, and then transformers does not either; no text needs it.
+WITHOUT: Mapping[str, tuple[str, ...]] = {"openvino": ("torchvision",)}
 
 
 @dataclass(frozen=True, slots=True)

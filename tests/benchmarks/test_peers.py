@@ -142,7 +142,7 @@ def test_ours_and_a_peer_are_measured_and_one_that_cannot_be_installed_is_listed
     shared_bundle: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    def make(name: str, requirements: Any, work: Path) -> Environment:
+    def make(name: str, *_: Any) -> Environment:
         if name == "fasttext":
             raise EnvironmentFailedError("ERROR: no such package")
         return HERE
