@@ -11,7 +11,7 @@ from pathlib import Path
 from mtl_edge.benchmarks.bench.comparing import compare, remarks
 from mtl_edge.benchmarks.bench.effort import EFFORTS, Effort, shapes_of
 from mtl_edge.benchmarks.bench.measure import measure
-from mtl_edge.benchmarks.bench.schema import read
+from mtl_edge.benchmarks.bench.record import read
 from mtl_edge.benchmarks.bench.scores import Labelled
 from mtl_edge.benchmarks.bench.stream import Texts
 from mtl_edge.benchmarks.bench.writing import terminal, write_folder, write_json

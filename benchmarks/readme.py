@@ -6,7 +6,9 @@
 `mtl-edge bench ... --json benchmarks/results/real.json`, `study` by
 `mtl-edge study ... --out benchmarks/results/study`, `frontier` by
 `mtl-edge frontier ... --out benchmarks/results/frontier`, `runtime` by
-`python -m mtl_edge.benchmarks.runtime`.
+`python -m mtl_edge.benchmarks.runtime`, `limits` by
+`python -m mtl_edge.benchmarks.limits BUNDLE ... --out benchmarks/results/limits`, `gpu` by
+`python -m mtl_edge.benchmarks.gpu BUNDLE --checkpoint CHECKPOINT`.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from mtl_edge.benchmarks import figures
-from mtl_edge.benchmarks.bench import schema
+from mtl_edge.benchmarks.bench import record
+from mtl_edge.benchmarks.bench.overview import machine_of, notes_of, overview
 from mtl_edge.benchmarks.bench.schema import Report
-from mtl_edge.benchmarks.bench.tables import machine_of, notes_of, overview
 from mtl_edge.table import markdown_table
 
 __all__ = ["fill"]
@@ -31,10 +33,15 @@ def fill(folder: Path) -> None:
     blocks = {
         "figures": figures.markdown(_read(results / "figures.json")),
         "study": (results / "study" / "study.md").read_text(encoding="utf-8"),
-        "real": _real(schema.read(results / "real.json")),
+        "real": _real(record.read(results / "real.json")),
     }
     _fill(folder / "README.md", blocks)
-    for document, name in (("export", "frontier/frontier"), ("runtime", "runtime")):
+    for document, name in (
+        ("export", "frontier/frontier"),
+        ("runtime", "runtime"),
+        ("limits", "limits/limits"),
+        ("limits", "gpu/gpu"),
+    ):
         content = (results / f"{name}.md").read_text(encoding="utf-8")
         _fill(folder / "docs" / f"{document}.md", {Path(name).name: content})
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from mtl_edge.benchmarks.bench.cells import Table
 from mtl_edge.benchmarks.bench.schema import Noise, Report
-from mtl_edge.benchmarks.bench.tables import Table
 
 __all__ = ["compare", "remarks"]
 

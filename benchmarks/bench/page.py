@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
+from mtl_edge.benchmarks.bench.cells import Table
+from mtl_edge.benchmarks.bench.overview import machine_of, notes_of
 from mtl_edge.benchmarks.bench.pictures import PICTURES, svg
 from mtl_edge.benchmarks.bench.schema import Report
-from mtl_edge.benchmarks.bench.tables import Table, machine_of, notes_of, tables_of
+from mtl_edge.benchmarks.bench.tables import tables_of
 
 __all__ = ["METHOD", "page"]
 

@@ -5,13 +5,7 @@ Times are milliseconds, shares are of 1, sizes are bytes. docs/benchmarks.md exp
 
 from __future__ import annotations
 
-import json
-import types
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
-
-from mtl_edge.errors import DataError
+from dataclasses import dataclass
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -32,8 +26,6 @@ __all__ = [
     "Speed",
     "Stream",
     "Timed",
-    "read",
-    "text_of",
 ]
 
 SCHEMA_VERSION = 1
@@ -309,82 +301,3 @@ class Report:
     limits: dict[str, float]
     noise: float
     warnings: list[str]
-
-
-def text_of(report: Report) -> str:
-    """The report as JSON; the numbers of a list stand in one line."""
-    return _dumped(asdict(report), "") + "\n"
-
-
-def _dumped(value: Any, indent: str) -> str:
-    deeper = indent + " "
-    if isinstance(value, dict) and value:
-        inner = ",\n".join(
-            f"{deeper}{json.dumps(k)}: {_dumped(v, deeper)}" for k, v in value.items()
-        )
-        return f"{{\n{inner}\n{indent}}}"
-    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        inner = ",\n".join(deeper + _dumped(item, deeper) for item in value)
-        return f"[\n{inner}\n{indent}]"
-    return json.dumps(value, allow_nan=False)
-
-
-def read(file: Path) -> Report:
-    """The report in a file.
-
-    Raises:
-        DataError: it cannot be read, is no such report, or was written with another schema.
-    """
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise DataError(f"{file} is not JSON: {error}") from None
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
-        came = "no schema_version" if version is None else f"schema_version {version!r}"
-        raise DataError(
-            f"{file} has {came}, expected {SCHEMA_VERSION}; write it anew with "
-            "`mtl-edge bench BUNDLE --json FILE`"
-        )
-    try:
-        report: Report = _parsed(Report, data, "report")
-    except (TypeError, KeyError) as error:
-        raise DataError(f"{file} is not a report of `mtl-edge bench`: {error.args[0]}") from None
-    return report
-
-
-def _parsed(kind: Any, value: Any, place: str) -> Any:
-    """`value` as the type that the schema says."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        if value is None and types.NoneType in inner:
-            return value
-        (kind,) = (one for one in inner if one is not types.NoneType)
-        return _parsed(kind, value, place)
-    if isinstance(kind, type) and is_dataclass(kind):
-        _require(isinstance(value, dict), kind, value, place)
-        hints = get_type_hints(kind)
-        names = {field.name for field in fields(kind)}
-        if names != set(value):
-            wrong = ", ".join(sorted(names ^ set(value)))
-            raise KeyError(f"{place} lacks or should not have {wrong}")
-        return kind(**{n: _parsed(hints[n], value[n], f"{place}.{n}") for n in names})
-    if origin is list:
-        _require(isinstance(value, list), kind, value, place)
-        return [_parsed(inner[0], v, f"{place}[{i}]") for i, v in enumerate(value)]
-    if origin is dict:
-        _require(isinstance(value, dict), kind, value, place)
-        return {k: _parsed(inner[1], v, f"{place}.{k}") for k, v in value.items()}
-    number = kind is float and isinstance(value, int) and not isinstance(value, bool)
-    # A truth is no number, though Python says that it is one.
-    exact = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    _require(number or exact, kind, value, place)
-    return float(value) if number else value
-
-
-def _require(right: bool, kind: object, value: object, place: str) -> None:
-    if not right:
-        expected = getattr(kind, "__name__", str(kind))
-        raise TypeError(f"{place} is {type(value).__name__}, expected {expected}")

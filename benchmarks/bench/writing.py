@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mtl_edge.benchmarks.bench.cells import Table
+from mtl_edge.benchmarks.bench.overview import machine_of, notes_of
 from mtl_edge.benchmarks.bench.page import METHOD, page
 from mtl_edge.benchmarks.bench.pictures import PICTURES, png
-from mtl_edge.benchmarks.bench.schema import Report, text_of
-from mtl_edge.benchmarks.bench.tables import Table, machine_of, notes_of, tables_of
+from mtl_edge.benchmarks.bench.record import text_of
+from mtl_edge.benchmarks.bench.schema import Report
+from mtl_edge.benchmarks.bench.tables import tables_of
 from mtl_edge.files import staged_folder
 from mtl_edge.table import markdown_table, text_table
 

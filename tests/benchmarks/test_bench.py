@@ -14,7 +14,8 @@ import pytest
 
 from mtl_edge.benchmarks.bench import effort
 from mtl_edge.benchmarks.bench.entrants import Entrant, enter
-from mtl_edge.benchmarks.bench.schema import Report, read
+from mtl_edge.benchmarks.bench.record import read
+from mtl_edge.benchmarks.bench.schema import Report
 from mtl_edge.benchmarks.readme import _real
 from mtl_edge.cli import main
 from mtl_edge.timing import Timing, alternate

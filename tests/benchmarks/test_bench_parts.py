@@ -14,11 +14,11 @@ from sklearn.metrics import f1_score
 
 from mtl_edge.benchmarks.bench import bootstrap as ours
 from mtl_edge.benchmarks.bench import rounds, schema
+from mtl_edge.benchmarks.bench.cells import sparkline
 from mtl_edge.benchmarks.bench.check import check
 from mtl_edge.benchmarks.bench.effort import EFFORTS, shapes_of
 from mtl_edge.benchmarks.bench.entrants import Entrant, fastest_batch
 from mtl_edge.benchmarks.bench.pictures import _frontier
-from mtl_edge.benchmarks.bench.tables import sparkline
 from mtl_edge.errors import EngineError
 from tests.conftest import ROOT
 
