@@ -53,11 +53,12 @@ def fitted(ways: Mapping[str, Fitted], bench: Bench, errors: Mapping[str, str]) 
 def markdown(figures: Figures) -> str:
     """All tables, with the command and the machine."""
     machine = figures["machine"]
+    ours = {way["name"] for way in figures["ways"] if way["ours"]}
     parts = [
         f"`{figures['command']}`, {figures['date']}: {machine['processor']} "
         f"({', '.join(machine['instructions'])}), {figures['threads']} threads, everything pinned "
         f"to the same {len(figures['cores'])} cores.",
-        markdown_table(*_table(figures)),
+        _bold(*_table(figures), ours),
         _notes(figures),
     ]
     if figures["beaten_by"]:
@@ -66,7 +67,7 @@ def markdown(figures: Figures) -> str:
             "task:",
             markdown_table(*_against(figures)),
         ]
-    parts += ["What each takes:", markdown_table(*_costs(figures))]
+    parts += ["What each takes:", _bold(*_costs(figures), ours)]
     if figures["failed"]:
         rows = [[way["name"], way["title"], clip(way["error"], 300)] for way in figures["failed"]]
         parts += ["Failed:", markdown_table(["name", "what", "error"], rows)]
@@ -102,7 +103,7 @@ def _table(figures: Figures) -> tuple[list[str], list[list[str]]]:
     rows = []
     for way in _ordered(figures):
         bulk = way["bulk_ms"]
-        row = [_named(way), *(f"{100 * way['accuracy'][task]:.1f}" for task in tasks)]
+        row = [way["name"], *(f"{100 * way['accuracy'][task]:.1f}" for task in tasks)]
         row.append(f"{way['texts_per_second']:,.0f}")
         row.append("-".join(f"{1e3 * figures['texts'] / bulk[q]:,.0f}" for q in ("p90", "p10")))
         if figures["reference"]:
@@ -118,7 +119,7 @@ def _costs(figures: Figures) -> tuple[list[str], list[list[str]]]:
               "MB at most", "same alone %"]  # fmt: skip
     return header, [
         [
-            _named(way),
+            way["name"],
             str(way["environment"]["packages"]),
             f"{way['environment']['bytes'] / 1e6:,.0f}",
             "" if way["fit_seconds"] is None else f"{way['fit_seconds']:.0f}",
@@ -147,8 +148,11 @@ def _against(figures: Figures) -> tuple[list[str], list[list[str]]]:
     return ["way", "ours, as accurate", "times as fast (quartiles)"], rows
 
 
-def _named(way: Mapping[str, Any]) -> str:
-    return f"**{way['name']}**" if way["ours"] else way["name"]
+def _bold(header: Sequence[str], rows: Sequence[Sequence[str]], ours: set[str]) -> str:
+    """In Markdown, with ours in bold."""
+    return markdown_table(
+        header, [[f"**{row[0]}**" if row[0] in ours else row[0], *row[1:]] for row in rows]
+    )
 
 
 def _times(ratio: Sequence[float]) -> str:
