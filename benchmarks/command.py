@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
@@ -189,7 +190,10 @@ def _read(file: Path, column: str) -> list[str]:
 
 
 def _command(args: argparse.Namespace) -> str:
-    """What repeats the measurement; where it was written does not matter."""
+    """What repeats the measurement, with $DATA for the folder that it stands for.
+
+    Where the figures were written does not matter.
+    """
     parts = ["mtl-edge", "bench", str(args.bundle)]
     for option in ("checkpoint", "shapes"):
         if (value := getattr(args, option)) is not None:
@@ -202,4 +206,5 @@ def _command(args: argparse.Namespace) -> str:
     parts += [f"--{option}" for option in ("quick", "full") if getattr(args, option)]
     if args.threads != default_threads():
         parts += ["--threads", str(args.threads)]
-    return shlex.join(parts)
+    command, data = shlex.join(parts), os.environ.get("DATA")
+    return command.replace(f"{data.rstrip('/')}/", "$DATA/") if data else command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from mtl_edge.benchmarks.bench.cells import Table
 from mtl_edge.benchmarks.bench.schema import Noise, Report
@@ -22,7 +23,8 @@ def compare(old: Report, new: Report) -> Table:
             continue
         for title, (before, after, noise) in _times(old, new, name).items():
             ratio = before / after
-            verdict = "" if abs(ratio - 1) <= noise else "faster" if ratio > 1 else "slower"
+            certain = max(ratio, 1 / ratio) > 1 + noise
+            verdict = "" if not certain else "faster" if ratio > 1 else "slower"
             rows.append(
                 [name, title, f"{before:.2f}", f"{after:.2f}", f"{ratio:.2f}x",
                  f"±{100 * noise:.0f} %", verdict]
@@ -64,15 +66,14 @@ def remarks(old: Report, new: Report) -> list[str]:
     """Why the two may not be comparable."""
     found = []
     for what, before, now in (
+        ("model", replace(old.model, folder=""), replace(new.model, folder="")),
         ("processor", old.machine.processor, new.machine.processor),
         ("instructions", old.machine.instructions, new.machine.instructions),
-        ("threads", old.threads, new.threads),
+        ("number of threads", old.threads, new.threads),
         ("system", old.machine.system, new.machine.system),
     ):
         if before != now:
-            found.append(
-                f"{what}: {before} before, {now} now; the ratios are not of the code alone"
-            )
+            found.append(f"another {what}: the ratios are not of the code alone")
     changed = [
         f"{name} {old.machine.versions.get(name, 'not installed')} to {version}"
         for name, version in new.machine.versions.items()

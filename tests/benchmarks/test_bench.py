@@ -253,6 +253,7 @@ def test_two_reports_are_compared_with_their_noise(
         rounds["times"]["onnx-int8"]["median"] /= 2
         rounds["times"]["onnx-fp32"]["median"] *= 1.04
     data["machine"]["versions"]["onnxruntime"] = "0.0"
+    data["threads"] = 64
     (tmp_path / "new.json").write_text(json.dumps(data))
     old = json.loads((measured / "bench.json").read_text())
     for rounds in old["shapes"]:
@@ -267,6 +268,8 @@ def test_two_reports_are_compared_with_their_noise(
     assert faster.endswith("faster")
     (same,) = (line for line in lines if line.startswith("onnx-fp32") and "1x32" in line)
     assert same.rstrip().endswith("±7 %")
+    assert "another number of threads: the ratios are not of the code alone" in lines
+    assert not any("another model" in line for line in lines)
     assert any("versions: onnxruntime" in line and "to 0.0" in line for line in lines)
     assert "leave the bundle out" in fails("bench", tmp_path, "--compare", "a", "b")
 
