@@ -5,7 +5,7 @@
 Measures how many times as fast as torch each int8 engine is in the same run, one text and a batch,
 and compares that with what was recorded for processors with the same instructions and as many
 threads. Ratios within one run hold on a machine that others use, too; they are no proof. Without a
-bundle, one is made of the packaged MiniLM: under a minute on two cores with nothing else to do.
+bundle, one is made of the packaged MiniLM, which takes most of the time.
 """
 
 from __future__ import annotations
