@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     given = list(sys.argv[1:] if arguments is None else arguments)
     args = parser.parse_args(given)
+    if threading.current_thread() is threading.main_thread():
+        # As Ctrl-C does: what is at work is ended too, and does not go on by itself.
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         plan, ready = _prepared(args)
         if args.fit_only:
