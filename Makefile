@@ -22,7 +22,7 @@ types: $(VENV)/installed
 	ln -s $(CURDIR)/training $(CURDIR)/export $(CURDIR)/benchmarks build/types/mtl_edge/
 	cd build/types && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p mtl_edge
 
-figures: $(VENV)/installed  ## the figures in README.md, anew on this machine
+figures: $(VENV)/installed  ## latency by shape and step by step, anew on this machine
 	$(BIN)/python -m mtl_edge.benchmarks.figures
 	$(BIN)/python -m mtl_edge.benchmarks.steps
 	$(BIN)/python -m mtl_edge.benchmarks.readme

@@ -1,4 +1,4 @@
-"""The README's figures: one int8 graph against torch fp32, and one graph against one per task.
+"""By shape: one int8 graph against torch fp32, and one graph against one per task.
 
     python -m mtl_edge.benchmarks.figures [--out benchmarks/results]
 

@@ -8,7 +8,8 @@
 `mtl-edge frontier ... --out benchmarks/results/frontier`, `runtime` by
 `python -m mtl_edge.benchmarks.runtime`, `limits` by
 `python -m mtl_edge.benchmarks.limits BUNDLE ... --out benchmarks/results/limits`, `gpu` by
-`python -m mtl_edge.benchmarks.gpu BUNDLE --checkpoint CHECKPOINT`.
+`python -m mtl_edge.benchmarks.gpu BUNDLE --checkpoint CHECKPOINT`, `peers` by
+`python -m mtl_edge.benchmarks.peers --work FOLDER ... --out benchmarks/results/peers`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from mtl_edge.benchmarks import figures
 from mtl_edge.benchmarks.bench import record
 from mtl_edge.benchmarks.bench.overview import machine_of, notes_of, overview
 from mtl_edge.benchmarks.bench.schema import Report
-from mtl_edge.errors import DataError
+from mtl_edge.benchmarks.peers import report as peers_report
 from mtl_edge.table import markdown_table
 
 __all__ = ["fill"]
@@ -30,24 +31,24 @@ __all__ = ["fill"]
 
 def fill(folder: Path) -> None:
     """Replace the blocks of a clone at `folder`; what stands outside the markers is kept."""
-    results = folder / "benchmarks" / "results"
-    blocks = {
-        "figures": figures.markdown(_read(results / "figures.json")),
+    results, docs = folder / "benchmarks" / "results", folder / "docs"
+    readme = {
+        "peers": peers_report.summary(_read(results / "peers" / "peers.json")),
         "study": (results / "study" / "study.md").read_text(encoding="utf-8"),
+        "real": _real(record.read(results / "real.json")),
     }
-    try:
-        blocks["real"] = _real(record.read(results / "real.json"))
-    except DataError as error:  # of another schema: that keeps no other block from its figures
-        print(f"the block real is left as it was: {error}", file=sys.stderr)
-    _fill(folder / "README.md", blocks)
+    _fill(folder / "README.md", readme)
+    shapes = figures.markdown(_read(results / "figures.json"))
+    _fill(docs / "benchmarks.md", {"figures": shapes})
     for document, name in (
         ("export", "frontier/frontier"),
         ("runtime", "runtime"),
+        ("peers", "peers/peers"),
         ("limits", "limits/limits"),
         ("limits", "gpu/gpu"),
     ):
         content = (results / f"{name}.md").read_text(encoding="utf-8")
-        _fill(folder / "docs" / f"{document}.md", {Path(name).name: content})
+        _fill(docs / f"{document}.md", {Path(name).name: content})
 
 
 def _fill(file: Path, blocks: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ from mtl_edge.benchmarks.peers.fits import Bench, Fitted
 from mtl_edge.benchmarks.peers.picture import draw
 from mtl_edge.table import clip, markdown_table, text_table
 
-__all__ = ["fitted", "frontier", "markdown", "text", "write"]
+__all__ = ["fitted", "frontier", "markdown", "summary", "text", "write"]
 
 Figures = Mapping[str, Any]
 
@@ -72,6 +72,33 @@ def markdown(figures: Figures) -> str:
         rows = [[way["name"], way["title"], clip(way["error"], 300)] for way in figures["failed"]]
         parts += ["Failed:", markdown_table(["name", "what", "error"], rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def summary(figures: Figures) -> str:
+    """The columns that a reader compares first, in Markdown."""
+    machine = figures["machine"]
+    ours = {way["name"] for way in figures["ways"] if way["ours"]}
+    header = ["way", *(f"{task} %" for task in figures["rows"]), "texts/s"]
+    if figures["reference"]:
+        header.append(f"to {figures['reference']}")
+    header += ["ms p50", "MB to ship", "MB installed", "packages"]
+    rows = []
+    for way in _ordered(figures):
+        row = [way["title"], *(f"{100 * score:.1f}" for score in way["accuracy"].values())]
+        row.append(f"{way['texts_per_second']:,.0f}")
+        if figures["reference"]:
+            row.append(_times(way["to_reference"]).partition(" ")[0])
+        row += [f"{way['single_ms']['p50']:.2f}", f"{way['bytes'] / 1e6:.0f}"]
+        row += [f"{way['environment']['bytes'] / 1e6:,.0f}", str(way["environment"]["packages"])]
+        rows.append([f"**{row[0]}**" if way["name"] in ours else row[0], *row[1:]])
+    reported = ", ".join(f"{task} on {n['reported']} rows" for task, n in figures["rows"].items())
+    return (
+        f"{markdown_table(header, rows)}\n\n"
+        f"`{figures['command']}`, {figures['date']}: {machine['processor']} "
+        f"({', '.join(machine['instructions'])}), {figures['threads']} threads. Accuracy: "
+        f"{reported}. Texts a second: {figures['texts']:,} texts in one call, median of alternating "
+        "rounds; p50: one at a time.\n"
+    )
 
 
 def frontier(figures: Figures) -> list[dict[str, Any]]:
