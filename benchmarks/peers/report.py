@@ -96,8 +96,8 @@ def summary(figures: Figures) -> str:
         f"{markdown_table(header, rows)}\n\n"
         f"`{figures['command']}`, {figures['date']}: {machine['processor']} "
         f"({', '.join(machine['instructions'])}), {figures['threads']} threads. Accuracy: "
-        f"{reported}. Texts a second: {figures['texts']:,} texts in one call, median of alternating "
-        "rounds; p50: one at a time.\n"
+        f"{reported}. Texts a second: {figures['texts']:,} texts in one call, median of "
+        "alternating rounds; p50: one at a time.\n"
     )
 
 
