@@ -38,6 +38,7 @@ __all__ = [
     "add_data_arguments",
     "add_recipe_arguments",
     "columns_of",
+    "depths_of",
     "options_of",
     "read_tasks",
     "run",
@@ -176,6 +177,19 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         help="teach heads for every smaller depth too, for `export --depth`",
     )
     model.add_argument(
+        "--exits",
+        metavar="DEPTHS",
+        help="depths of cheaper stages, as 0 or 0,2, for `export --exits`: teach heads for them "
+        "too, and keep what heads answer on rows that they were not taught",
+    )
+    model.add_argument(
+        "--exit-folds",
+        type=int,
+        default=Options().exit_folds,
+        help="of --exits: as many parts the rows are split into, each asked of heads that were "
+        "taught the others; default: %(default)s",
+    )
+    model.add_argument(
         "--refit",
         action="store_true",
         help="at the end teach the heads once more, on the rows that chose as well; needs --dev",
@@ -298,6 +312,8 @@ def options_of(args: argparse.Namespace) -> Options:
         heads=for_each("--head", args.head, list(task_sources(args))),
         depth=args.depth,
         all_depths=args.all_depths,
+        exits=depths_of(args.exits) if args.exits is not None else (),
+        exit_folds=args.exit_folds,
         max_tokens=args.max_tokens,
         recipe=recipe,
         refit=args.refit,
@@ -305,6 +321,18 @@ def options_of(args: argparse.Namespace) -> Options:
         cache=args.cache,
         cache_limit=int(_positive("--cache-limit", args.cache_limit) * 10**9),
     )
+
+
+def depths_of(text: str) -> tuple[int, ...]:
+    """Depths as a user lists them for `--exits`, separated by commas; the least first.
+
+    Raises:
+        OptionError: one is no number of layers, or there is none.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise OptionError(f"--exits {text!r}: expected numbers of layers, as 0 or 0,2")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 def _weights(args: argparse.Namespace) -> dict[str, float]:
