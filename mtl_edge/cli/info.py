@@ -214,7 +214,7 @@ def _stages(exits: Sequence[Exit], depth: int) -> str:
     """What each cheaper stage answers, and what was promised of it."""
     rows = [
         [
-            f"{stage.depth} layers",
+            f"depth {stage.depth}",
             task,
             f"{threshold:.3f}" if threshold <= 1 else "never",
             f"{stage.temperatures[task]:.2f}",
@@ -224,10 +224,10 @@ def _stages(exits: Sequence[Exit], depth: int) -> str:
         for stage in exits
         for task, threshold in stage.thresholds.items()
     ]
-    rows.append([f"{depth} layers", "all that is left", "", "", "", ""])
+    rows.append([f"depth {depth}", "all that is left", "", "", "", ""])
     header = ["stage", "answers", "sure from", "temperature", "share that stays %", "drop %"]
     promises = [
-        f"promise at {stage.depth} layers: {_said(stage.promise)}"
+        f"promise at depth {stage.depth}: {_said(stage.promise)}"
         for stage in exits if stage.promise
     ]  # fmt: skip
     return "\n".join([text_table(header, rows), *promises])
