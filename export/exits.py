@@ -133,7 +133,8 @@ def fit_task(
         lost, won = int((full & ~right).sum()), int((right & ~full).sum())
         if p_value(lost, won, rows, promise.drop) > 1 - promise.confidence:
             break
-        found = TaskFit(threshold, exits, rows, lost, won)
+        if any(exits.values()):
+            found = TaskFit(threshold, exits, rows, lost, won)
     if found.threshold > 1:
         return found
     return replace(found, bound=upper_bound(found.lost, found.won, rows, promise.confidence))
@@ -201,6 +202,8 @@ def cheapest(
     Raises:
         OptionError: see `fit`; or no stage pays.
     """
+    for task in checkpoint.tasks:
+        _answers(checkpoint, task.name, ())
     known = sorted(set(costs) - {checkpoint.depth})
     best, least = None, costs[checkpoint.depth]
     for count in range(1, most + 1):
@@ -246,8 +249,8 @@ def _answers(checkpoint: Checkpoint, task: str, depths: Sequence[int]) -> OutOfF
     if found is None or missing or checkpoint.depth not in found.logits:
         asked = ",".join(map(str, depths))
         raise OptionError(
-            f"--exits {asked}: the checkpoint does not hold what task {task!r} would be fitted on; "
-            f"train with --exits {asked or '0'}"
+            f"--exits {asked or 'auto'}: the checkpoint does not hold what task {task!r} would be "
+            f"fitted on; train with --exits {asked or '0'}"
         )
     return found
 

@@ -55,9 +55,9 @@ def costs_of(checkpoint: Checkpoint) -> dict[int, float]:
     ids = checkpoint.backbone.text_encoder(checkpoint.max_tokens)(texts)
     models = {depth: checkpoint.at(depth).model() for depth in {*depths, checkpoint.depth}}
     times = alternate(
-        {depth: lambda model=model: logits_of(model, ids) for depth, model in models.items()}  # type: ignore[misc]
+        {str(d): lambda model=model: logits_of(model, ids) for d, model in models.items()}  # type: ignore[misc]
     )
-    return {depth: time.median for depth, time in times.items()}
+    return {int(depth): time.median for depth, time in times.items()}
 
 
 def timed(bundle: Bundle) -> tuple[Exit, ...]:
@@ -72,13 +72,13 @@ def timed(bundle: Bundle) -> tuple[Exit, ...]:
         cheaper = [graph_at(graph, i) for i in range(len(graph.exits))]
         engines = [bundle_engine(bundle, one) for one in (*cheaper, graph)]
         times = alternate(
-            {i: lambda engine=engine: engine.run(ids, mask) for i, engine in enumerate(engines)}  # type: ignore[misc]
+            {str(i): lambda one=one: one.run(ids, mask) for i, one in enumerate(engines)}  # type: ignore[misc]
         )
         for engine in engines:
             engine.close()
-        whole = times[len(cheaper)].median
+        whole = times[str(len(cheaper))].median
         for i, cost in enumerate(costs):
-            cost[graph.target] = round(times[i].median / whole, 4)
+            cost[graph.target] = round(times[str(i)].median / whole, 4)
     return tuple(
         replace(stage, promise={**stage.promise, "cost": cost})
         for stage, cost in zip(manifest.exits, costs, strict=True)
@@ -99,12 +99,13 @@ def prove(checkpoint: Checkpoint, folder: Path, manifest: Manifest) -> dict[str,
         split = checkpoint.report[task.name]["reported"]["split"]
         of_task = [s for s in checkpoint.samples if s.task == task.name and s.split == split]
         rows[task.name] = [s.text for s in of_task], [s.label for s in of_task]
-    found: dict[str, dict[str, Any]] = {task: {} for task in rows}
+    found: dict[str, dict[str, Any]] = {name: {} for name in rows}
     for graph in manifest.graphs:
         with running(folder, graph.target) as loaded:
-            for task, (texts, labels) in rows.items():
-                found[task][graph.target] = compare(loaded, task, texts, labels)
-                _require_kept(graph.target, task, found[task][graph.target], promised(manifest)[0])
+            for name, (texts, labels) in rows.items():
+                compared = compare(loaded, name, texts, labels)
+                _require_kept(graph.target, name, compared, promised(manifest)[0])
+                found[name][graph.target] = compared
     return found
 
 

@@ -88,16 +88,18 @@ class OnnxForm:
     """Files: the graph, the encoder's weights, the heads' weights."""
 
     def write(self, encoder: Any, heads: Path, folder: Path, files: Sequence[str]) -> None:
-        onnx_graph.write(onnx_graph.join(encoder, onnx.load(str(heads))), folder, *files)
+        graph, own, of_heads = files
+        model = onnx_graph.join(encoder, onnx.load(str(heads)))
+        onnx_graph.write(model, folder, graph, own, of_heads)
 
     def write_exit(
         self, encoder: Any, heads: Path, folder: Path, files: Sequence[str], full: Sequence[str]
     ) -> tuple[str, ...]:
         places = onnx_graph.places_of(folder, full[0])
         of_encoder = {digest: place for digest, place in places.items() if place[0] == full[1]}
-        model = onnx_graph.join(encoder, onnx.load(str(heads)))
-        onnx_graph.write(model, folder, *files, shared=of_encoder)
         graph, own, of_heads = files
+        model = onnx_graph.join(encoder, onnx.load(str(heads)))
+        onnx_graph.write(model, folder, graph, own, of_heads, of_encoder)
         used = {place[0] for place in onnx_graph.places_of(folder, graph).values()}
         return (graph, *(name for name in (own, full[1]) if name in used), of_heads)
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import safetensors.numpy
 import safetensors.torch
 import tomli_w
@@ -246,7 +247,7 @@ def _read_heads(
 
 
 def _save_folds(checkpoint: Checkpoint, file: Path) -> None:
-    arrays = {}
+    arrays: dict[str, npt.NDArray[Any]] = {}
     for place, task in enumerate(checkpoint.tasks):
         if (found := checkpoint.out_of_fold.get(task.name)) is not None:
             arrays[f"{place}.labels"] = found.labels

@@ -99,5 +99,5 @@ def out_of_fold(
 
 
 def _taken(rows: Labelled, chosen: npt.NDArray[np.bool_]) -> Labelled:
-    positions = np.flatnonzero(chosen)
+    positions = np.flatnonzero(chosen).tolist()
     return Labelled([rows.rows[i] for i in positions], [rows.labels[i] for i in positions])
