@@ -11,10 +11,13 @@ betting one (Waudby-Smith & Ramdas 2024, arXiv:2010.09686), holds as well and ne
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.optimize import brentq
 from scipy.special import gammaln
 from scipy.stats import beta
@@ -23,12 +26,13 @@ __all__ = ["least_drop", "least_rows", "p_value", "upper_bound"]
 
 BEYOND = 5e-4  # chance that the share of rows that differ is not in its interval; part of p
 SHARES = 17  # of the interval that are looked at
-DEVIATIONS = 9.0  # outcomes beyond as many are not summed: less than 1e-15 of all
+DEVIATIONS = 8.0  # outcomes beyond as many are not summed: some 1e-15 of all
 TIE = 1e-9
 
 Counts = npt.NDArray[np.float64]
 
 
+@functools.lru_cache(maxsize=4096)  # neighbouring thresholds often lose and win the same rows
 def p_value(lost: int, won: int, rows: int, drop: float) -> float:
     """How likely so good an outcome, or a better one, is if the true drop is `drop` or more.
 
@@ -44,9 +48,9 @@ def p_value(lost: int, won: int, rows: int, drop: float) -> float:
     least = abs(drop) + TIE
     low = float(beta.ppf(BEYOND / 2, differ, rows - differ + 1)) if differ else 0.0
     high = float(beta.ppf(1 - BEYOND / 2, differ + 1, rows - differ)) if differ < rows else 1.0
-    shares = np.linspace(max(low, least), max(high, least), SHARES)
+    shares = np.linspace(max(low, least), max(min(high, 1 - TIE), least), SHARES)
     observed = float(_score(np.array(lost), np.array(won), rows, drop)) + TIE
-    return min(1.0, BEYOND + max(_chance(observed, rows, drop, float(s)) for s in shares))
+    return min(1.0, BEYOND + max(_chances(observed, rows, drop, shares)))
 
 
 def upper_bound(lost: int, won: int, rows: int, confidence: float) -> float:
@@ -99,29 +103,30 @@ def _score(lost: Counts, won: Counts, rows: int, drop: float) -> Counts:
     return score
 
 
-def _chance(observed: float, rows: int, drop: float, differ: float) -> float:
-    """Of all outcomes with a score up to `observed`, if this share of rows differs."""
-    shares = (differ + drop) / 2, (differ - drop) / 2
-    lost, won = (_likely(rows, share) for share in shares)
-    grid = lost[:, None], won[None, :]
-    rest = rows - grid[0] - grid[1]
-    with np.errstate(divide="ignore"):
-        logs = [math.log(share) if share > 0 else -math.inf for share in (*shares, 1 - differ)]
-    counted = np.where(
-        (rest >= 0) & (_score(*grid, rows, drop) <= observed),
-        gammaln(rows + 1) - sum(gammaln(np.maximum(n, 0) + 1) for n in (*grid, rest)),
-        -np.inf,
-    )
-    for count, log in zip((*grid, rest), logs, strict=True):
-        counted = counted + np.where(count > 0, count * log if log > -math.inf else -np.inf, 0.0)
-    return float(np.exp(counted).sum())
+def _chances(
+    observed: float, rows: int, drop: float, shares: npt.NDArray[np.float64]
+) -> Iterator[float]:
+    """Of all outcomes with a score up to `observed`, if each of these shares of rows differs."""
+    lost, won = (_likely(rows, (shares + sign * drop) / 2) for sign in (1, -1))
+    counted = _score(lost[:, None], won[None, :], rows, drop) <= observed
+    for differ in shares:
+        parts = [
+            n * math.log((differ + sign * drop) / 2) - gammaln(n + 1)
+            for n, sign in ((lost, 1), (won, -1))
+        ]
+        same = rows - np.arange(lost[0] + won[0], lost[-1] + won[-1] + 1)
+        rest = np.where(
+            same >= 0, same * math.log(1 - differ) - gammaln(np.maximum(same, 0) + 1), -np.inf
+        )
+        # Row i, column j: what is left when as many are lost as row i says, and won as column j.
+        left = sliding_window_view(rest, len(won))
+        logs = parts[0][:, None] + parts[1][None, :] + left + gammaln(rows + 1)
+        yield float(np.exp(logs[counted]).sum())
 
 
-def _likely(rows: int, share: float) -> Counts:
-    """Counts that a binomial variable takes but for a negligible chance."""
-    deviation = DEVIATIONS * math.sqrt(rows * share * (1 - share)) + DEVIATIONS**2 / 2
-    low, high = (
-        max(0, math.floor(rows * share - deviation)),
-        min(rows, math.ceil(rows * share + deviation)),
-    )
+def _likely(rows: int, shares: npt.NDArray[np.float64]) -> Counts:
+    """Counts that binomial variables of these shares take but for a negligible chance."""
+    spread = DEVIATIONS * np.sqrt(rows * shares * (1 - shares)) + DEVIATIONS**2 / 2
+    low = max(0, math.floor((rows * shares - spread).min()))
+    high = min(rows, math.ceil((rows * shares + spread).max()))
     return np.arange(low, high + 1, dtype=np.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import multinomial, norm
+from scipy.stats import binom, multinomial, norm
 
 from mtl_edge.export.paired import least_drop, least_rows, p_value, upper_bound
 
@@ -37,6 +37,23 @@ def test_a_true_promise_is_made_about_as_often_as_a_normal_bound_would() -> None
     """7,000 rows of which 60 differ, as many lost as won: two and a half standard errors."""
     exact = p_value(30, 30, 7000, 0.003)
     assert exact == pytest.approx(norm.cdf(-21 / np.sqrt(60)), abs=0.003)
+
+
+def test_bounds_that_only_know_the_mean_need_more_rows() -> None:
+    """The figures of docs/export.md: betting (arXiv:2010.09686) and Hoeffding-Bentkus."""
+    lost, won, rows, drop = 30, 30, 7000, 0.003
+    bets = np.linspace(0, 1 / (1 - drop), 200, endpoint=False)[1:]
+    wealth = np.exp(
+        lost * np.log1p(bets * (drop - 1))
+        + won * np.log1p(bets * (drop + 1))
+        + (rows - lost - won) * np.log1p(bets * drop)
+    )
+    assert 1 / wealth.mean() == pytest.approx(0.11, abs=0.005)
+    mean, least = (lost - won + rows) / (2 * rows), (1 + drop) / 2
+    divergence = mean * np.log(mean / least) + (1 - mean) * np.log((1 - mean) / (1 - least))
+    bentkus = np.e * binom.cdf(np.ceil(rows * mean), rows, least)
+    assert min(np.exp(-rows * divergence), bentkus) == pytest.approx(0.97, abs=0.005)
+    assert p_value(lost, won, rows, drop) == pytest.approx(0.005, abs=0.0005)
 
 
 def test_the_bound_covers_the_true_drop() -> None:
