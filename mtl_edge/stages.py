@@ -260,7 +260,7 @@ def _in_need(waiting: Sequence[Waiting]) -> Waiting:
             np.concatenate([one.doubts for one in waiting]),
         )
     order = np.argsort(-whole.doubts, kind="stable")
-    ids = [whole.ids[position] for position in order]
+    ids = [whole.ids[position] for position in order.tolist()]
     return Waiting(whole.answered.take(order), ids, whole.doubts[order])
 
 
@@ -272,7 +272,7 @@ def _run(stage: Stage, ids: Sequence[Tokens], rows: Rows) -> tuple[Answered, Wai
     on = np.flatnonzero(doubts > 0)
     if not len(on):
         return whole, None
-    rest = Waiting(whole.take(on), [ids[position] for position in on], doubts[on])
+    rest = Waiting(whole.take(on), [ids[position] for position in on.tolist()], doubts[on])
     return whole.take(np.flatnonzero(doubts <= 0)), rest
 
 

@@ -152,7 +152,9 @@ def open_bundle(
     root = folder.resolve()
     for entry in manifest.files:
         require_entry(root, entry.path, entry.size, entry.sha256 if verify == "full" else None)
-    for graph in (g for whole in manifest.graphs for g in (whole, *whole.exits)):
+    exits = [stage for graph in manifest.graphs for stage in graph.exits]
+    graphs: list[Graph | ExitGraph] = [*manifest.graphs, *exits]
+    for graph in graphs:
         sizes = {e.path: e.size for e in manifest.files if e.path in graph.files}
         for name in graph.files:
             if name.endswith(".onnx"):

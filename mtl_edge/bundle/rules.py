@@ -97,9 +97,10 @@ def _check_graph(graph: Graph) -> None:
         graph.latency_ms is None or graph.latency_ms >= 0,
         f"graph {graph.target!r} has the latency {graph.latency_ms}",
     )
-    for stage in (graph, *graph.exits):
+    stages: list[Graph | ExitGraph] = [graph, *graph.exits]
+    for stage in stages:
         _check_stage(stage, graph)
-    _require_distinct((s.file for s in (graph, *graph.exits)), f"file of graph {graph.target!r}")
+    _require_distinct((stage.file for stage in stages), f"file of graph {graph.target!r}")
 
 
 def _check_stage(stage: Graph | ExitGraph, graph: Graph) -> None:
