@@ -492,3 +492,23 @@ def test_the_commands_show_stages_and_keep_to_max_depth(
     assert set(depths[1]) == {0}
     assert depths[2] != depths[0]
     assert "has depth 0, 2" in fails("predict", two, "--max-depth", "-1", "text")
+
+
+def test_what_stages_cost_is_measured(
+    two: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mtl_edge.benchmarks import stage_overhead
+
+    for name in ("PASSES", "REPEATS"):
+        monkeypatch.setattr(stage_overhead, name, 1)
+    monkeypatch.setattr(stage_overhead, "LEAVING", 10)
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(TEXTS))
+    stage_overhead.main([str(two), "--texts", str(file)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("| o")] == TARGETS
+    assert len(lines[2].split("|")) == len(lines[0].split("|"))
+    assert list(two.parent.iterdir()) == [two]
