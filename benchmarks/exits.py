@@ -42,7 +42,7 @@ from mtl_edge.training.progress import Progress
 
 __all__ = ["main", "measure"]
 
-ROUNDS, SECONDS = 15, 40.0
+ROUNDS, SECONDS = 15, 30.0
 SINGLES = 400
 QUANTILES = (0.5, 0.9, 0.99)
 
@@ -74,8 +74,14 @@ def ways_of(data: Mapping[str, Rows], tasks: Sequence[str]) -> list[Way]:
     return ways
 
 
-def measure(bundle: Path, data: Mapping[str, Rows], targets: Sequence[str]) -> dict[str, Any]:
-    """All figures, as `exits.json` has them."""
+def measure(
+    bundle: Path, data: Mapping[str, Rows], targets: Sequence[str], seconds: float = SECONDS
+) -> dict[str, Any]:
+    """All figures, as `exits.json` has them.
+
+    Args:
+        seconds: that each way of asking is timed for; three rounds at least.
+    """
     manifest = open_bundle(bundle).manifest
     drop, confidence = promised(manifest)
     ways = ways_of(data, [task.name for task in manifest.tasks])
@@ -85,7 +91,7 @@ def measure(bundle: Path, data: Mapping[str, Rows], targets: Sequence[str]) -> d
             with running(bundle, target) as loaded:
                 found[target] = {}
                 for way in ways:
-                    found[target][way.name] = _asked(loaded, way)
+                    found[target][way.name] = _asked(loaded, way, seconds)
                     progress.update(1, f"{target}, {way.name}")
     return {
         "date": date.today().isoformat(),
@@ -96,7 +102,7 @@ def measure(bundle: Path, data: Mapping[str, Rows], targets: Sequence[str]) -> d
     }
 
 
-def _asked(loaded: Loaded, way: Way) -> dict[str, Any]:
+def _asked(loaded: Loaded, way: Way, seconds: float) -> dict[str, Any]:
     """One way of asking, with stages and at full depth."""
     stages = answering(loaded, way.tasks).stages
     texts = list(way.texts)
@@ -108,7 +114,7 @@ def _asked(loaded: Loaded, way: Way) -> dict[str, Any]:
     times = alternate(
         {"staged": lambda: ask(stages), "full": lambda: ask(stages[-1:])},
         rounds=ROUNDS,
-        seconds=SECONDS,
+        seconds=seconds,
         warm_up=0,
     )
     ratio, low, high = times["staged"].ratio_of(times["full"])
@@ -227,6 +233,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--text-column", default="text", help="default: %(default)s")
     parser.add_argument("--label-column", help="default: label, or else the task's name")
     parser.add_argument("--targets", help="comma-separated; default: all that the bundle has")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=SECONDS,
+        help="for each way of asking; default: %(default)s",
+    )
     parser.add_argument("--out", type=Path, required=True, help="a folder for the figures")
     parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
     try:
@@ -249,7 +261,7 @@ def _run(args: argparse.Namespace) -> int:
         raise OptionError(f"--data TASK=FILE: expected some of the tasks {', '.join(tasks)}")
     columns = Columns(args.text_column, args.label_column)
     data = {task: read_rows(task, file, columns) for task, file in files.items()}
-    figures = measure(args.bundle, data, targets)
+    figures = measure(args.bundle, data, targets, args.seconds)
     with staged_folder(args.out, overwrite=args.overwrite) as stage:
         text = json.dumps(figures, indent=2) + "\n"
         (stage / "exits.json").write_text(text, encoding="utf-8")

@@ -55,13 +55,20 @@ to describe: see the card of `{base}`.
 
 EXITS = """## Stages
 
-A text that {layers} layers are sure enough of is answered there; the others go on to full depth.
-The promise: a task, asked by itself of texts like those it was trained on, loses at most {drop}
-points of accuracy to full depth, with {confidence} confidence. A text of which several tasks are
-asked leaves early only if all are sure. Method: {method}; the guarantee is that of heads taught in
-this way, on average over the folds, as the rows grow.
+Before full depth come stages of {layers} layers (0: the embeddings alone): a text that one is sure
+enough of is answered there, the others go on. The promise: a task, asked by itself of texts like
+those it was trained on, loses at most {drop} points of accuracy to full depth, with {confidence}
+confidence. A text of which several tasks are asked leaves early only if all are sure. Method:
+{method}; the guarantee is that of heads taught in this way, on average over the folds, as the rows
+grow.
 
-{table}
+Fitted on answers out of fold:
+
+{fitted}
+
+Measured on the rows that training reported on:
+
+{measured}
 
 What a stage takes of the time of full depth, for one text of 32 tokens: {costs}. `mtl-edge export
 --check-exits TASK=FILE BUNDLE` measures the promise on rows of yours.
@@ -123,25 +130,29 @@ def _exits(manifest: Manifest) -> str:
         return ""
     promise = manifest.exits[0].promise
     depths = [stage.depth for stage in manifest.exits]
-    header = ["task", "threshold", *(f"answered at depth {d} %" for d in depths), "rows fitted on"]
-    header += ["drop there", "at most", "graph", "measured on"]
-    header += [*(f"depth {d} %" for d in depths), "full depth", "with stages"]
-    rows = []
+    leave = [f"leave at depth {depth} %" for depth in depths]
+    first = manifest.exits[0]
+    fitted = [
+        [
+            task.name,
+            "never" if first.thresholds[task.name] > 1 else f"{first.thresholds[task.name]:.3f}",
+            str(promise["rows"][task.name]),
+            *(f"{100 * stage.promise['exit_rate'][task.name]:.0f}" for stage in manifest.exits),
+            f"{100 * promise['measured_drop'][task.name]:.2f}",
+            f"{100 * promise['bound'][task.name]:.2f}",
+        ]
+        for task in manifest.tasks
+    ]
+    measured = []
     for task in manifest.tasks:
+        of_task = manifest.evaluation[task.name]
         for graph in manifest.graphs:
-            found = manifest.evaluation[task.name]["graphs"][graph.target]["exits"]
-            threshold = manifest.exits[0].thresholds[task.name]
-            rows.append(
+            found = of_task["graphs"][graph.target]["exits"]
+            measured.append(
                 [
-                    task.name,
-                    "never" if threshold > 1 else f"{threshold:.3f}",
-                    *(f"{100 * e.promise['exit_rate'][task.name]:.0f}" for e in manifest.exits),
-                    str(promise["rows"][task.name]),
-                    f"{100 * promise['measured_drop'][task.name]:.2f}",
-                    f"{100 * promise['bound'][task.name]:.2f}",
+                    f"{task.name}, {found['rows']} rows of {of_task['split']}",
                     graph.target,
-                    f"{found['rows']} rows of {manifest.evaluation[task.name]['split']}",
-                    *(f"{100 * found['exit_rate'][str(d)]:.0f}" for d in depths),
+                    *(f"{100 * found['exit_rate'][str(depth)]:.0f}" for depth in depths),
                     f"{100 * found['full_accuracy']:.1f}",
                     f"{100 * found['accuracy']:.1f}",
                 ]
@@ -157,7 +168,10 @@ def _exits(manifest: Manifest) -> str:
         drop=f"{100 * promise['drop']:g}",
         confidence=f"{promise['confidence']:.0%}",
         method=promise["method"],
-        table=markdown_table(header, rows),
+        fitted=markdown_table(
+            ["task", "threshold", "rows", *leave, "points lost", "at most"], fitted
+        ),
+        measured=markdown_table(["task", "graph", *leave, "full depth", "with stages"], measured),
         costs=costs,
     )
 

@@ -69,6 +69,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parts.add_argument(
         "--extend", type=Path, metavar="CHECKPOINT", help="go on from its backbone and heads"
     )
+    stages = parser.add_argument_group("cheaper stages")
+    stages.add_argument(
+        "--exits",
+        metavar="DEPTHS",
+        help="depths of cheaper stages, as 0 or 0,2, for `export --exits`: teach heads for them "
+        "too, and keep what heads answer on rows that they were not taught",
+    )
+    stages.add_argument(
+        "--exit-folds",
+        type=int,
+        default=Options().exit_folds,
+        help="of --exits: as many parts the rows are split into, each asked of heads that were "
+        "taught the others; default: %(default)s",
+    )
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -177,19 +191,6 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         help="teach heads for every smaller depth too, for `export --depth`",
     )
     model.add_argument(
-        "--exits",
-        metavar="DEPTHS",
-        help="depths of cheaper stages, as 0 or 0,2, for `export --exits`: teach heads for them "
-        "too, and keep what heads answer on rows that they were not taught",
-    )
-    model.add_argument(
-        "--exit-folds",
-        type=int,
-        default=Options().exit_folds,
-        help="of --exits: as many parts the rows are split into, each asked of heads that were "
-        "taught the others; default: %(default)s",
-    )
-    model.add_argument(
         "--refit",
         action="store_true",
         help="at the end teach the heads once more, on the rows that chose as well; needs --dev",
@@ -239,7 +240,12 @@ def run(args: argparse.Namespace) -> None:
     require_free(args.out, overwrite=args.overwrite)
     started = time.monotonic()
     options = replace(
-        options_of(args), scenario=args.scenario, learn=args.learn, freeze=args.freeze
+        options_of(args),
+        scenario=args.scenario,
+        learn=args.learn,
+        freeze=args.freeze,
+        exits=depths_of(args.exits) if args.exits is not None else (),
+        exit_folds=args.exit_folds,
     )
     tasks = read_tasks(args)
     start = load_checkpoint(args.extend) if args.extend else None
@@ -312,8 +318,6 @@ def options_of(args: argparse.Namespace) -> Options:
         heads=for_each("--head", args.head, list(task_sources(args))),
         depth=args.depth,
         all_depths=args.all_depths,
-        exits=depths_of(args.exits) if args.exits is not None else (),
-        exit_folds=args.exit_folds,
         max_tokens=args.max_tokens,
         recipe=recipe,
         refit=args.refit,

@@ -244,6 +244,24 @@ def test_a_broken_promise_is_found_on_ones_own_rows(
     assert "kept" in capsys.readouterr().out.splitlines()[2]
 
 
+def test_the_benchmark_writes_what_stages_save(
+    staged_bundle: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mtl_edge.benchmarks import exits as benchmark
+
+    out = tmp_path / "figures"
+    command = ["--seconds", "0", "--targets", "onnx-int8", "--out", str(out)]
+    assert benchmark.main([str(staged_bundle), "--data", f"topic={rows}", *command]) == 0
+    ways = json.loads((out / "exits.json").read_text())["targets"]["onnx-int8"]
+    assert list(ways) == ["topic, its own", "topic, all tasks", "topic, crossed: sentiment"]
+    for way in ways.values():
+        assert sum(way["depths"].values()) == pytest.approx(1)
+        assert way["ratio"]["median"] > 0
+    assert set(ways["topic, its own"]["accuracy"]["topic"]) == {"staged", "full"}
+    assert "mtl_edge.benchmarks.exits" in (out / "exits.md").read_text()
+    assert "times as fast" in capsys.readouterr().out
+
+
 def test_rows_that_cannot_be_checked_are_named(
     staged_bundle: Path, shared_bundle: Path, rows: Path, tmp_path: Path, fails: Fails
 ) -> None:
