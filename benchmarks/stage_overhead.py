@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,9 @@ from mtl_edge.training.progress import Progress
 __all__ = ["budgets", "main", "resident", "single_overhead", "without_stages"]
 
 SINGLE, TOGETHER = 100, 500
-PASSES, LEAVING = 4, 200
+PASSES, LEAVING = 5, 150
 SHARES = (0.25, 0.5, 0.75)  # of the time between the cheapest stage's and all of them
-REPEATS = 5
+REPEATS = 4
 
 
 def single_overhead(bundle: Path, target: str, texts: Sequence[str]) -> dict[str, float]:
@@ -52,7 +53,8 @@ def single_overhead(bundle: Path, target: str, texts: Sequence[str]) -> dict[str
     load = partial(EdgeClassifier.load, bundle, target=target)
     depth = open_bundle(bundle, verify="size").manifest.exits[0].depth
     with load(max_depth=depth) as alone, load() as staged:
-        leaves = [text for text in texts if staged.predict(text).depth == depth][:LEAVING]
+        leaving = (text for text in texts if staged.predict(text).depth == depth)
+        leaves = list(islice(leaving, LEAVING))
         if not leaves:
             raise OptionError("the cheapest stage answers none of these texts; give others")
         if any(staged.predict(text) != alone.predict(text) for text in leaves):

@@ -237,7 +237,7 @@ def _share(promise: Mapping[str, Any], name: str, task: str) -> str:
     """A task's share in percent, if the promise has it: nobody checks what is in one."""
     values = promise.get(name)
     value = values.get(task) if isinstance(values, dict) else None
-    return f"{value:.1%}".rstrip("%") if isinstance(value, int | float) else ""
+    return f"{100 * value:.2f}" if isinstance(value, int | float) else ""
 
 
 def _said(promise: Mapping[str, Any]) -> str:
