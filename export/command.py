@@ -99,7 +99,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write ONNX Runtime's own format and its list of operators, for a reduced build",
     )
     parser.add_argument(
-        "--text-column", default="text", help="of --calibration, --refit and --vocabulary"
+        "--text-column",
+        default="text",
+        help="of --calibration, --refit, --vocabulary and --check-exits",
     )
     parser.add_argument(
         "--reduce-range",

@@ -70,6 +70,8 @@ def promise_of(args: argparse.Namespace) -> Promise | None:
             if getattr(args, name) != default:
                 raise OptionError(f"--{name.replace('_', '-')} goes with --exits; give both")
         return None
+    if args.explain:
+        raise OptionError("--exits is for bundles, and --explain makes none; leave one out")
     if not 0 < args.exit_drop < 100:
         raise OptionError(f"--exit-drop is {args.exit_drop}, expected points above 0, below 100")
     if not 50 <= args.exit_confidence < 99.9:

@@ -128,6 +128,7 @@ def test_stages_that_were_not_trained_are_named(
     assert "train with --exits 0" in fails("export", checkpoint, *out, "--exits", "0")
     assert "train with --exits 0" in fails("export", checkpoint, *out, "--exits", "auto")
     assert "train with --exits 3" in fails("export", staged, *out, "--exits", "3")
+    assert "leave one out" in fails("export", staged, "--explain", "--exits", "0")
     assert "goes with --exits" in fails("export", staged, *out, "--exit-drop", "1")
     for option, value in (("--exit-drop", "0"), ("--exit-confidence", "100")):
         assert "expected" in fails("export", staged, *out, "--exits", "0", option, value)
