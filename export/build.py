@@ -20,6 +20,8 @@ from mtl_edge.bundle import (
     SCHEMA,
     TOKENIZER,
     Bundle,
+    Exit,
+    ExitGraph,
     Graph,
     Manifest,
     open_bundle,
@@ -28,7 +30,7 @@ from mtl_edge.bundle import (
 from mtl_edge.bundle.update import new_version
 from mtl_edge.choosing import bundle_engine
 from mtl_edge.errors import ExportError, OptionError
-from mtl_edge.export import ort_format, text_graph
+from mtl_edge.export import ort_format, stages, text_graph
 from mtl_edge.export.capture import capture_encoder, capture_heads
 from mtl_edge.export.card import CARD, model_card
 from mtl_edge.export.proof import evaluate
@@ -58,11 +60,15 @@ def export(
     Raises:
         ExportError: a graph could not be built, or is not faithful to the checkpoint.
         MissingPackageError: `with_tokenizer` needs a package that is not installed.
-        OptionError: settings that do not fit the backbone.
+        OptionError: settings that do not fit the backbone, or a promise that cannot be made.
         OutputExistsError: `out` exists and `overwrite` is false.
     """
     if settings.with_tokenizer:
         text_graph.require_packages({TARGETS[name].engine for name in targets})
+    exits: tuple[Exit, ...] = ()
+    if settings.promise is not None:
+        with _step("fit exits"):
+            exits = stages.fitted(checkpoint, settings.promise)
     with (
         staged_folder(out, overwrite=overwrite) as stage,
         tempfile.TemporaryDirectory(prefix="mtl-edge-") as work,
@@ -86,8 +92,35 @@ def export(
             before = _proven(checkpoint, stage, graphs, reduced, float("inf")).evaluation
             for name in (n for n in targets if TARGETS[n].precision == "int8"):
                 _refit(checkpoint, source, encoders[name], stage, TARGETS[name], settings)
+        graphs = _with_exits(checkpoint, exits, graphs, stage, Path(work), settings)
         _add_forms(stage, graphs, checkpoint.max_tokens, settings)
-        return _proven(checkpoint, stage, graphs, reduced, settings.max_accuracy_drop, before)
+        return _proven(
+            checkpoint, stage, graphs, reduced, settings.max_accuracy_drop, before, exits
+        )
+
+
+def _with_exits(
+    checkpoint: Checkpoint,
+    exits: Sequence[Exit],
+    graphs: Sequence[Graph],
+    stage: Path,
+    work: Path,
+    settings: Settings,
+) -> tuple[Graph, ...]:
+    """The graphs with cheaper stages, which are written beside them."""
+    found: dict[str, list[ExitGraph]] = {graph.target: [] for graph in graphs}
+    for depth in (one.depth for one in exits):
+        folder = work / f"exit{depth}"
+        folder.mkdir()
+        with _step(f"build exit at depth {depth}"):
+            shallow = checkpoint.at(depth)
+            source = captured(shallow, folder, settings)
+            heads = folder / "heads.onnx"
+            capture_heads(shallow, heads)
+            for name, built in found.items():
+                target = TARGETS[name]
+                built.append(target.write_exit(target.encoder(source), heads, stage, depth))
+    return tuple(replace(graph, exits=tuple(found[graph.target])) for graph in graphs)
 
 
 def _add_forms(stage: Path, graphs: Sequence[Graph], max_tokens: int, settings: Settings) -> None:
@@ -157,8 +190,14 @@ def replace_heads(
     before is kept beside it: see `mtl_edge.bundle.update`.
 
     Raises:
-        ExportError: the bundle's encoder is not the checkpoint's, or a graph is not faithful to it.
+        ExportError: the bundle's encoder is not the checkpoint's, it has cheaper stages, or a graph
+            is not faithful to the checkpoint.
     """
+    if bundle.manifest.exits:
+        raise ExportError(
+            "the bundle has cheaper stages, whose thresholds hold for its own heads alone; export "
+            "a bundle of its own with --exits"
+        )
     _require_same_encoder(checkpoint, bundle)
     graphs = bundle.manifest.graphs
     listed = {entry.path for entry in bundle.manifest.files}
@@ -235,12 +274,18 @@ def _proven(
     reduced: Mapping[str, Any],
     max_accuracy_drop: float,
     before: Mapping[str, Any] = MappingProxyType({}),
+    exits: Sequence[Exit] = (),
 ) -> Manifest:
     """Measure what is in `stage`, and complete it with manifest and model card.
 
+    Full depth is compared with torch by itself, then its stages with full depth.
+
     Args:
         before: the evaluation before heads were refitted, for the record.
+        exits: cheaper stages that the graphs have.
     """
+    exit_graphs = [graph.exits for graph in graphs]
+    graphs = [replace(graph, exits=()) for graph in graphs]
     manifest = Manifest(
         schema=SCHEMA,
         tasks=checkpoint.tasks,
@@ -260,6 +305,16 @@ def _proven(
                 evaluation[task]["graphs"][target]["before_refit"] = score
     with _step("time"):
         graphs = _timed(open_bundle(stage, verify="size"))
+    if exits:
+        graphs = tuple(replace(g, exits=e) for g, e in zip(graphs, exit_graphs, strict=True))
+        manifest = replace(manifest, graphs=graphs, exits=tuple(exits))
+        write_manifest(stage, manifest)
+        with _step("compare with full depth"):
+            for task, by_target in stages.prove(checkpoint, stage, manifest).items():
+                for target, compared in by_target.items():
+                    evaluation[task]["graphs"][target]["exits"] = compared
+        with _step("time exits"):
+            manifest = replace(manifest, exits=stages.timed(open_bundle(stage, verify="size")))
     manifest = replace(manifest, graphs=graphs, evaluation=evaluation)
     (stage / CARD).write_text(model_card(manifest), encoding="utf-8")
     write_manifest(stage, manifest)

@@ -17,6 +17,7 @@ from mtl_edge.engines import ENGINES
 from mtl_edge.errors import OptionError
 from mtl_edge.export import int8_openvino, openvino_graph
 from mtl_edge.export.build import captured, export, replace_heads
+from mtl_edge.export.exit_options import add_exit_arguments, check, exits_table, promise_of
 from mtl_edge.export.explain import Noise, noise_of, noise_of_openvino, worst
 from mtl_edge.export.refit import FEWEST
 from mtl_edge.export.settings import MAX_ACCURACY_DROP, Settings
@@ -98,7 +99,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write ONNX Runtime's own format and its list of operators, for a reduced build",
     )
     parser.add_argument(
-        "--text-column", default="text", help="of --calibration, --refit and --vocabulary"
+        "--text-column",
+        default="text",
+        help="of --calibration, --refit, --vocabulary and --check-exits",
     )
     parser.add_argument(
         "--reduce-range",
@@ -126,6 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="that a graph may lose to the torch model on the rows which training set aside; "
         "beyond it, unless it may be chance, nothing is written; default: %(default)s",
     )
+    add_exit_arguments(parser)
     parser.add_argument(
         "--depth",
         metavar="N",
@@ -135,10 +139,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     if args.list:
         print(_table_of_targets())
-        return
+        return 0
+    if args.check_exits:
+        return check(args)
     wanted = sum((args.out is not None, args.into is not None, args.explain))
     if args.checkpoint is None or wanted != 1 or args.heads_only != (args.into is not None):
         raise OptionError(
@@ -152,7 +158,7 @@ def run(args: argparse.Namespace) -> None:
     if args.into is not None:
         _replace_heads(args)
         print(f"\nbundle {args.into}, {time.monotonic() - started:.0f} s")
-        return
+        return 0
     if not args.explain:
         require_free(args.out, overwrite=args.overwrite)
     if args.keep_worst < 0:
@@ -177,21 +183,23 @@ def run(args: argparse.Namespace) -> None:
         four_bits=args.embeddings == "4bit",
         with_tokenizer=args.with_tokenizer,
         ort=args.ort,
+        promise=promise_of(args),
         cache=args.cache,
         cache_limit=int(args.cache_limit * 10**9),
     )
     if args.explain:
         print(_explained(checkpoint, targets, settings))
-        return
+        return 0
     manifest = export(checkpoint, args.out, targets, args.overwrite, settings)
     print(_summary(manifest))
     print(f"\nbundle {args.out}, {time.monotonic() - started:.0f} s")
+    return 0
 
 
 # Options, by what they are for: a mode of the command, or targets of which one has to be asked for.
 OF_NEW_BUNDLES = (
     "targets", "calibration", "refit", "vocabulary", "embeddings", "with_tokenizer", "ort",
-    "reduce_range", "keep_worst", "depth", "overwrite",
+    "reduce_range", "keep_worst", "depth", "overwrite", "exits", "exit_drop", "exit_confidence",
 )  # fmt: skip
 OF_TARGETS = {
     "refit": ("onnx-int8", "openvino-int8"),
@@ -358,6 +366,8 @@ def _summary(manifest: Manifest) -> str:
             rows.append([task.name, where, graph.target, *_scores(score)])
     header = ["task", "measured on", "graph", "accuracy", "agrees", "largest change"]
     table = text_table([*header, "rows lost / won", "McNemar p"], rows)
+    if manifest.exits:
+        table = f"{table}\n\n{exits_table(manifest)}"
     return "\n".join([table, *_accounts(manifest)])
 
 

@@ -4,6 +4,11 @@
     encoder.int8.bin    the encoder's weights
     heads.int8.bin      the heads' weights
 
+A cheaper stage reads what it has in common with the whole encoder, the word table first of all,
+from the encoder's file, and brings the rest:
+
+    model.int8.exit0.onnx, encoder.int8.exit0.bin, heads.int8.exit0.bin
+
 New heads rewrite the first and the last; the encoder's file, nine tenths of the bundle, stays byte
 for byte. ONNX Runtime maps the files into memory.
 """
@@ -12,7 +17,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +30,15 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 
 from mtl_edge.export.capture import INPUTS, state_names
 
-__all__ = ["join", "replace_heads", "states_of", "write"]
+__all__ = ["join", "places_of", "replace_heads", "states_of", "write"]
 
 PREFIX = "heads/"
 INLINE = 1024  # bytes; smaller constants, shapes among them, stay in the graph
 ALIGNMENT = 64  # bytes; a cache line, and as much as any vector instruction asks for
 
 Array = npt.NDArray[np.float32]
+# Where bytes of this sha256 lie: file, offset, length.
+Places = Mapping[bytes, tuple[str, int, int]]
 
 
 def join(encoder: onnx.ModelProto, heads: onnx.ModelProto) -> onnx.ModelProto:
@@ -80,7 +89,12 @@ def _without_heads(model: onnx.ModelProto) -> None:
 
 
 def write(
-    model: onnx.ModelProto, folder: Path, graph: str, encoder: str | None, heads: str
+    model: onnx.ModelProto,
+    folder: Path,
+    graph: str,
+    encoder: str | None,
+    heads: str,
+    shared: Places = MappingProxyType({}),
 ) -> None:
     """Write a joined graph and its weights.
 
@@ -88,6 +102,7 @@ def write(
         graph: file of the graph.
         encoder: file for the encoder's weights; none: they are in a file already.
         heads: file for the heads' weights.
+        shared: where weights lie already; if that is all of the encoder's, its file is not written.
 
     Raises:
         onnx.checker.ValidationError: it is not a valid ONNX graph.
@@ -96,27 +111,51 @@ def write(
     _move(of_heads, folder / heads)
     if encoder is not None:
         rest = [c for c in model.graph.initializer if not c.name.startswith(PREFIX)]
-        _move(rest, folder / encoder)
+        _move(rest, folder / encoder, shared)
     onnx.save(model, str(folder / graph))
     onnx.checker.check_model(str(folder / graph))
 
 
-def _move(constants: Sequence[TensorProto], file: Path) -> None:
-    """Put the larger constants' bytes into `file`, and references to it in their place."""
+def _move(
+    constants: Sequence[TensorProto], file: Path, shared: Places = MappingProxyType({})
+) -> None:
+    """Put the larger constants' bytes into `file`, and references to it in their place.
+
+    Args:
+        shared: where bytes lie already: these are referred to, and not written again.
+    """
     with file.open("wb") as out:
         for constant in constants:
             data = onnx.numpy_helper.to_array(constant).tobytes()
             if len(data) < INLINE:
                 continue
-            out.write(b"\0" * (-out.tell() % ALIGNMENT))
+            place = shared.get(sha256(data).digest())
+            if place is None:
+                out.write(b"\0" * (-out.tell() % ALIGNMENT))
+                place = file.name, out.tell(), len(data)
+                out.write(data)
+            location, offset, length = place
             constant.raw_data = data  # what is moved has to be there, says the helper
-            external_data_helper.set_external_data(
-                constant, location=file.name, offset=out.tell(), length=len(data)
-            )
+            external_data_helper.set_external_data(constant, location, offset, length)
             constant.ClearField("raw_data")
             for field in ("float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
                 constant.ClearField(field)
-            out.write(data)
+    if not file.stat().st_size:  # all of it lies elsewhere
+        file.unlink()
+
+
+def places_of(folder: Path, graph: str) -> Places:
+    """Where a written graph's weights lie, by their sha256."""
+    places = {}
+    for constant in onnx.load(str(folder / graph), load_external_data=False).graph.initializer:
+        if constant.data_location != TensorProto.EXTERNAL:
+            continue
+        entry = {pair.key: pair.value for pair in constant.external_data}
+        offset, length = int(entry["offset"]), int(entry["length"])
+        with (folder / entry["location"]).open("rb") as file:
+            file.seek(offset)
+            places[sha256(file.read(length)).digest()] = entry["location"], offset, length
+    return places
 
 
 def replace_heads(former: Path, heads: Path, folder: Path, files: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mtl_edge.export.exits import Promise
 from mtl_edge.training.run import CACHE_LIMIT
 from mtl_edge.training.states import default_cache
 
@@ -29,6 +30,7 @@ class Settings:
         four_bits: whether those tables take four bits a number.
         with_tokenizer: whether to add graphs that take strings: see `mtl_edge.export.text_graph`.
         ort: whether to add ONNX Runtime's own format: see `mtl_edge.export.ort_format`.
+        promise: of cheaper stages: see `mtl_edge.export.exits`; none: the bundle has no such stage.
         cache, cache_limit: of the states that `refit` takes: see `mtl_edge.training.states`.
     """
 
@@ -40,6 +42,7 @@ class Settings:
     four_bits: bool = False
     with_tokenizer: bool = False
     ort: bool = False
+    promise: Promise | None = None
     cache: Path = field(default_factory=default_cache)
     cache_limit: int = CACHE_LIMIT
 

@@ -16,7 +16,7 @@ import onnx
 import openvino as ov
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from mtl_edge.bundle import Graph
+from mtl_edge.bundle import ExitGraph, Graph
 from mtl_edge.errors import OptionError
 from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph, smaller
 from mtl_edge.export.explain import noise_of, worst
@@ -69,6 +69,12 @@ class Form(Protocol):
         """Write a graph to `folder` from an encoder and an ONNX graph of heads."""
         ...
 
+    def write_exit(
+        self, encoder: Any, heads: Path, folder: Path, files: Sequence[str], full: Sequence[str]
+    ) -> tuple[str, ...]:
+        """The same of fewer layers, beside the graph `full`; returns the files that it opens."""
+        ...
+
     def replace_heads(self, former: Path, heads: Path, folder: Path, files: Sequence[str]) -> None:
         """Write those of a graph's files that other heads change; `folder` has the rest."""
         ...
@@ -82,7 +88,20 @@ class OnnxForm:
     """Files: the graph, the encoder's weights, the heads' weights."""
 
     def write(self, encoder: Any, heads: Path, folder: Path, files: Sequence[str]) -> None:
-        onnx_graph.write(onnx_graph.join(encoder, onnx.load(str(heads))), folder, *files)
+        graph, own, of_heads = files
+        model = onnx_graph.join(encoder, onnx.load(str(heads)))
+        onnx_graph.write(model, folder, graph, own, of_heads)
+
+    def write_exit(
+        self, encoder: Any, heads: Path, folder: Path, files: Sequence[str], full: Sequence[str]
+    ) -> tuple[str, ...]:
+        places = onnx_graph.places_of(folder, full[0])
+        of_encoder = {digest: place for digest, place in places.items() if place[0] == full[1]}
+        graph, own, of_heads = files
+        model = onnx_graph.join(encoder, onnx.load(str(heads)))
+        onnx_graph.write(model, folder, graph, own, of_heads, of_encoder)
+        used = {place[0] for place in onnx_graph.places_of(folder, graph).values()}
+        return (graph, *(name for name in (own, full[1]) if name in used), of_heads)
 
     def replace_heads(self, former: Path, heads: Path, folder: Path, files: Sequence[str]) -> None:
         onnx_graph.replace_heads(former, heads, folder, files)
@@ -106,6 +125,12 @@ class OpenVinoForm:
     def write(self, encoder: Any, heads: Path, folder: Path, files: Sequence[str]) -> None:
         openvino_graph.write(encoder, folder / files[0], self.half)
         self.replace_heads(folder, heads, folder, files)
+
+    def write_exit(
+        self, encoder: Any, heads: Path, folder: Path, files: Sequence[str], full: Sequence[str]
+    ) -> tuple[str, ...]:
+        self.write(encoder, heads, folder, files)
+        return tuple(files)
 
     def replace_heads(self, former: Path, heads: Path, folder: Path, files: Sequence[str]) -> None:
         openvino_graph.write(openvino_graph.read(heads), folder / files[2])
@@ -167,6 +192,17 @@ class Target:
     def graph(self, name: str) -> Graph:
         heads = tuple(self.files[place] for place in self.heads)
         return Graph(name, self.engine, self.precision, self.files[0], self.files[1:], heads)
+
+    def exit_files(self, depth: int) -> tuple[str, ...]:
+        """Names of the files of a cheaper stage."""
+        parts = (name.rsplit(".", 1) for name in self.files)
+        return tuple(f"{stem}.exit{depth}.{kind}" for stem, kind in parts)
+
+    def write_exit(self, encoder: Any, heads: Path, folder: Path, depth: int) -> ExitGraph:
+        """Write a cheaper stage's files beside the graph of full depth."""
+        files = self.exit_files(depth)
+        first, *rest = self.form.write_exit(encoder, heads, folder, files, self.files)
+        return ExitGraph(first, tuple(rest), tuple(files[place] for place in self.heads))
 
 
 def _onnx(precision: str, encoder: Callable[[Source], Any], size: str, use: str) -> Target:

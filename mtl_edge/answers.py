@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from mtl_edge.bundle import Task
+from mtl_edge.stages import Answered
 
-__all__ = ["Answer", "Prediction", "predictions"]
+__all__ = ["Answer", "Prediction", "in_order", "predictions"]
+
+Arrays = Mapping[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +36,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Prediction(Mapping[str, Answer]):
-    """All tasks' answers to one text, by the task's name."""
+    """All tasks' answers to one text, by the task's name.
+
+    Attributes:
+        depth: layers of the encoder that the stage has run which answered.
+    """
 
     answers: Mapping[str, Answer]
+    depth: int
 
     def __getitem__(self, task: str) -> Answer:
         return self.answers[task]
@@ -47,13 +55,34 @@ class Prediction(Mapping[str, Answer]):
         return len(self.answers)
 
 
-def predictions(
-    tasks: Sequence[Task], probabilities: Mapping[str, npt.NDArray[np.float32]]
-) -> list[Prediction]:
-    """A prediction for each row of `probabilities`, `[n, labels]` per task."""
-    columns = [_answers(task, probabilities[task.name]) for task in tasks]
-    names = [task.name for task in tasks]
-    return [Prediction(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+def predictions(parts: Iterable[Answered]) -> list[Prediction]:
+    """A prediction for each text, in the texts' order, of the parts that all of them are in."""
+    found: dict[int, Prediction] = {}
+    for part in parts:
+        stage = part.stage
+        columns = [_answers(task, part.probabilities[task.name]) for task in stage.tasks]
+        names = [task.name for task in stage.tasks]
+        for row, answers in zip(part.rows, zip(*columns, strict=True), strict=True):
+            found[int(row)] = Prediction(dict(zip(names, answers, strict=True)), stage.depth)
+    return [found[row] for row in range(len(found))]
+
+
+def in_order(
+    parts: Sequence[Answered], tasks: Sequence[Task], values: Callable[[Answered], Arrays]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The parts' arrays as one per task, `[n, labels]`, in the texts' order.
+
+    Args:
+        values: the arrays of a part, by task: its logits or its probabilities.
+    """
+    if len(parts) == 1 and isinstance(parts[0].rows, range):  # in order, and all of them
+        return dict(values(parts[0]))
+    count = sum(map(len, parts))
+    result = {task.name: np.empty((count, len(task.labels)), np.float32) for task in tasks}
+    for part in parts:
+        for name, array in values(part).items():
+            result[name][part.rows] = array
+    return result
 
 
 def _answers(task: Task, probabilities: npt.NDArray[np.float32]) -> list[Answer]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_edge import engines
-from mtl_edge.answers import Answer, Prediction, predictions
+from mtl_edge.answers import Answer, Prediction, in_order, predictions
 from mtl_edge.bundle import Graph, Manifest, Task, Verify
 from mtl_edge.columns import Column, listed, streamed
 from mtl_edge.engines import Logits, Setup, Spin
@@ -27,8 +29,8 @@ from mtl_edge.errors import (
 )
 from mtl_edge.forks import outlive_forks
 from mtl_edge.limits import Limits
-from mtl_edge.loaded import Loaded, Probabilities, answering, load_bundle
-from mtl_edge.planning import joined
+from mtl_edge.loaded import Loaded, answering, load_bundle
+from mtl_edge.stages import Answered, Probabilities
 from mtl_edge.streams import ahead, windows
 from mtl_edge.text import as_texts
 
@@ -46,9 +48,10 @@ class Info:
         target: the graph's name.
         reason: why `auto` took it.
         threads: that the engine was given.
-        depth: layers of the encoder that the graph runs.
+        depth: layers of the encoder that the graph runs; of a bundle with stages, the deepest.
         max_tokens: at which texts are cut.
         fixed_shapes: `(batch, tokens)` that the engine compiled ahead.
+        depths: of every stage that may answer, rising.
     """
 
     path: Path
@@ -62,6 +65,7 @@ class Info:
     depth: int
     max_tokens: int
     fixed_shapes: tuple[tuple[int, int], ...]
+    depths: tuple[int, ...]
 
 
 class EdgeClassifier:
@@ -99,6 +103,8 @@ class EdgeClassifier:
         warm: bool = True,
         verify: Verify = "full",
         public_key: str | Path | None = None,
+        max_depth: int | None = None,
+        depth_for: Sequence[str] | None = None,
     ) -> EdgeClassifier:
         """Verify a bundle and start an engine on it.
 
@@ -121,18 +127,28 @@ class EdgeClassifier:
                 and a damaged graph is found at once.
             verify: `full` compares every file's sha256, `size` only sizes.
             public_key: the file of the key that the bundle must be signed for.
+            max_depth: of a bundle with stages, those that run more layers are not opened, and the
+                deepest one left answers all that reaches it.
+            depth_for: of a bundle with stages, those of `tasks` whose certainty decides whether a
+                text goes on to the next; default: all. A task that is asked of texts from outside
+                its domain is seldom sure, and sends them on for nothing.
 
         Raises:
             BundleError: the bundle is missing, incomplete, altered or not signed.
             EngineError: the engine or device is unknown, not there or cannot run the graph.
-            OptionError: the bundle has no such graph or task, or `threads` is out of range.
+            OptionError: the bundle has no such graph, task or stage, or `threads` is out of range.
         """
         setup = Setup(threads=threads, device=device, spin=spin, fixed_tokens=fixed_tokens)
-        opened = partial(load_bundle, Path(path), engine, target, setup, limits, verify, public_key)
-        wanted = tasks if tasks is None or isinstance(tasks, str) else tuple(tasks)
+        opened = partial(
+            load_bundle, Path(path), engine, target, setup, limits, verify, public_key, max_depth
+        )
+        wanted, deciding = (
+            names if names is None or isinstance(names, str) else tuple(names)
+            for names in (tasks, depth_for)
+        )
 
         def load() -> Loaded:
-            loaded = answering(opened(), wanted)
+            loaded = answering(opened(), wanted, deciding)
             outlive_forks(loaded)
             if warm:
                 loaded.warm(batches=False)
@@ -157,12 +173,13 @@ class EdgeClassifier:
             depth=loaded.bundle.manifest.depth,
             max_tokens=loaded.encoder.max_tokens,
             fixed_shapes=loaded.engine.fixed_shapes,
+            depths=tuple(stage.depth for stage in loaded.stages),
         )
 
     @property
     def manifest(self) -> Manifest:
         """All that the bundle says of itself."""
-        return self._now().bundle.manifest
+        return self._now().manifest
 
     @property
     def graph(self) -> Graph:
@@ -180,36 +197,60 @@ class EdgeClassifier:
         return {task.name: np.array(task.labels) for task in self.tasks}
 
     @overload
-    def predict(self, texts: str) -> Prediction: ...  # type: ignore[overload-overlap]
+    def predict(  # type: ignore[overload-overlap]
+        self, texts: str, *, budget_ms: float | None = None
+    ) -> Prediction: ...
     @overload
-    def predict(self, texts: Iterable[str] | Column) -> list[Prediction]: ...
-    def predict(self, texts: str | Iterable[str] | Column) -> Prediction | list[Prediction]:
+    def predict(
+        self, texts: Iterable[str] | Column, *, budget_ms: float | None = None
+    ) -> list[Prediction]: ...
+    def predict(
+        self, texts: str | Iterable[str] | Column, *, budget_ms: float | None = None
+    ) -> Prediction | list[Prediction]:
         """Answers of every task for one text, or for each of several, in their order.
+
+        Args:
+            budget_ms: of a bundle with stages, how long the call may take: the cheapest stage
+                answers every text, however long that takes; then the least sure go on first, as
+                long as the engine's own measure says that there is time. The others keep the
+                answer that they have, and `Prediction.depth` says so. None: any time.
 
         Raises:
             TextError: an item is not a string; or, as LimitError, too large.
             EngineError: the engine failed.
+            OptionError: `budget_ms` is no number of 0 or more.
         """
-        loaded = self._now()
+        loaded, deadline = self._now(), _deadline(budget_ms)
         if isinstance(texts, str):
-            return predictions(loaded.tasks, self._probabilities(loaded, [texts]))[0]
-        return predictions(loaded.tasks, self._probabilities(loaded, self._listed(texts)))
+            return predictions(self._answers(loaded, [texts], deadline))[0]
+        return predictions(self._answers(loaded, self._listed(texts), deadline))
 
-    def predict_proba(self, texts: str | Iterable[str] | Column) -> Probabilities:
+    def predict_proba(
+        self, texts: str | Iterable[str] | Column, *, budget_ms: float | None = None
+    ) -> Probabilities:
         """Probabilities `[n, labels]` per task, labels in the task's order.
 
+        Args:
+            budget_ms: see `predict`.
+
         Raises:
-            TextError, EngineError: see `predict`.
+            TextError, EngineError, OptionError: see `predict`.
         """
-        return self._probabilities(self._now(), self._several(texts))
+        loaded, deadline = self._now(), _deadline(budget_ms)
+        parts = self._answers(loaded, self._several(texts), deadline)
+        return in_order(parts, loaded.tasks, lambda part: part.probabilities)
 
     def logits(self, texts: str | Iterable[str] | Column) -> Logits:
         """The graph's own outputs `[n, labels]` per task, before temperature and softmax.
 
+        Of a bundle with stages, those of the stage that answers.
+
         Raises:
             TextError, EngineError: see `predict`.
         """
-        return self._logits(self._now(), self._several(texts))
+        loaded = self._now()
+        parts = self._answers(loaded, self._several(texts))
+        return in_order(parts, loaded.tasks, lambda part: part.logits)
 
     def predict_iter(
         self, texts: Iterable[str] | Column, window: int = WINDOW
@@ -234,23 +275,31 @@ class EdgeClassifier:
 
         numbered = enumerate(windows(texts, window))
         for ids in map(encoded, numbered) if window == 1 else ahead(encoded, numbered):
-            yield from predictions(loaded.tasks, loaded.probabilities(ids))
+            yield from predictions(loaded.answers(ids))
 
     @overload
-    async def apredict(self, texts: str) -> Prediction: ...  # type: ignore[overload-overlap]
+    async def apredict(  # type: ignore[overload-overlap]
+        self, texts: str, *, budget_ms: float | None = None
+    ) -> Prediction: ...
     @overload
-    async def apredict(self, texts: Iterable[str] | Column) -> list[Prediction]: ...
-    async def apredict(self, texts: str | Iterable[str] | Column) -> Prediction | list[Prediction]:
+    async def apredict(
+        self, texts: Iterable[str] | Column, *, budget_ms: float | None = None
+    ) -> list[Prediction]: ...
+    async def apredict(
+        self, texts: str | Iterable[str] | Column, *, budget_ms: float | None = None
+    ) -> Prediction | list[Prediction]:
         """`predict` in a thread, so that an event loop goes on meanwhile."""
         from asyncio import to_thread
 
-        return await to_thread(self.predict, texts)
+        return await to_thread(self.predict, texts, budget_ms=budget_ms)
 
-    async def apredict_proba(self, texts: str | Iterable[str] | Column) -> Probabilities:
+    async def apredict_proba(
+        self, texts: str | Iterable[str] | Column, *, budget_ms: float | None = None
+    ) -> Probabilities:
         """`predict_proba` in a thread, so that an event loop goes on meanwhile."""
         from asyncio import to_thread
 
-        return await to_thread(self.predict_proba, texts)
+        return await to_thread(self.predict_proba, texts, budget_ms=budget_ms)
 
     async def apredict_iter(
         self, texts: AsyncIterable[str], window: int = 1
@@ -272,7 +321,7 @@ class EdgeClassifier:
 
         def answers() -> list[Prediction]:
             ids = loaded.encoder.ids(self._allowed(waiting, done, stream=True))
-            return predictions(loaded.tasks, loaded.probabilities(ids))
+            return predictions(loaded.answers(ids))
 
         async for text in texts:
             waiting.append(text)
@@ -358,17 +407,26 @@ class EdgeClassifier:
         self._limits.check(valid, first, stream=stream)
         return valid
 
-    def _logits(self, loaded: Loaded, texts: list[str]) -> Logits:
+    def _answers(
+        self, loaded: Loaded, texts: list[str], deadline: float | None = None
+    ) -> list[Answered]:
         texts = self._allowed(texts)
         if not texts:
-            return {t.name: np.empty((0, len(t.labels)), np.float32) for t in loaded.tasks}
+            return []
         if len(texts) <= WINDOW:
-            return loaded.logits(loaded.encoder.ids(texts))
+            return loaded.answers(loaded.encoder.ids(texts), deadline)
         encoded = ahead(loaded.encoder.ids, windows(texts, WINDOW))
-        return joined([loaded.logits(ids) for ids in encoded])
+        return loaded.answers_of_many(encoded, deadline)
 
-    def _probabilities(self, loaded: Loaded, texts: list[str]) -> Probabilities:
-        return loaded.softmax(self._logits(loaded, texts))
+
+def _deadline(budget_ms: float | None) -> float | None:
+    """When a call that begins now should end, of `time.perf_counter`."""
+    if budget_ms is None:
+        return None
+    number = isinstance(budget_ms, int | float) and not isinstance(budget_ms, bool)
+    if not number or not math.isfinite(budget_ms) or budget_ms < 0:
+        raise OptionError(f"budget_ms is {budget_ms!r}, expected milliseconds, 0 or more")
+    return time.perf_counter() + budget_ms / 1e3
 
 
 def _require_window(window: int) -> None:

@@ -1,27 +1,28 @@
-"""A bundle that runs: token ids in, checked logits out."""
+"""A bundle that runs: token ids in, checked answers out."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from mtl_edge.bundle import TOKENIZER, Bundle, Task, Verify, open_bundle
-from mtl_edge.choosing import Choice, start_chosen
-from mtl_edge.engines import Engine, Ids, Logits, Setup
-from mtl_edge.errors import EngineError, OptionError, OutOfMemoryError
+from mtl_edge.bundle import TOKENIZER, Bundle, Exit, Manifest, Task, Verify, open_bundle
+from mtl_edge.bundle.depths import at_most, graph_at, tasks_at
+from mtl_edge.choosing import Choice, bundle_engine, start_chosen
+from mtl_edge.engines import Engine, Setup
+from mtl_edge.errors import OptionError
 from mtl_edge.limits import Limits
-from mtl_edge.planning import Tokens, in_batches, joined
-from mtl_edge.probabilities import softmax
+from mtl_edge.pace import Pace
+from mtl_edge.planning import Tokens
+from mtl_edge.stages import Answered, Stage, answer, answer_one
 from mtl_edge.text import TextEncoder
 
-__all__ = ["Loaded", "Probabilities", "answering", "load_bundle"]
+__all__ = ["Loaded", "answering", "load_bundle"]
 
-Probabilities = dict[str, npt.NDArray[np.float32]]
+PACE_TOKENS = 32  # of the shorter of two single texts by which a stage's pace is first known
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -29,66 +30,66 @@ class Loaded:
     """One version of a bundle, running. Calls hold on to it, so that it goes with the last one.
 
     Attributes:
+        bundle: as it runs: without the stages that are deeper than was asked for.
+        manifest: all that the bundle says of itself.
+        stages: the cheapest first, the deepest last.
         process: that its threads live in.
     """
 
     bundle: Bundle
+    manifest: Manifest
     choice: Choice
-    engine: Engine
+    stages: tuple[Stage, ...]
     encoder: TextEncoder
-    tasks: tuple[Task, ...]
     setup: Setup
-    batch_tokens: int
     process: int
 
-    def probabilities(self, ids: Sequence[Tokens]) -> Probabilities:
-        """`[n, labels]` per task, of one or more texts' token ids."""
-        return self.softmax(self.logits(ids))
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Those that are asked, as the deepest stage answers them."""
+        return self.stages[-1].tasks
 
-    def softmax(self, logits: Logits) -> Probabilities:
-        """Logits as probabilities, each task's at its temperature."""
-        return {task.name: softmax(logits[task.name], task.temperature) for task in self.tasks}
+    @property
+    def engine(self) -> Engine:
+        """The deepest stage's."""
+        return self.stages[-1].engine
 
-    def logits(self, ids: Sequence[Tokens]) -> Logits:
-        """`[n, labels]` per task, of one or more texts' token ids."""
-        return in_batches(self.run, ids, self.batch_tokens, self.engine.multiple)
+    @property
+    def batch_tokens(self) -> int:
+        """That the deepest stage runs at once."""
+        return self.stages[-1].batch_tokens
 
-    def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
-        """One batch's logits, checked; a batch that is too large for memory is halved.
+    def answers(self, ids: Sequence[Tokens], deadline: float | None = None) -> list[Answered]:
+        """One or more texts' answers, in parts of one stage each: see `mtl_edge.stages`."""
+        if len(ids) == 1:
+            return [answer_one(self.stages, ids[0], deadline)]
+        return list(answer(self.stages, [ids], deadline))
 
-        Raises:
-            OutOfMemoryError: a single text is too large.
-            EngineError: the engine failed, or what came is not what the manifest says.
-        """
-        outputs: Logits | None
-        try:
-            outputs = self.engine.run(input_ids, attention_mask)
-        except MemoryError as error:  # ours derives from it
-            if len(input_ids) == 1:
-                raise OutOfMemoryError(
-                    f"a text of {input_ids.shape[1]} tokens does not fit into memory even alone; "
-                    "free some, or lower Limits.tokens"
-                ) from error
-            outputs = None  # the error would keep what it was raised with in memory
-        if outputs is None:
-            half = len(input_ids) // 2
-            parts = [self.run(input_ids[part], attention_mask[part])
-                     for part in (slice(half), slice(half, None))]  # fmt: skip
-            return joined(parts)
-        return {task.name: _expected(outputs, task, len(input_ids)) for task in self.tasks}
+    def answers_of_many(
+        self, windows: Iterable[Sequence[Tokens]], deadline: float | None = None
+    ) -> list[Answered]:
+        """The same of any number of texts, a window of which is in work at a time."""
+        return list(answer(self.stages, windows, deadline))
 
     def warm(self, *, batches: bool) -> None:
         """Run every shape that was compiled ahead, the longest text and, of batches, the largest.
 
+        Stages whose pace counts run single texts once more, now that shapes are warm.
+
         Raises:
-            EngineError: see `run`.
+            EngineError: see `Stage.run`.
         """
         longest = self.encoder.max_tokens
-        shapes = {*self.engine.fixed_shapes, (1, longest)}
-        if batches:
-            shapes.add((max(1, self.batch_tokens // longest), longest))
-        for shape in sorted(shapes):
-            self.run(np.zeros(shape, np.int64), np.ones(shape, np.int64))
+        for stage in self.stages:
+            shapes = {*stage.engine.fixed_shapes, (1, longest)}
+            if batches:
+                shapes.add((max(1, stage.batch_tokens // longest), longest))
+            for shape in sorted(shapes):
+                stage.run(np.zeros(shape, np.int64), np.ones(shape, np.int64))
+            if stage.pace is not None:
+                stage.pace.clear()
+                for shape in sorted({(1, min(PACE_TOKENS, longest)), (1, longest)}):
+                    stage.run(np.zeros(shape, np.int64), np.ones(shape, np.int64))
 
 
 def load_bundle(
@@ -99,46 +100,77 @@ def load_bundle(
     limits: Limits,
     verify: Verify,
     public_key: str | Path | None,
+    max_depth: int | None,
 ) -> Loaded:
-    """Verify a bundle and start an engine on it: see `EdgeClassifier.load`."""
-    bundle = open_bundle(path, verify=verify, public_key=public_key)
-    most = bundle.manifest.max_tokens
-    most = min(most, limits.tokens or most)
-    words = bundle.manifest.backbone.vocabulary
+    """Verify a bundle and start an engine on each of its stages: see `EdgeClassifier.load`."""
+    opened = open_bundle(path, verify=verify, public_key=public_key)
+    manifest = at_most(opened.manifest, max_depth)
+    bundle = replace(opened, manifest=manifest)
+    most = min(manifest.max_tokens, limits.tokens or manifest.max_tokens)
+    words = manifest.backbone.vocabulary
     encoder = TextEncoder.from_file(bundle.file(TOKENIZER), most, words)
-    choice, started = start_chosen(bundle, engine=engine, target=target, setup=setup)
-    batch_tokens = limits.batch_tokens or started.tokens_per_batch
-    return Loaded(
-        bundle, choice, started, encoder, bundle.manifest.tasks, setup, batch_tokens, os.getpid()
+    choice, deepest = start_chosen(bundle, engine=engine, target=target, setup=setup)
+    stages: list[Stage] = []
+    try:
+        for index, stage in enumerate(manifest.exits):
+            graph = graph_at(choice.graph, index)
+            started = bundle_engine(bundle, graph, setup, choice.engine)
+            stages.append(_cheaper(stage, started, manifest.tasks, limits, first=not index))
+    except BaseException:
+        for running in (deepest, *(s.engine for s in stages)):
+            running.close()
+        raise
+    tokens = limits.batch_tokens or deepest.tokens_per_batch
+    pace = Pace() if stages else None
+    stages.append(Stage(manifest.depth, deepest, manifest.tasks, None, tokens, pace))
+    return Loaded(bundle, opened.manifest, choice, tuple(stages), encoder, setup, os.getpid())
+
+
+def _cheaper(
+    stage: Exit, engine: Engine, tasks: Sequence[Task], limits: Limits, *, first: bool
+) -> Stage:
+    return Stage(
+        depth=stage.depth,
+        engine=engine,
+        tasks=tasks_at(tasks, stage),
+        leaving=stage.thresholds,
+        batch_tokens=limits.batch_tokens or engine.tokens_per_batch,
+        pace=None if first else Pace(),  # the first runs in any case
     )
 
 
-def answering(loaded: Loaded, names: Sequence[str] | None) -> Loaded:
-    """The same with these of the tasks only."""
+def answering(
+    loaded: Loaded, names: Sequence[str] | None, deciding: Sequence[str] | None = None
+) -> Loaded:
+    """The same with these of the tasks only.
+
+    Args:
+        names: to answer, in this order; none: all.
+        deciding: of these, whose certainty decides whether a text goes on; none: all of them.
+
+    Raises:
+        OptionError: there is no such task.
+    """
+    known = [task.name for task in loaded.tasks]
+    asked = _among(names, known, "tasks", "the bundle has no task")
+    decide = _among(deciding, asked, "depth_for", "what is asked for has no task")
+    return replace(loaded, stages=tuple(_asked(stage, asked, decide) for stage in loaded.stages))
+
+
+def _among(names: Sequence[str] | None, known: Sequence[str], what: str, lacks: str) -> list[str]:
     if names is None:
-        return loaded
-    known = {task.name: task for task in loaded.tasks}
+        return list(known)
     wanted = [names] if isinstance(names, str) else list(dict.fromkeys(names))
     if not wanted:
-        raise OptionError(f"tasks is empty, expected some of {', '.join(known)}")
+        raise OptionError(f"{what} is empty, expected some of {', '.join(known)}")
     if strange := [name for name in wanted if name not in known]:
-        raise OptionError(
-            f"the bundle has no task {', '.join(map(repr, strange))}; it has {', '.join(known)}"
-        )
-    return replace(loaded, tasks=tuple(known[name] for name in wanted))
+        raise OptionError(f"{lacks} {', '.join(map(repr, strange))}; it has {', '.join(known)}")
+    return wanted
 
 
-def _expected(outputs: Logits, task: Task, rows: int) -> npt.NDArray[np.float32]:
-    value, shape = outputs.get(task.name), (rows, len(task.labels))
-    if value is None or value.shape != shape:
-        came = "no such output" if value is None else f"shape {value.shape}"
-        raise EngineError(
-            f"task {task.name!r}: expected logits {shape}, got {came}; the graph does not belong "
-            "to the manifest: export the bundle again"
-        )
-    if not np.isfinite(value).all():
-        raise EngineError(
-            f"task {task.name!r}: the graph gave logits that are not finite; its weights are "
-            "damaged: export the bundle again"
-        )
-    return value
+def _asked(stage: Stage, names: Sequence[str], deciding: Sequence[str]) -> Stage:
+    tasks = {task.name: task for task in stage.tasks}
+    leaving = stage.leaving
+    if leaving is not None:
+        leaving = {name: leaving[name] for name in deciding}
+    return replace(stage, tasks=tuple(tasks[name] for name in names), leaving=leaving)

@@ -3,6 +3,8 @@
 checkpoint.json      tasks, heads, recipe, figures, versions; every file's size and sha256
 heads.safetensors    the heads' weights, as `0.mix`, `0.query.weight`, ... in the tasks' order
 depth-N.safetensors  the same for heads on the first N layers, if they were trained
+folds.safetensors    per task, what heads answered on rows that they were not taught, if that was
+                     asked for: `0.labels`, `0.depth-6`, ...
 backbone/            configuration, weights and tokenizer, as transformers writes them
 samples.jsonl        texts for calibrating int8 and for comparing what export makes
 config.toml          the options of the run: `mtl-edge train --config` repeats it
@@ -19,6 +21,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
 import safetensors.torch
 import tomli_w
 from safetensors import SafetensorError
@@ -30,6 +35,7 @@ from mtl_edge.errors import CheckpointError, OptionError
 from mtl_edge.files import sha256_of, staged_folder
 from mtl_edge.training.backbone import Backbone, load_backbone
 from mtl_edge.training.figures import draw_confusion, draw_curves
+from mtl_edge.training.folds import OutOfFold
 from mtl_edge.training.heads import Head, HeadConfig, build_head
 from mtl_edge.training.model import MultiTaskModel
 
@@ -37,6 +43,7 @@ __all__ = ["RECORD", "Checkpoint", "Sample", "Samples", "load_checkpoint", "save
 
 SCHEMA = 2
 RECORD, HEADS, BACKBONE = "checkpoint.json", "heads.safetensors", "backbone"
+FOLDS = "folds.safetensors"
 SAMPLES, CONFIG, METRICS = "samples.jsonl", "config.toml", "metrics.jsonl"
 
 _T = TypeVar("_T")
@@ -70,6 +77,8 @@ class Checkpoint:
         run: scenario, recipe and versions of the run, for the record.
         config: the options of `mtl-edge train` that repeat the run.
         metrics: lines of figures by epoch: see `mtl_edge.training.loop`.
+        out_of_fold: by task, answers that thresholds of cheaper stages are fitted on, if they were
+            asked for: see `mtl_edge.training.folds`.
     """
 
     backbone: Backbone
@@ -83,6 +92,7 @@ class Checkpoint:
     shallower: Mapping[int, Mapping[str, Head]] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[Mapping[str, Any]] = ()
+    out_of_fold: Mapping[str, OutOfFold] = field(default_factory=dict)
 
     def at(self, depth: int) -> Checkpoint:
         """The same with fewer layers, and the heads that were trained for them.
@@ -105,6 +115,11 @@ class Checkpoint:
             tasks=tuple(self._task_at(task, depth) for task in self.tasks),
             heads=self.shallower[depth],
             shallower={d: heads for d, heads in self.shallower.items() if d < depth},
+            out_of_fold={
+                task: kept
+                for task, found in self.out_of_fold.items()
+                if (kept := found.at(depth)) is not None
+            },
         )
 
     def _task_at(self, task: Task, depth: int) -> Task:
@@ -130,6 +145,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = F
         for name, heads in _head_files(checkpoint.heads, checkpoint.shallower).items():
             modules = nn.ModuleList(heads[task] for task in names)
             safetensors.torch.save_file(modules.state_dict(), stage / name)
+        if checkpoint.out_of_fold:
+            _save_folds(checkpoint, stage / FOLDS)
         checkpoint.backbone.save(stage / BACKBONE)
         with (stage / SAMPLES).open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(asdict(sample)) + "\n" for sample in checkpoint.samples)
@@ -194,6 +211,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             int(depth): _read_heads(folder / f"depth-{int(depth)}.safetensors", names, configs)
             for depth, configs in record["shallower"].items()
         }
+        folds = folder / FOLDS
         lines = (folder / SAMPLES).read_text(encoding="utf-8").splitlines()
         samples = [Sample(**json.loads(line)) for line in lines]
         backbone = load_backbone(str(folder / BACKBONE))
@@ -208,6 +226,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             samples=samples,
             report=record["report"],
             run=record["run"],
+            out_of_fold=_read_folds(folds, names) if folds.is_file() else {},
             config=_optional(folder / CONFIG, tomllib.loads, {}),
             metrics=_optional(
                 folder / METRICS, lambda text: list(map(json.loads, text.splitlines())), []
@@ -225,6 +244,29 @@ def _read_heads(
     heads = [build_head(HeadConfig(**config)).eval() for config in configs]
     nn.ModuleList(heads).load_state_dict(safetensors.torch.load_file(file))
     return dict(zip(names, heads, strict=True))
+
+
+def _save_folds(checkpoint: Checkpoint, file: Path) -> None:
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for place, task in enumerate(checkpoint.tasks):
+        if (found := checkpoint.out_of_fold.get(task.name)) is not None:
+            arrays[f"{place}.labels"] = found.labels
+            arrays |= {f"{place}.depth-{d}": logits for d, logits in found.logits.items()}
+    safetensors.numpy.save_file(arrays, file)
+
+
+def _read_folds(file: Path, names: Sequence[str]) -> dict[str, OutOfFold]:
+    labels: dict[str, Any] = {}
+    logits: dict[str, dict[int, Any]] = {}
+    for key, array in safetensors.numpy.load_file(file).items():
+        place, kind = key.split(".", 1)
+        if kind == "labels":
+            labels[names[int(place)]] = array.astype(np.int64)
+        else:
+            logits.setdefault(names[int(place)], {})[int(kind.removeprefix("depth-"))] = array
+    return {
+        name: OutOfFold(found, dict(sorted(logits[name].items()))) for name, found in labels.items()
+    }
 
 
 def _optional(file: Path, parse: Callable[[str], _T], absent: _T) -> _T:

@@ -38,6 +38,7 @@ __all__ = [
     "add_data_arguments",
     "add_recipe_arguments",
     "columns_of",
+    "depths_of",
     "options_of",
     "read_tasks",
     "run",
@@ -67,6 +68,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parts.add_argument(
         "--extend", type=Path, metavar="CHECKPOINT", help="go on from its backbone and heads"
+    )
+    stages = parser.add_argument_group("cheaper stages")
+    stages.add_argument(
+        "--exits",
+        metavar="DEPTHS",
+        help="depths of cheaper stages, as 0 or 0,2, for `export --exits`: teach heads for them "
+        "too, and keep what heads answer on rows that they were not taught",
+    )
+    stages.add_argument(
+        "--exit-folds",
+        type=int,
+        default=Options().exit_folds,
+        help="of --exits: as many parts the rows are split into, each asked of heads that were "
+        "taught the others; default: %(default)s",
     )
 
 
@@ -225,7 +240,12 @@ def run(args: argparse.Namespace) -> None:
     require_free(args.out, overwrite=args.overwrite)
     started = time.monotonic()
     options = replace(
-        options_of(args), scenario=args.scenario, learn=args.learn, freeze=args.freeze
+        options_of(args),
+        scenario=args.scenario,
+        learn=args.learn,
+        freeze=args.freeze,
+        exits=depths_of(args.exits) if args.exits is not None else (),
+        exit_folds=args.exit_folds,
     )
     tasks = read_tasks(args)
     start = load_checkpoint(args.extend) if args.extend else None
@@ -305,6 +325,18 @@ def options_of(args: argparse.Namespace) -> Options:
         cache=args.cache,
         cache_limit=int(_positive("--cache-limit", args.cache_limit) * 10**9),
     )
+
+
+def depths_of(text: str) -> tuple[int, ...]:
+    """Depths as a user lists them for `--exits`, separated by commas; the least first.
+
+    Raises:
+        OptionError: one is no number of layers, or there is none.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise OptionError(f"--exits {text!r}: expected numbers of layers, as 0 or 0,2")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 def _weights(args: argparse.Namespace) -> dict[str, float]:

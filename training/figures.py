@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], file: Path) -> None:
     from matplotlib import pyplot as plt
 
     # Of heads for many depths the deepest are the ones of interest.
-    parts = list(dict.fromkeys(line["part"] for line in metrics))[-MOST_CURVES:]
+    # Heads of a fold only answer for others.
+    named = dict.fromkeys(line["part"] for line in metrics)
+    parts = [part for part in named if not re.search(r"\.fold\d+@", part)][-MOST_CURVES:]
     figure, axes = plt.subplots(
         len(parts), 2, figsize=(8, 0.6 + 2.2 * len(parts)), squeeze=False, sharex="row"
     )

@@ -29,6 +29,7 @@ from mtl_edge.training.checkpoint import Checkpoint, Sample
 from mtl_edge.training.data import Rows, TaskData, spread
 from mtl_edge.training.finetune import finetune
 from mtl_edge.training.fit import fit_heads, predict
+from mtl_edge.training.folds import out_of_fold
 from mtl_edge.training.heads import DEFAULT_HEAD, Head, build_head, head_config
 from mtl_edge.training.journal import Journal
 from mtl_edge.training.model import MultiTaskModel, logits_of
@@ -57,6 +58,9 @@ class Options:
         heads: how each task's head is named; a task that is not here gets the default.
         depth: layers of the backbone to use; none: all.
         all_depths: whether to teach heads for every smaller depth too.
+        exits: depths of cheaper stages that a bundle may have: heads are taught for them, too, and
+            answers out of fold are kept, for `mtl_edge.export.exits` to fit thresholds on.
+        exit_folds: of these answers, see `mtl_edge.training.folds`.
         refit: whether to teach the heads once more at the end, on the rows that chose as well, for
             as long; temperatures and thresholds stay those that were chosen before. Needs rows to
             report on.
@@ -73,6 +77,8 @@ class Options:
     heads: Mapping[str, str] = field(default_factory=dict)
     depth: int | None = None
     all_depths: bool = False
+    exits: Sequence[int] = ()
+    exit_folds: int = 5
     max_tokens: int = 128
     recipe: Recipe = field(default_factory=Recipe)
     refit: bool = False
@@ -152,6 +158,8 @@ def train(
             "--refit teaches on the rows that would be reported on, and only heads; give --dev for "
             "each task, and a --scenario that leaves the backbone frozen"
         )
+    if options.exits:
+        _require_exits(options, learning, tasks, start)
     depths = _depths(options, learning, backbone, start)
     depth = depths[-1]
     heads = {d: _heads(tasks, kept, backbone, d, options, start) for d in depths}
@@ -218,6 +226,24 @@ def train(
             return {depth: logits_of(model, [ids[row] for row in of.rows])[task]}
         return {d: predict(at[task], states, of.rows).numpy() for d, at in some.items()}
 
+    asked_out_of_fold = {}
+    if options.exits:
+        asked_out_of_fold = {
+            task.name: out_of_fold(
+                task.name,
+                lambda name=task.name: {  # type: ignore[misc]
+                    d: _heads(tasks, kept, backbone, d, options, start)[name]
+                    for d in (*options.exits, depth)
+                },
+                states,
+                rows.train[task.name] + rows.selection[task.name],
+                options.exit_folds,
+                options.recipe,
+                journal=journal,
+                show=rows.show,
+            )
+            for task in tasks
+        }
     choosing = {task.name: logits(heads, task.name, rows.selection[task.name]) for task in tasks}
     if options.refit:
         heads = {d: _heads(tasks, kept, backbone, d, options, start) for d in depths}
@@ -252,6 +278,10 @@ def train(
             *_samples(tasks, names),
         ],
         report={**{t.name: start.report[t.name] for t in kept if start}, **report},
+        out_of_fold={
+            **{t.name: f for t in kept if start and (f := start.out_of_fold.get(t.name))},
+            **asked_out_of_fold,
+        },
         run={
             "scenario": options.scenario,
             "backbone": learning.backbone,
@@ -259,6 +289,7 @@ def train(
             "parameters_that_learned": learned,
             "seconds_of_learning": round(seconds, 2),
             "refitted": options.refit,
+            **({"exit_folds": options.exit_folds} if options.exits else {}),
             "device": str(device()),
             "texts": len(rows.texts),
             "texts_cut_to_max_tokens": truncated,
@@ -286,6 +317,27 @@ def _encoded(encoder: TextEncoder, texts: Sequence[str]) -> tuple[list[Tokens], 
     return ids, truncated
 
 
+def _require_exits(
+    options: Options, learning: Learning, tasks: Sequence[TaskData], start: Checkpoint | None
+) -> None:
+    """
+    Raises:
+        OptionError: the heads of a fold would not be such as those that ship.
+    """
+    if learning.backbone != "frozen":
+        raise OptionError("--exits needs a frozen backbone; choose another --scenario")
+    if still := [task.name for task in tasks if task.name not in learning.heads]:
+        raise OptionError(f"--exits needs heads that learn, and {still[0]!r} does not; let it")
+    known = {task.name for task in start.tasks} if start else set()
+    if seen := [task.name for task in tasks if task.name in known]:
+        raise OptionError(
+            f"--exits asks heads for rows that they have not seen, and the checkpoint's of task "
+            f"{seen[0]!r} may have seen them; train it anew, without --extend"
+        )
+    if not 2 <= options.exit_folds <= 50:
+        raise OptionError(f"--exit-folds is {options.exit_folds}, expected 2 to 50")
+
+
 def _depths(
     options: Options, learning: Learning, backbone: Backbone, start: Checkpoint | None
 ) -> list[int]:
@@ -299,6 +351,11 @@ def _depths(
             )
         if learning.backbone != "frozen":
             return [start.depth]
+        if missing := [one for one in options.exits if one not in start.shallower]:
+            raise OptionError(
+                f"--exits {missing[0]}: the checkpoint has heads for depth "
+                f"{', '.join(map(str, [*start.shallower, start.depth]))} alone"
+            )
         return [*start.shallower, start.depth]
     layers = backbone.info.layers
     depth = layers if options.depth is None else options.depth
@@ -306,7 +363,11 @@ def _depths(
         raise OptionError(f"--depth is {depth}, and the backbone has layers 0 to {layers}")
     if options.all_depths and learning.backbone != "frozen":
         raise OptionError("--all-depths needs a frozen backbone; choose another --scenario")
-    depths = list(range(depth + 1)) if options.all_depths else [depth]
+    if high := [one for one in options.exits if not 0 <= one < depth]:
+        raise OptionError(
+            f"--exits {high[0]}: a cheaper stage has fewer layers than the model's {depth}"
+        )
+    depths = sorted({*(range(depth) if options.all_depths else options.exits), depth})
     for one in depths:
         backbone.require_depth(one)
     return depths

@@ -6,7 +6,8 @@ A bundle is a folder:
     manifest.json.sig  the manifest's signature, if it was signed: see `mtl_edge.bundle.signing`
     tokenizer.json   the tokenizer, in the format of the `tokenizers` library
     README.md        a model card
-    *.onnx, *.xml, *.bin   one graph per target: encoder and all heads, their weights apart
+    *.onnx, *.xml, *.bin   one graph per target: encoder and all heads, their weights apart; and one
+                     for each cheaper stage, if there are any
 
 Every ONNX graph has the inputs `input_ids` and `attention_mask` (int64 `[batch, tokens]`) and one
 output per task, named after it (float32 logits `[batch, labels]`). OpenVINO's are two: the encoder,
@@ -38,6 +39,8 @@ from mtl_edge.bundle.schema import (
     SIGNATURE,
     TOKENIZER,
     Backbone,
+    Exit,
+    ExitGraph,
     FileEntry,
     Graph,
     Manifest,
@@ -52,6 +55,8 @@ __all__ = [
     "TOKENIZER",
     "Backbone",
     "Bundle",
+    "Exit",
+    "ExitGraph",
     "FileEntry",
     "Graph",
     "Manifest",
@@ -77,13 +82,13 @@ class Bundle:
         """Path of one of the files that were verified."""
         return self.path / name
 
-    def files_of(self, graph: Graph) -> list[Path]:
+    def files_of(self, graph: Graph | ExitGraph) -> list[Path]:
         """Paths of a graph's files, the one that the engine opens first."""
         return [self.file(name) for name in graph.files]
 
     def size_of(self, graph: Graph) -> int:
         """Bytes that an app ships for this graph: its files and the tokenizer."""
-        wanted = {*graph.files, TOKENIZER, MANIFEST}
+        wanted = {*graph.all_files, TOKENIZER, MANIFEST}
         listed = sum(entry.size for entry in self.manifest.files if entry.path in wanted)
         return listed + (self.path / MANIFEST).stat().st_size
 
@@ -147,7 +152,9 @@ def open_bundle(
     root = folder.resolve()
     for entry in manifest.files:
         require_entry(root, entry.path, entry.size, entry.sha256 if verify == "full" else None)
-    for graph in manifest.graphs:
+    exits = [stage for graph in manifest.graphs for stage in graph.exits]
+    graphs: list[Graph | ExitGraph] = [*manifest.graphs, *exits]
+    for graph in graphs:
         sizes = {e.path: e.size for e in manifest.files if e.path in graph.files}
         for name in graph.files:
             if name.endswith(".onnx"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 from mtl_edge.bundle.schema import (
@@ -14,6 +15,8 @@ from mtl_edge.bundle.schema import (
     SUFFIXES,
     TASK_NAME,
     TOKENIZER,
+    Exit,
+    ExitGraph,
     FileEntry,
     Graph,
     Manifest,
@@ -56,6 +59,7 @@ def check_manifest(manifest: Manifest) -> None:
         3 <= manifest.max_tokens <= MOST_TOKENS,
         f"max_tokens is {manifest.max_tokens}, expected 3 to {MOST_TOKENS:,}",
     )
+    _check_exits(manifest)
 
 
 def _check_files(manifest: Manifest) -> None:
@@ -66,7 +70,7 @@ def _check_files(manifest: Manifest) -> None:
         (unicodedata.normalize("NFC", e.path).casefold() for e in manifest.files), "file"
     )
     listed = {entry.path for entry in manifest.files}
-    wanted = {TOKENIZER, *(name for graph in manifest.graphs for name in graph.files)}
+    wanted = {TOKENIZER, *(name for graph in manifest.graphs for name in graph.all_files)}
     if missing := sorted(wanted - listed):
         raise ValueError(f"it names the file {missing[0]!r:.100} but lists no checksum for it")
 
@@ -88,22 +92,30 @@ def _check_entry(entry: FileEntry) -> None:
 
 
 def _check_graph(graph: Graph) -> None:
-    _require_distinct(graph.files, f"file of graph {graph.target!r}")
     _require(_plain(graph.target), f"{graph.target!r:.60} cannot name a graph")
-    if strange := sorted(set(graph.heads) - set(graph.files)):
-        raise ValueError(f"{strange[0]!r} is no file of graph {graph.target!r}")
     _require(
         graph.latency_ms is None or graph.latency_ms >= 0,
         f"graph {graph.target!r} has the latency {graph.latency_ms}",
     )
+    stages: list[Graph | ExitGraph] = [graph, *graph.exits]
+    for stage in stages:
+        _check_stage(stage, graph)
+    _require_distinct((stage.file for stage in stages), f"file of graph {graph.target!r}")
+
+
+def _check_stage(stage: Graph | ExitGraph, graph: Graph) -> None:
+    """The files of a graph of one depth."""
+    _require_distinct(stage.files, f"file of graph {graph.target!r}")
+    if strange := sorted(set(stage.heads) - set(stage.files)):
+        raise ValueError(f"{strange[0]!r} is no file of graph {graph.target!r}")
     suffix = SUFFIXES.get(graph.engine)
     _require(
-        suffix is None or graph.file.endswith(suffix),
-        f"graph {graph.target!r}: {graph.file!r} does not end in {suffix}",
+        suffix is None or stage.file.endswith(suffix),
+        f"graph {graph.target!r}: {stage.file!r} does not end in {suffix}",
     )
     if graph.engine != "openvino":
         return
-    for name in graph.files:
+    for name in stage.files:
         _require(
             name.endswith((".xml", ".bin")),
             f"graph {graph.target!r}: {name!r} ends in neither .xml nor .bin",
@@ -111,8 +123,39 @@ def _check_graph(graph: Graph) -> None:
         # The engine opens the file of this name, if there is one, without being told to.
         weights = f"{name[:-4]}.bin"
         _require(
-            weights in graph.files, f"graph {graph.target!r} has {name!r} but no file {weights!r}"
+            weights in stage.files, f"graph {graph.target!r} has {name!r} but no file {weights!r}"
         )
+
+
+def _check_exits(manifest: Manifest) -> None:
+    depths = [stage.depth for stage in manifest.exits]
+    rising = all(a < b for a, b in pairwise([-1, *depths, manifest.depth]))
+    _require(rising, f"exits have the depths {depths}, expected 0 to {manifest.depth - 1}, rising")
+    for graph in manifest.graphs:
+        _require(
+            len(graph.exits) == len(depths),
+            f"graph {graph.target!r} has {len(graph.exits)} exits, expected {len(depths)}",
+        )
+    for stage in manifest.exits:
+        _check_exit(stage, manifest.tasks)
+
+
+def _check_exit(stage: Exit, tasks: Sequence[Task]) -> None:
+    where = f"the exit at depth {stage.depth}"
+    names = {task.name for task in tasks}
+    for field, values in (("temperatures", stage.temperatures), ("thresholds", stage.thresholds)):
+        if wrong := sorted(names ^ values.keys()):
+            raise ValueError(f"{where}: {field} are of other tasks: see {wrong[0]!r:.80}")
+    for name, value in stage.temperatures.items():
+        _require(value > 0, f"{where}: task {name!r} has the temperature {value}")
+    for name, value in stage.thresholds.items():
+        _require(
+            value >= 0, f"{where}: task {name!r} has the threshold {value}, expected 0 or more"
+        )
+    if strange := sorted(stage.sure.keys() - names):
+        raise ValueError(f"{where}: sure is of the unknown task {strange[0]!r:.80}")
+    for task in tasks:
+        _check_thresholds(task, stage.sure.get(task.name, ()))
 
 
 def _check_task(task: Task) -> None:
@@ -128,9 +171,13 @@ def _check_task(task: Task) -> None:
     )
     _require_distinct(task.labels, f"label of task {name!r}")
     _require(task.temperature > 0, f"task {name!r} has the temperature {task.temperature}")
+    _check_thresholds(task, task.thresholds)
+
+
+def _check_thresholds(task: Task, thresholds: Sequence[float]) -> None:
     _require(
-        len(task.thresholds) in (0, len(task.labels)) and all(t >= 0 for t in task.thresholds),
-        f"task {name!r} needs a threshold of 0 or more for each label, or none",
+        len(thresholds) in (0, len(task.labels)) and all(t >= 0 for t in thresholds),
+        f"task {task.name!r} needs a threshold of 0 or more for each label, or none",
     )
 
 

@@ -17,13 +17,15 @@ __all__ = [
     "TASK_NAME",
     "TOKENIZER",
     "Backbone",
+    "Exit",
+    "ExitGraph",
     "FileEntry",
     "Graph",
     "Manifest",
     "Task",
 ]
 
-SCHEMA = 2
+SCHEMA = 3
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"
 TOKENIZER = "tokenizer.json"
@@ -74,6 +76,46 @@ class Backbone:
 
 
 @dataclass(frozen=True, slots=True)
+class Exit:
+    """A cheaper stage, which answers a text when it is sure enough of every task that is asked.
+
+    Attributes:
+        depth: layers that it runs.
+        temperatures: by task, that its logits are divided by before the softmax.
+        thresholds: by task; it is sure of a task when its largest probability is at least this. A
+            threshold above 1 is never reached.
+        promise: what was fitted and on what, for people: `drop`, `confidence`, `method`, `rows`,
+            `exit_rate`, `measured_drop` and `cost`.
+        sure: by task, `Task.thresholds` for this stage's probabilities; without: the task's own.
+    """
+
+    depth: int
+    temperatures: dict[str, float]
+    thresholds: dict[str, float]
+    promise: dict[str, Any] = field(default_factory=dict)
+    sure: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ExitGraph:
+    """A graph's cheaper stage: the files that its engine opens.
+
+    Attributes:
+        file: what the engine opens.
+        companions: files that the engine opens along with it; the full graph's may be among them.
+        heads: those of its files that new heads replace.
+    """
+
+    file: str
+    companions: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.file, *self.companions)
+
+
+@dataclass(frozen=True, slots=True)
 class Graph:
     """One executable form of the model.
 
@@ -86,6 +128,7 @@ class Graph:
         heads: those of its files that new heads replace; the others are the encoder's.
         latency_ms: median of one text of 32 tokens on the machine that exported; `auto` uses it to
             choose among engines.
+        exits: the same for each of the manifest's exits, in their order.
     """
 
     target: str
@@ -95,10 +138,17 @@ class Graph:
     companions: tuple[str, ...] = ()
     heads: tuple[str, ...] = ()
     latency_ms: float | None = None
+    exits: tuple[ExitGraph, ...] = ()
 
     @property
     def files(self) -> tuple[str, ...]:
+        """Those of full depth."""
         return (self.file, *self.companions)
+
+    @property
+    def all_files(self) -> tuple[str, ...]:
+        """Those of every depth, each once."""
+        return tuple(dict.fromkeys((*self.files, *(f for e in self.exits for f in e.files))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +168,7 @@ class Manifest:
         reduced: what the word tables were made smaller by, if anything: `embeddings`, `vocabulary`.
         evaluation: what was measured at export, per task: see `mtl_edge.export.proof`.
         versions: of the packages that wrote the bundle.
+        exits: cheaper stages, the cheapest first, each of fewer layers than the next and `depth`.
     """
 
     schema: int
@@ -130,3 +181,4 @@ class Manifest:
     reduced: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    exits: tuple[Exit, ...] = ()

@@ -208,7 +208,7 @@ def identity(bundle: Bundle, found: Sequence[Candidate], setup: Setup) -> dict[s
         "candidates": {
             c.name: {
                 "engine": f"{c.engine} {machine.version_of(engines.ENGINES[c.engine].package)}",
-                "files": [digests[name] for name in c.graph.files],
+                "files": [digests[name] for name in c.graph.all_files],
             }
             for c in found
         },

@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mtl_edge import engines
-from mtl_edge.bundle import Bundle, Task, open_bundle
+from mtl_edge.bundle import Bundle, Exit, Task, open_bundle
 from mtl_edge.bundle.signing import is_signed
 from mtl_edge.choosing import Choice, Measure, choose, machine, measuring
 from mtl_edge.choosing.candidates import Candidate, openers
 from mtl_edge.choosing.measurement import SHAPES
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MissingPackageError
-from mtl_edge.table import text_table
+from mtl_edge.table import clip, text_table
 
 __all__ = ["add_arguments", "run"]
 
@@ -190,6 +191,7 @@ def _describe(bundle: Bundle, choice: Choice | None) -> str:
         for graph in manifest.graphs
     ]
     total = sum(entry.size for entry in manifest.files)
+    stages = [_stages(manifest.exits, manifest.depth), ""] if manifest.exits else []
     return "\n".join(
         [
             f"{bundle.path}",
@@ -199,9 +201,52 @@ def _describe(bundle: Bundle, choice: Choice | None) -> str:
             "",
             text_table(["task", "labels", "temperature"], tasks),
             "",
+            *stages,
             text_table(
                 ["graph", "engine", "installed", "precision", "MB", "ms at export", "chosen by"],
                 graphs,
             ),
         ]
     )
+
+
+def _stages(exits: Sequence[Exit], depth: int) -> str:
+    """What each cheaper stage answers, and what was promised of it."""
+    rows = [
+        [
+            f"depth {stage.depth}",
+            task,
+            f"{threshold:.3f}" if threshold <= 1 else "never",
+            f"{stage.temperatures[task]:.2f}",
+            _share(stage.promise, "exit_rate", task),
+            _share(stage.promise, "measured_drop", task),
+        ]
+        for stage in exits
+        for task, threshold in stage.thresholds.items()
+    ]
+    rows.append([f"depth {depth}", "all that is left", "", "", "", ""])
+    header = ["stage", "answers", "sure from", "temperature", "share that stays %", "drop %"]
+    promises = [
+        f"promise at depth {stage.depth}: {_said(stage.promise)}"
+        for stage in exits if stage.promise
+    ]  # fmt: skip
+    return "\n".join([text_table(header, rows), *promises])
+
+
+def _share(promise: Mapping[str, Any], name: str, task: str) -> str:
+    """A task's share in percent, if the promise has it: nobody checks what is in one."""
+    values = promise.get(name)
+    value = values.get(task) if isinstance(values, dict) else None
+    return f"{100 * value:.2f}" if isinstance(value, int | float) else ""
+
+
+def _said(promise: Mapping[str, Any]) -> str:
+    """What a promise says beside the shares of the table, on one line."""
+    parts = []
+    for name, value in promise.items():
+        if name in ("exit_rate", "measured_drop"):
+            continue
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        said = ", ".join(f"{key} {one}".strip() for key, one in inner)
+        parts.append(f"{name} {said}")
+    return clip("; ".join(parts), 1000)

@@ -67,6 +67,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "NPU in OpenVINO; default: %(default)s",
     )
     parser.add_argument(
+        "--max-depth", type=int, metavar="LAYERS", help="do without stages that run more layers"
+    )
+    parser.add_argument(
+        "--depth-for",
+        metavar="A,B",
+        help="tasks whose certainty decides whether a text goes on to the next stage; default: "
+        "all that are asked",
+    )
+    parser.add_argument(
         "--public-key", type=Path, metavar="FILE", help="the bundle must be signed with this key"
     )
 

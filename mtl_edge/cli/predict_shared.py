@@ -26,8 +26,14 @@ def load(args: argparse.Namespace, facts: Mapping[str, Any] | None = None) -> Ed
         threads=args.threads,
         device=args.device,
         public_key=args.public_key,
-        tasks=None if args.tasks is None else [name.strip() for name in args.tasks.split(",")],
+        tasks=_names(args.tasks),
+        max_depth=args.max_depth,
+        depth_for=_names(args.depth_for),
     )
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def stopped(stop: Stopped, advice: str) -> int:

@@ -67,7 +67,10 @@ def write(args: argparse.Namespace, source: Source, stopper: Stopper) -> int:
 def _made_by(args: argparse.Namespace, source: Source) -> dict[str, Any]:
     """What decides the output, as far as it is known before anything is loaded."""
     manifest = args.bundle / MANIFEST
-    options = ("column", "missing", "tasks", "probabilities", "prefix", "engine", "target")
+    options = (
+        "column", "missing", "tasks", "probabilities", "prefix", "engine", "target", "max_depth",
+        "depth_for",
+    )  # fmt: skip
     return {
         "version": __version__,
         "bundle": sha256_of(manifest) if manifest.is_file() else None,

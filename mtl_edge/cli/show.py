@@ -20,17 +20,19 @@ def print_json(tasks: Sequence[str], texts: Texts, predictions: Predictions) -> 
     """An object a text; null for the answers to a text that is missing."""
     out = io.StringIO()
     for text, prediction in zip(texts, predictions, strict=True):
-        answers = {task: None if prediction is None else _entry(prediction[task]) for task in tasks}
+        answers = {task: None if prediction is None else _entry(prediction, task) for task in tasks}
         # ASCII: what a text holds, lone surrogates included, survives any terminal or pipe.
         out.write(json.dumps({"text": text, **answers}) + "\n")
     print(out.getvalue(), end="", flush=True)
 
 
-def _entry(answer: Answer) -> dict[str, object]:
+def _entry(prediction: Prediction, task: str) -> dict[str, object]:
+    answer = prediction[task]
     return {
         "label": answer.label,
         "probability": round(answer.probability, 6),
         "sure": answer.sure,
+        "depth": prediction.depth,
         "probabilities": {k: round(v, 6) for k, v in answer.probabilities.items()},
     }
 

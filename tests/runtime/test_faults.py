@@ -326,7 +326,8 @@ def test_a_batch_too_large_for_memory_is_halved_until_it_fits(
         expected = classifier.logits(TEXTS)
         loaded = classifier._now()
         tight = Tight(loaded.engine, most=3)
-        classifier._loaded = dataclasses.replace(loaded, engine=tight)
+        stage = dataclasses.replace(loaded.stages[-1], engine=tight)
+        classifier._loaded = dataclasses.replace(loaded, stages=(stage,))
         found = classifier.logits(TEXTS)
         for task, logits in expected.items():
             np.testing.assert_allclose(found[task], logits, atol=1e-4)

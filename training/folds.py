@@ -1,0 +1,103 @@
+"""What heads answer on rows they were not taught: K folds of heads, each asked the rest.
+
+Thresholds of cheaper stages are fitted on such answers (see `mtl_edge.export.exits`). The rows that
+choose an epoch are too few for that, and heads that were refitted have seen them as well. A fold's
+heads learn from fewer rows than those that ship and are, if anything, worse; what is fitted on all
+folds together holds for heads taught in this way, on average over the folds, as the rows grow
+(Bayle et al. 2020, arXiv:2007.12671). It is no guarantee of finite samples for one set of weights.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mtl_edge.training.batches import Labelled, Show
+from mtl_edge.training.fit import fit_heads, predict
+from mtl_edge.training.heads import Head
+from mtl_edge.training.journal import Journal
+from mtl_edge.training.recipe import Recipe
+from mtl_edge.training.states import States
+
+__all__ = ["OutOfFold", "out_of_fold"]
+
+CHOOSING = 10  # one in so many of the rows that teach a fold chooses its epoch
+
+Values = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfFold:
+    """One task's answers, of heads that have not seen the rows.
+
+    Attributes:
+        labels: positions of the right labels, int64 `[rows]`.
+        logits: by depth, float32 `[rows, labels]`.
+    """
+
+    labels: npt.NDArray[np.int64]
+    logits: Mapping[int, Values]
+
+    def at(self, depth: int) -> OutOfFold | None:
+        """The same for a model of `depth` layers; none if no heads of that depth were asked."""
+        if depth not in self.logits:
+            return None
+        return OutOfFold(self.labels, {d: v for d, v in self.logits.items() if d <= depth})
+
+
+def out_of_fold(
+    task: str,
+    fresh: Callable[[], Mapping[int, Head]],
+    states: States,
+    rows: Labelled,
+    folds: int,
+    recipe: Recipe,
+    *,
+    journal: Journal | None = None,
+    show: Show | None = None,
+) -> OutOfFold:
+    """Teach heads on all folds but one and ask them that one, for each of `folds`.
+
+    A text that occurs twice is in one fold.
+
+    Args:
+        fresh: heads by depth, untaught.
+        show: see `mtl_edge.training.batches`; of a batch at fault.
+
+    Raises:
+        MtlEdgeError: a loss is not a number.
+    """
+    texts = sorted(set(rows.rows))
+    random.Random(recipe.seed).shuffle(texts)
+    place = {text: i for i, text in enumerate(texts)}
+    places = np.array([place[text] for text in rows.rows])
+    found: dict[int, Values] = {}
+    for fold in range(folds):
+        held_out = places % folds == fold
+        choosing = ~held_out & (places // folds % CHOOSING == 0)
+        heads = fresh()
+        fit_heads(
+            f"{task}.fold{fold + 1}",
+            heads,
+            states,
+            _taken(rows, ~held_out & ~choosing),
+            _taken(rows, choosing),
+            recipe,
+            journal=journal,
+            show=None if show is None else lambda _, text, label: show(task, text, label),
+        )
+        asked = _taken(rows, held_out)
+        for depth, head in heads.items():
+            logits = predict(head, states, asked.rows).numpy()
+            found.setdefault(depth, np.empty((len(rows), logits.shape[1]), np.float32))
+            found[depth][held_out] = logits
+    return OutOfFold(np.array(rows.labels, np.int64), found)
+
+
+def _taken(rows: Labelled, chosen: npt.NDArray[np.bool_]) -> Labelled:
+    positions = np.flatnonzero(chosen).tolist()
+    return Labelled([rows.rows[i] for i in positions], [rows.labels[i] for i in positions])
