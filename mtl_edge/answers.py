@@ -11,7 +11,7 @@ import numpy.typing as npt
 from mtl_edge.bundle import Task
 from mtl_edge.stages import Answered
 
-__all__ = ["Answer", "Prediction", "in_order", "predictions"]
+__all__ = ["Answer", "Prediction", "in_order", "predicted", "predictions"]
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
 
@@ -59,12 +59,19 @@ def predictions(parts: Iterable[Answered]) -> list[Prediction]:
     """A prediction for each text, in the texts' order, of the parts that all of them are in."""
     found: dict[int, Prediction] = {}
     for part in parts:
-        stage = part.stage
-        columns = [_answers(task, part.probabilities[task.name]) for task in stage.tasks]
-        names = [task.name for task in stage.tasks]
-        for row, answers in zip(part.rows, zip(*columns, strict=True), strict=True):
-            found[int(row)] = Prediction(dict(zip(names, answers, strict=True)), stage.depth)
+        made = predicted(part.stage.tasks, part.probabilities, part.stage.depth)
+        found.update(zip(map(int, part.rows), made, strict=True))
     return [found[row] for row in range(len(found))]
+
+
+def predicted(tasks: Sequence[Task], probabilities: Arrays, depth: int) -> list[Prediction]:
+    """A prediction for each row of `probabilities`, `[n, labels]` per task, all of one depth."""
+    columns = [_answers(task, probabilities[task.name]) for task in tasks]
+    names = [task.name for task in tasks]
+    return [
+        Prediction(dict(zip(names, answers, strict=True)), depth)
+        for answers in zip(*columns, strict=True)
+    ]
 
 
 def in_order(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_edge import engines
-from mtl_edge.answers import predictions
+from mtl_edge.answers import predicted
 from mtl_edge.benchmarks.contenders import from_checkpoint
 from mtl_edge.bundle import Bundle, Graph
 from mtl_edge.classifier import EdgeClassifier
@@ -134,7 +134,7 @@ def _torch(bundle: Bundle, folder: Path, threads: int, texts: Sequence[str]) -> 
         ids=encoder,
         run=contender.run,
         logits=logits,
-        answer=lambda text: predictions(tasks, probabilities([text]))[0],
+        answer=lambda text: predicted(tasks, probabilities([text]), checkpoint.depth)[0],
         answer_all=probabilities,
         batch_tokens=batch_tokens,
     )
