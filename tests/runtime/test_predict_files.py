@@ -351,6 +351,8 @@ from mtl_edge.cli import main
 from mtl_edge.rows import lines, output, parquet
 lines.CHUNK_ROWS = parquet.CHUNK_ROWS = 16
 output.SECONDS_BETWEEN_SAVES = 0
+# Who started the tests may ignore it, as a shell does for what runs in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 whole = output.Output.append
 def append(self, data, mark):
     if mark.rows >= {at}:
