@@ -287,8 +287,8 @@ LEAKS = """
     [
         ("onnx-int8", 200),
         ("openvino-int8", 40),
-        pytest.param("onnx-int8", 2000, marks=pytest.mark.slow),
-        pytest.param("openvino-int8", 400, marks=pytest.mark.slow),
+        pytest.param("onnx-int8", 800, marks=pytest.mark.slow),
+        pytest.param("openvino-int8", 160, marks=pytest.mark.slow),
     ],
 )
 def test_loads_and_closes_leave_nothing_behind(
