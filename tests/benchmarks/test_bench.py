@@ -18,7 +18,6 @@ from mtl_edge.benchmarks.bench.record import read
 from mtl_edge.benchmarks.bench.schema import Report
 from mtl_edge.benchmarks.readme import _real
 from mtl_edge.cli import main
-from mtl_edge.errors import DataError
 from mtl_edge.timing import Timing, alternate
 from tests.conftest import DEMO, ROOT
 
@@ -323,9 +322,6 @@ def test_mistakes_are_named(
     assert "cannot read" in fails("bench", "--compare", tmp_path / "none.json", "x")
 
 
-@pytest.mark.xfail(
-    raises=DataError, strict=True, reason="real.json has no schema yet: write it with the command"
-)
 def test_the_readme_shows_what_the_record_says() -> None:
     recorded = read(ROOT / "benchmarks" / "results" / "real.json")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
