@@ -98,7 +98,7 @@ PEERS: tuple[Peer, ...] = (
     ),
     Peer(
         "pipelines bf16",
-        "the same, bf16",
+        "transformers, a pipeline per task, torch bf16",
         "transformers",
         "transformers_pipelines",
         PIPELINES,
@@ -107,7 +107,7 @@ PEERS: tuple[Peer, ...] = (
     ),
     Peer(
         "pipelines compiled",
-        "the same, fp32, torch.compile(dynamic=True)",
+        "transformers, a pipeline per task, torch fp32, torch.compile(dynamic=True)",
         "transformers",
         "transformers_pipelines",
         "https://huggingface.co/docs/transformers/perf_torch_compile",
@@ -205,7 +205,7 @@ PEERS: tuple[Peer, ...] = (
     ),
     Peer(
         "fasttext quantized",
-        "the same, quantized",
+        "fastText, supervised, bigrams, a model per task, quantized",
         "fasttext",
         "fasttext_models",
         "https://fasttext.cc/docs/en/cheatsheet.html",
