@@ -29,7 +29,7 @@ FIXED_TOKENS = 64
 TOKENS_PER_BATCH = 1024
 # OpenVINO would fuse elementwise operators of fixed shapes into kernels of its own ("snippets"),
 # which on some processors round otherwise than those of open shapes: logits alone and in a batch
-# then differ by 0.03. Without, they are equal to the bit, for at most 5% of a call, and compile
+# then differ by 0.03. Without, they are equal to the bit, for up to a tenth of a call, and compile
 # faster.
 ROUND_AS_OPEN = {"SNIPPETS_MODE": "DISABLE"}
 # Where memory runs out, a call may end without an error and leave the answers of the one before.
