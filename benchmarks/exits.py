@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from mtl_edge.answers import Prediction, predictions
-from mtl_edge.benchmarks.machine import describe
+from mtl_edge.benchmarks.machine import describe, processor_of
 from mtl_edge.bundle import open_bundle
 from mtl_edge.cli import Parser
 from mtl_edge.errors import MtlEdgeError, OptionError
@@ -215,7 +215,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
     machine, promise = figures["machine"], figures["promise"]
     return (
         f"{markdown_table(*table_of(figures))}\n\n`python -m mtl_edge.benchmarks.exits`, "
-        f"{figures['date']}: {machine['processor']} ({', '.join(machine['instructions'])}), "
+        f"{figures['date']}: {processor_of(machine)}, "
         f"{machine['cores']} threads; promised: at most {100 * promise['drop']:g} points below "
         f"full depth, {promise['confidence']:.0%} confidence. Medians of alternating rounds of one "
         "run, tokenization included.\n"

@@ -29,7 +29,7 @@ from mtl_edge.benchmarks import random_backbone
 from mtl_edge.benchmarks.contenders import Contender, from_bundle, from_checkpoint
 from mtl_edge.benchmarks.demo_tasks import demo_tasks
 from mtl_edge.benchmarks.limits.rates import matrix_rates
-from mtl_edge.benchmarks.machine import describe
+from mtl_edge.benchmarks.machine import describe, processor_of
 from mtl_edge.bundle import open_bundle
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.export.build import export
@@ -191,8 +191,8 @@ def markdown(figures: Mapping[str, Any]) -> str:
     ]
     scored = next(iter(next(iter(figures["backbones"].values()))["faithful"].values()))
     return (
-        f"`{figures['command']}`, {figures['date']}: {machine['processor']} "
-        f"({', '.join(machine['instructions'])}), {figures['threads']} threads; medians of "
+        f"`{figures['command']}`, {figures['date']}: {processor_of(machine)}, "
+        f"{figures['threads']} threads; medians of "
         "alternating rounds; *batch x tokens*.\n\n"
         f"{markdown_table(header, rows)}\n\n"
         "All shapes, milliseconds of one graph (how many times as fast as torch fp32, one model):"

@@ -19,7 +19,7 @@ import matplotlib as mpl
 import numpy as np
 
 from mtl_edge.benchmarks.contenders import Contender, from_bundle
-from mtl_edge.benchmarks.machine import describe
+from mtl_edge.benchmarks.machine import describe, processor_of
 from mtl_edge.bundle import open_bundle
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.export.build import export
@@ -76,8 +76,8 @@ def markdown(figures: Mapping[str, Any]) -> str:
     rows = ", ".join(f"{task} on {f['rows']} rows" for task, f in figures["measured_on"].items())
     return (
         f"{markdown_table(*_table(figures))}\n\n"
-        f"`mtl-edge frontier`, {figures['date']}: {machine['processor']} "
-        f"({', '.join(machine['instructions'])}), {figures['threads']} threads; medians of "
+        f"`mtl-edge frontier`, {figures['date']}: {processor_of(machine)}, "
+        f"{figures['threads']} threads; medians of "
         f"alternating rounds of one run. Accuracy: {rows}. {NOTE}.\n"
     )
 

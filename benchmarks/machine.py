@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from mtl_edge.engines.cores import default_threads
 
-__all__ = ["describe"]
+__all__ = ["describe", "processor_of"]
 
 PACKAGES = ("mtl-edge", "torch", "transformers", "onnxruntime", "openvino", "nncf", "numpy")
 FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "asimddp", "i8mm")
@@ -24,6 +26,11 @@ def describe() -> dict[str, object]:
         "python": platform.python_version(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def processor_of(machine: Mapping[str, Any]) -> str:
+    """What `describe` found, as reports name it: the processor and its instructions."""
+    return f"{machine['processor']} ({', '.join(machine['instructions'])})"
 
 
 def _version(name: str) -> str | None:

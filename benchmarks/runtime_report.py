@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 
 from mtl_edge.benchmarks.cold_start import PARTS
+from mtl_edge.benchmarks.machine import processor_of
 from mtl_edge.table import markdown_table
 
 __all__ = ["draw", "markdown"]
@@ -36,8 +37,8 @@ def markdown(figures: Figures) -> str:
         for title, kind in kinds.items()
     )
     return (
-        f"`{figures['command']}`, {figures['date']}: {machine['processor']} "
-        f"({', '.join(machine['instructions'])}), {figures['threads']} threads; "
+        f"`{figures['command']}`, {figures['date']}: {processor_of(machine)}, "
+        f"{figures['threads']} threads; "
         f"{_versions(machine['versions'])}.\n\n{tables}\n\n"
         "*Bare*: the tokenizers library's call and the engine's own call on arrays that are ready, "
         "one after the other; in the second table, batches of 32 in the order of arrival, each "

@@ -32,7 +32,7 @@ from onnxruntime.quantization import (
 
 from mtl_edge import engines
 from mtl_edge.benchmarks.demo_tasks import demo_tasks
-from mtl_edge.benchmarks.machine import describe
+from mtl_edge.benchmarks.machine import describe, processor_of
 from mtl_edge.engines import Engine, Logits, Setup
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph
@@ -224,8 +224,8 @@ def markdown(figures: Mapping[str, Any]) -> str:
     header += ["agrees %", "rms of logits", "moved by batch-mates"]
     machine = figures["machine"]
     return (
-        f"`{figures['command']}`, {figures['date']}: {machine['processor']} "
-        f"({', '.join(machine['instructions'])}), {figures['threads']} threads; MiniLM with two "
+        f"`{figures['command']}`, {figures['date']}: {processor_of(machine)}, "
+        f"{figures['threads']} threads; MiniLM with two "
         "heads; medians of alternating rounds of one run. A row that begins with + has all of the "
         f"rows above it that do. Agreement and root mean square against torch: {figures['rows']} "
         "held-out rows. Moved by batch-mates: the most that a logit changes between a text alone "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mtl_edge.benchmarks.machine import processor_of
 from mtl_edge.table import markdown_table
 
 __all__ = ["Table", "markdown", "profile_table", "rates_table", "reached_table", "reads_table"]
@@ -87,8 +88,8 @@ def markdown(figures: Figures) -> str:
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in PACKAGES
                          if name in machine["versions"])  # fmt: skip
     parts = [
-        f"`{figures['command']}`, {figures['date']}: {machine['processor']} "
-        f"({', '.join(machine['instructions'])}), {limits['threads']} threads; {versions}.",
+        f"`{figures['command']}`, {figures['date']}: {processor_of(machine)}, "
+        f"{limits['threads']} threads; {versions}.",
         f"Best of alternating rounds, by rows x narrow x wide:\n\n"
         f"{markdown_table(*rates_table(limits))}",
         f"Triad in main memory: {limits['triad_gb_s']:.1f} GB/s. Reads, by how much is read over "

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mtl_edge.benchmarks.machine import processor_of
 from mtl_edge.benchmarks.peers.fits import Bench, Fitted
 from mtl_edge.benchmarks.peers.picture import draw
 from mtl_edge.table import clip, markdown_table, text_table
@@ -55,8 +56,8 @@ def markdown(figures: Figures) -> str:
     machine = figures["machine"]
     ours = {way["name"] for way in figures["ways"] if way["ours"]}
     parts = [
-        f"`{figures['command']}`, {figures['date']}: {machine['processor']} "
-        f"({', '.join(machine['instructions'])}), {figures['threads']} threads, everything pinned "
+        f"`{figures['command']}`, {figures['date']}: {processor_of(machine)}, "
+        f"{figures['threads']} threads, everything pinned "
         f"to the same {len(figures['cores'])} cores.",
         _bold(*_table(figures), ours),
         _notes(figures),
@@ -77,7 +78,7 @@ def markdown(figures: Figures) -> str:
 def summary(figures: Figures) -> str:
     """The columns that a reader compares first, in Markdown."""
     machine = figures["machine"]
-    ours = {way["name"] for way in figures["ways"] if way["ours"]}
+    ours = {way["title"] for way in figures["ways"] if way["ours"]}
     header = ["way", *(f"{task} %" for task in figures["rows"]), "texts/s"]
     if figures["reference"]:
         header.append(f"to {figures['reference']}")
@@ -90,12 +91,12 @@ def summary(figures: Figures) -> str:
             row.append(_times(way["to_reference"]).partition(" ")[0])
         row += [f"{way['single_ms']['p50']:.2f}", f"{way['bytes'] / 1e6:.0f}"]
         row += [f"{way['environment']['bytes'] / 1e6:,.0f}", str(way["environment"]["packages"])]
-        rows.append([f"**{row[0]}**" if way["name"] in ours else row[0], *row[1:]])
+        rows.append(row)
     reported = ", ".join(f"{task} on {n['reported']} rows" for task, n in figures["rows"].items())
     return (
-        f"{markdown_table(header, rows)}\n\n"
-        f"`{figures['command']}`, {figures['date']}: {machine['processor']} "
-        f"({', '.join(machine['instructions'])}), {figures['threads']} threads. Accuracy: "
+        f"{_bold(header, rows, ours)}\n\n"
+        f"`{figures['command']}`, {figures['date']}: {processor_of(machine)}, "
+        f"{figures['threads']} threads. Accuracy: "
         f"{reported}. Texts a second: {figures['texts']:,} texts in one call, median of "
         "alternating rounds; p50: one at a time.\n"
     )

@@ -133,18 +133,15 @@ def _fixed(setup: Setup) -> list[int]:
 def _compiled(core: ov.Core, model: ov.Model, setup: Setup, tokens: int | None) -> ov.CompiledModel:
     """For single texts of so many tokens, or for all shapes."""
     settings = _settings(setup)
-    if tokens is None:
-        return core.compile_model(model, setup.device, settings)
-    fixed = _of_shape(model, (1, tokens))
-    if setup.device != CPU:
-        return core.compile_model(fixed, setup.device, settings)
-    try:
-        return core.compile_model(fixed, CPU, settings | ROUND_AS_OPEN)
-    except RuntimeError as error:
-        # It is no documented setting: another version may do without, at the price of rounding.
-        if not any(name in str(error) for name in ROUND_AS_OPEN):
-            raise
-        return core.compile_model(fixed, CPU, settings)
+    form = model if tokens is None else _of_shape(model, (1, tokens))
+    if tokens is not None and setup.device == CPU:
+        try:
+            return core.compile_model(form, CPU, settings | ROUND_AS_OPEN)
+        except RuntimeError as error:
+            # It is no documented setting: another version may do without, at the price of rounding.
+            if not any(name in str(error) for name in ROUND_AS_OPEN):
+                raise
+    return core.compile_model(form, setup.device, settings)
 
 
 def _settings(setup: Setup) -> dict[str, object]:
