@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from mtl_edge.bundle.inside import altered
 from mtl_edge.bundle.tokenizer_file import encoded, read_tokenizer
 from mtl_edge.errors import TextError
+from mtl_edge.words import words_of
 
 __all__ = ["TextEncoder", "as_texts"]
 
@@ -53,6 +54,7 @@ class TextEncoder:
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_tokens)
         self._tokenizer = tokenizer
+        self._words = words_of(tokenizer, max_tokens)
         self.max_tokens = max_tokens
         self._vocabulary = vocabulary
 
@@ -75,7 +77,10 @@ class TextEncoder:
 
     def ids(self, texts: list[str]) -> list[list[int]]:
         """The same for texts that `as_texts` has gone over."""
-        result = [e.ids for e in encoded(self._tokenizer, texts)]
+        if self._words is not None:
+            result = self._words.ids(texts)
+        else:
+            result = [e.ids for e in encoded(self._tokenizer, texts)]
         # Not every engine refuses an id or a length that its tables do not have.
         if any(len(ids) > self.max_tokens for ids in result):
             raise altered(f"the tokenizer makes more than {self.max_tokens} tokens of a text")

@@ -17,7 +17,7 @@ from tokenizers import Encoding, Tokenizer
 from mtl_edge.bundle.inside import altered
 from mtl_edge.bundle.schema import MOST_TOKENIZER_BYTES
 
-__all__ = ["encoded", "read_tokenizer"]
+__all__ = ["encoded", "read_tokenizer", "state_of"]
 
 # How many times longer normalization may make a text, counted as below: XLM-RoBERTa's comes to 132.
 # Of each byte of that, the library makes up to 150 of its own.
@@ -52,19 +52,27 @@ def read_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
     return tokenizer
 
 
-def encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoding]:
+def encoded(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool = True) -> list[Encoding]:
     """Each text's tokens.
+
+    Args:
+        special: whether the special tokens that the tokenizer sets around a text are among them.
 
     Raises:
         BundleError: the tokenizer panics: its file is altered in a way that shows only now.
     """
     try:
-        encodings: list[Encoding] = tokenizer.encode_batch_fast(texts)
+        encodings: list[Encoding] = tokenizer.encode_batch_fast(texts, add_special_tokens=special)
     except BaseException as error:
         if not _failed(error):
             raise
         raise altered(f"the tokenizer fails on a text ({_first_line(error)})") from None
     return encodings
+
+
+def state_of(part: Any) -> dict[str, Any]:
+    """A part of a tokenizer as its file describes it."""
+    return {} if part is None else json.loads(part.__getstate__())
 
 
 def _failed(error: BaseException) -> bool:
@@ -77,7 +85,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _require_bounded(tokenizer: Tokenizer, max_tokens: int) -> None:
-    growth = _growth(_state(tokenizer.normalizer)) * _growth(_state(tokenizer.pre_tokenizer))
+    growth = _growth(state_of(tokenizer.normalizer)) * _growth(state_of(tokenizer.pre_tokenizer))
     if growth > MOST_GROWTH:
         raise ValueError(f"it could make a text more than {MOST_GROWTH} times longer")
     model = tokenizer.model
@@ -86,7 +94,7 @@ def _require_bounded(tokenizer: Tokenizer, max_tokens: int) -> None:
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
         if len(getattr(model, name, None) or "") > MOST_AFFIX:
             raise ValueError(f"{name} is longer than {MOST_AFFIX} characters")
-    if _repeats(_state(tokenizer.post_processor)):
+    if _repeats(state_of(tokenizer.post_processor)):
         raise ValueError("its template repeats the text, which takes the cube of a long one's room")
     if tokenizer.num_special_tokens_to_add(False) >= max_tokens:
         raise ValueError(f"it adds as many special tokens as a text may have in all, {max_tokens}")
@@ -97,11 +105,6 @@ def _repeats(part: dict[str, Any]) -> bool:
     if part.get("type") == "Sequence":
         return any(map(_repeats, part["processors"]))
     return sum("Sequence" in piece for piece in part.get("single", [])) > 1
-
-
-def _state(part: Any) -> dict[str, Any]:
-    """A part of a tokenizer as its file describes it."""
-    return {} if part is None else json.loads(part.__getstate__())
 
 
 def _growth(part: dict[str, Any]) -> float:
