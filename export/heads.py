@@ -62,20 +62,25 @@ def _alike(config: HeadConfig) -> HeadConfig:
 class FusedHeads(nn.Module):
     """Attention heads that differ in their labels alone.
 
-    Shapes below: heads H, batch B, members M, tokens T, width D.
+    Shapes below: heads H, batch B, members M, queries Q, tokens T, width D. Where heads read a
+    single state, they have nothing of their own to mix, and all read the same tokens: then they are
+    one head with all their members, H is 1 and M is the members of all.
     """
 
     def __init__(self, heads: Sequence[AttentionHead]) -> None:
         super().__init__()
         config = heads[0].config
         self._config = config
-        members, asked = config.members, config.queries * config.width
+        members = config.members
+        self._asked = config.queries * config.width
+        self._count, self._shared = len(heads), config.states == 1
+        self._joint = (1, len(heads) * members) if self._shared else (len(heads), members)
 
         self.mix = _stacked([torch.softmax(head.mix, 0) for head in heads])
-        self.query = _stacked([head.query.weight.T.unsqueeze(0) for head in heads])
-        self.hidden = Weights([head.hidden for head in heads], 2)
-        self._asked = asked
-        self.hidden_bias = _stacked([head.hidden_bias for head in heads])
+        queries = _stacked([head.query.weight for head in heads])  # H MQ D
+        self.query = _constant(self._joined(queries).unsqueeze(1))
+        self.hidden = Weights(self._joined(_stacked([head.hidden for head in heads])))
+        self.hidden_bias = _constant(self._joined(_stacked([h.hidden_bias for h in heads])))
         # The mean over members is a part of the last product.
         self.outputs = nn.ParameterList(
             nn.Parameter(head.output.flatten(0, 1) / members, requires_grad=False) for head in heads
@@ -87,23 +92,24 @@ class FusedHeads(nn.Module):
 
     def forward(self, states: Sequence[Tensor], mask: Tensor, ids: Tensor) -> list[Tensor]:
         config = self._config
-        members, queries, width = config.members, config.queries, config.width
         real = mask.to(states[0].dtype)
         if len(states) > 1:
             stack = torch.cat(list(states)).view(len(states), -1)
             tokens = (self.mix @ stack).view(-1, *states[0].shape)  # H B T D
         else:
-            tokens = states[0].unsqueeze(0).expand(len(self.mix), -1, -1, -1)
+            tokens = states[0].unsqueeze(0)
         penalty = ((1 - real) * MASKED).unsqueeze(1)  # B 1 T
-        shares = torch.softmax((tokens @ self.query).transpose(2, 3) + penalty, -1)  # H B MQ T
-        asked = (shares @ tokens).view(len(self.mix), -1, members, queries * width)
+        # ONNX Runtime takes a transposed factor into the product, where it would copy a product.
+        shares = torch.softmax(self.query @ tokens.transpose(2, 3) + penalty, -1)  # H B MQ T
+        asked = (shares @ tokens).view(self._joint[0], -1, self._joint[1], self._asked)
         mean = (real / real.sum(1, keepdim=True)).unsqueeze(1) @ tokens  # H B 1 D
         hidden = nn.functional.gelu(
             asked.transpose(1, 2) @ self.hidden(slice(None, self._asked))
             + mean.transpose(1, 2) @ self.hidden(slice(self._asked, None))
             + self.hidden_bias
         )  # H M B hidden
-        hidden = hidden.transpose(1, 2).flatten(2)  # H B M*hidden
+        hidden = hidden.view(self._count, config.members, -1, config.hidden)
+        hidden = hidden.transpose(1, 2).flatten(2)  # of each head, B M*hidden
         logits = [
             hidden[place] @ output + bias
             for place, (output, bias) in enumerate(zip(self.outputs, self.biases, strict=True))
@@ -113,9 +119,17 @@ class FusedHeads(nn.Module):
         wide = self.ngrams(ids, real)
         return [deep + other for deep, other in zip(logits, wide, strict=True)]
 
+    def _joined(self, values: Tensor) -> Tensor:
+        """Values `[H, M, ...]` with all members as those of one head, if they read one state."""
+        return values.flatten(0, 1).unsqueeze(0) if self._shared else values
+
 
 def _stacked(values: Sequence[Tensor]) -> nn.Parameter:
-    return nn.Parameter(torch.stack(list(values)).detach().clone(), requires_grad=False)
+    return _constant(torch.stack(list(values)))
+
+
+def _constant(value: Tensor) -> nn.Parameter:
+    return nn.Parameter(value.detach().clone(), requires_grad=False)
 
 
 class Weights(nn.Module):
@@ -124,10 +138,13 @@ class Weights(nn.Module):
     Engines multiply the scales in when they load the graph.
     """
 
-    def __init__(self, values: Sequence[Tensor], dim: int) -> None:
+    def __init__(self, plain: Tensor) -> None:
+        """
+        Args:
+            plain: `[heads, members, rows, columns]`, one scale a column.
+        """
         super().__init__()
-        plain = _stacked(values)
-        codes, scales = packed(plain, dim)
+        codes, scales = packed(plain, 2)
         self.exact = torch.allclose(codes * scales, plain, rtol=1e-5, atol=1e-8)
         # A single matrix OpenVINO would take for a compressed layer's, and refuse its shape.
         self.exact &= plain.shape[:2].numel() > 1

@@ -50,8 +50,8 @@ class Source:
 
     @property
     def width(self) -> int:
-        """Hidden size."""
-        return self.backbone.info.hidden_size
+        """Of a state."""
+        return self.backbone.width
 
     def fused(self) -> onnx.ModelProto:
         """The encoder in ONNX Runtime's operators."""

@@ -22,6 +22,7 @@ from mtl_edge.text import TextEncoder
 
 __all__ = ["Loaded", "answering", "load_bundle"]
 
+TIMES_WITHOUT_LAYERS = 4  # as many tokens are in a batch; the call itself counts for more there
 PACE_TOKENS = 32  # of the shorter of two single texts by which a stage's pace is first known
 
 
@@ -120,7 +121,7 @@ def load_bundle(
         for running in (deepest, *(s.engine for s in stages)):
             running.close()
         raise
-    tokens = limits.batch_tokens or deepest.tokens_per_batch
+    tokens = _batch_tokens(manifest.depth, deepest, limits)
     pace = Pace() if stages else None
     stages.append(Stage(manifest.depth, deepest, manifest.tasks, None, tokens, pace))
     return Loaded(bundle, opened.manifest, choice, tuple(stages), encoder, setup, os.getpid())
@@ -134,9 +135,15 @@ def _cheaper(
         engine=engine,
         tasks=tasks_at(tasks, stage),
         leaving=stage.thresholds,
-        batch_tokens=limits.batch_tokens or engine.tokens_per_batch,
+        batch_tokens=_batch_tokens(stage.depth, engine, limits),
         pace=None if first else Pace(),  # the first runs in any case
     )
+
+
+def _batch_tokens(depth: int, engine: Engine, limits: Limits) -> int:
+    """That a stage runs at once: more where no layers work on them."""
+    most = engine.tokens_per_batch * (1 if depth else TIMES_WITHOUT_LAYERS)
+    return limits.batch_tokens or most
 
 
 def answering(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -61,13 +62,17 @@ def pad(ids: Sequence[Tokens], multiple: int = 1, most: int | None = None) -> tu
     Args:
         multiple: that the number of tokens is rounded up to, though not beyond `most`.
     """
-    shape = (len(ids), rounded(max(map(len, ids)), multiple, most))
-    input_ids = np.zeros(shape, np.int64)
-    mask = np.zeros(shape, np.int64)
-    for row, tokens in enumerate(ids):
-        input_ids[row, : len(tokens)] = tokens
-        mask[row, : len(tokens)] = 1
-    return input_ids, mask
+    lengths = [len(tokens) for tokens in ids]
+    longest = rounded(max(lengths), multiple, most)
+    if len(ids) == 1 and lengths[0] == longest:  # half the time, where it counts most
+        return np.array(ids, np.int64), np.ones((1, longest), np.int64)
+    input_ids = np.zeros((len(ids), longest), np.int64)
+    real = np.arange(input_ids.shape[1]) < np.array(lengths)[:, np.newaxis]
+    if isinstance(ids[0], np.ndarray):
+        input_ids[real] = np.concatenate(ids)
+    else:
+        input_ids[real] = np.fromiter(chain.from_iterable(ids), np.int64, sum(lengths))
+    return input_ids, real.astype(np.int64)
 
 
 def in_batches(

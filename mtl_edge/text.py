@@ -33,10 +33,11 @@ def as_texts(texts: Sequence[str], first: int = 0) -> list[str]:
                 f"item {position} is {type(text).__name__}, expected str; "
                 "drop or convert missing values first"
             )
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         result.append(text)
     return result
 

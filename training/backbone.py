@@ -17,7 +17,7 @@ import torch
 import transformers
 from huggingface_hub import snapshot_download
 from optimum.utils import NormalizedConfigManager
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from mtl_edge import bundle
@@ -25,6 +25,7 @@ from mtl_edge.errors import BackboneError, MissingPackageError
 from mtl_edge.files import sha256_of
 from mtl_edge.text import TextEncoder
 from mtl_edge.training.model import layers_of
+from mtl_edge.training.static import WIDTH, StaticEncoder, distilled, load_static
 
 __all__ = ["PACKAGED", "Backbone", "load_backbone"]
 
@@ -72,13 +73,38 @@ class Backbone:
         return TextEncoder(tokenizer.backend_tokenizer, min(max_tokens, self.max_tokens))
 
     def truncated(self, depth: int) -> Backbone:
-        """The same with its first `depth` layers alone; `info` still tells of all of them."""
-        if depth == self.encoder.config.num_hidden_layers:
+        """The same with its first `depth` layers alone; `info` still tells of all of them.
+
+        Of none, the tokens' vectors: see `mtl_edge.training.static`.
+        """
+        if depth == self.depth:
             return self
         encoder = copy.deepcopy(self.encoder)
         del layers_of(encoder)[depth:]
         encoder.config.num_hidden_layers = depth
-        return replace(self, encoder=encoder)
+        return replace(self, encoder=encoder if depth else distilled(encoder, self.info.vocabulary))
+
+    @property
+    def depth(self) -> int:
+        """Layers that the encoder has."""
+        layers: int = self.encoder.config.num_hidden_layers
+        return layers
+
+    @property
+    def width(self) -> int:
+        """Of a state that heads read."""
+        return self.width_at(self.depth)
+
+    def width_at(self, depth: int) -> int:
+        """The same with its first `depth` layers alone."""
+        if isinstance(self.encoder, StaticEncoder):
+            return self.encoder.vectors.shape[1]
+        return self.info.hidden_size if depth else min(WIDTH, self.info.hidden_size)
+
+    @property
+    def vectors(self) -> Tensor | None:
+        """Of an encoder without layers, its table `[vocabulary, width]`."""
+        return self.encoder.vectors if isinstance(self.encoder, StaticEncoder) else None
 
     @torch.inference_mode()
     def require_depth(self, depth: int) -> None:
@@ -88,13 +114,13 @@ class Backbone:
             BackboneError: they do not, as where a norm follows the last layer, or the architecture
                 cannot be cut.
         """
-        if depth == self.encoder.config.num_hidden_layers:
+        if depth == self.depth:
             return
         ids = torch.arange(4, 8).unsqueeze(0)
         mask = torch.ones_like(ids)
         try:
             cut = self.truncated(depth).encoder(ids, mask).last_hidden_state
-            same = torch.allclose(
+            same = depth == 0 or torch.allclose(
                 cut, self.encoder(ids, mask, output_hidden_states=True).hidden_states[depth]
             )
         except Exception as error:  # each architecture breaks in its own way
@@ -229,6 +255,8 @@ def _load(name: str, folder: Path) -> PreTrainedModel:
             "expected an encoder such as bert, distilbert, roberta or electra"
         )
     try:
+        if (config.architectures or [""])[0] == StaticEncoder.__name__:
+            return load_static(config, folder / WEIGHTS)
         with _quiet():
             encoder, loading = AutoModel.from_pretrained(
                 str(folder),

@@ -32,7 +32,8 @@ def fit_heads(
 ) -> dict[int, dict[str, float]]:
     """Teach one task's heads in place, one for each depth, in one pass over the states.
 
-    A head of depth `d` sees the embeddings and the first `d` layers. Each keeps the weights of the
+    A head of depth `d` sees the embeddings and the first `d` layers, one of depth 0 what
+    `mtl_edge.training.static` says of each token. Each keeps the weights of the
     epoch in which it did best on `selection`.
 
     Args:
@@ -74,7 +75,9 @@ def fit_heads(
         values, mask, ids = states.batch([train.rows[i] for i in batch], deepest, place)
         targets = torch.tensor([train.labels[i] for i in batch], device=place)
         return {
-            names[depth]: head.loss(criterion, targets, values[: head.config.states], mask, ids)
+            names[depth]: head.loss(
+                criterion, targets, states.read_by(head.config.states, values, ids), mask, ids
+            )
             for depth, head in heads.items()
         }
 

@@ -40,6 +40,7 @@ LONGEST_NGRAM = 3
 # intermediate value has to stay below 2 ** 24, and the number of buckets is a power of two.
 FACTORS = (13, 31)
 NGRAM_RATE = 10.0
+QUERIES_WITHOUT_LAYERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,6 +394,8 @@ def head_config(spec: str, *, states: int, width: int, labels: int) -> HeadConfi
     if kind not in HEADS:
         raise OptionError(f"--head {spec!r}: unknown; there are {', '.join(HEADS)}")
     config = HeadConfig(states=states, width=width, labels=labels, kind=kind)
+    if states == 1:  # tokens know nothing of each other yet, and there is less to ask of them
+        config = replace(config, queries=QUERIES_WITHOUT_LAYERS)
     if kind == "mlp":
         config = replace(config, hidden=config.members * config.hidden)
     if not pooling:
@@ -400,6 +403,11 @@ def head_config(spec: str, *, states: int, width: int, labels: int) -> HeadConfi
     if pooling not in POOLINGS or kind not in ("linear", "mlp"):
         raise OptionError(
             f"--head {spec!r}: linear and mlp take one of :{', :'.join(POOLINGS)}, the others none"
+        )
+    if states == 1 and pooling == "cls":
+        raise OptionError(
+            f"--head {spec!r}: without layers the first token is the same whatever the text; take "
+            f"{kind}:mean, or a depth of 1 or more"
         )
     return replace(config, pooling=pooling)
 

@@ -399,7 +399,7 @@ def _heads(
         config = head_config(
             options.heads.get(task.name, DEFAULT_HEAD),
             states=depth + 1,
-            width=backbone.info.hidden_size,
+            width=backbone.width_at(depth),
             labels=len(task.labels),
         )
         torch.manual_seed(options.recipe.seed)  # a head does not depend on which others there are

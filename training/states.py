@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtl_edge.errors import OptionError
 from mtl_edge.planning import Tokens, pad, plan
@@ -85,7 +85,7 @@ class TorchEncoder:
         self._precision = _precision()
         config = backbone.encoder.config
         self.states = int(config.num_hidden_layers) + 1
-        self.width = backbone.info.hidden_size
+        self.width = backbone.width
         options = config.to_dict()
         for name in ("transformers_version", "_name_or_path"):  # of no consequence for the states
             options.pop(name, None)
@@ -114,6 +114,10 @@ class States:
     Text `i` has `lengths[i]` rows from `starts[i]` of the array `shards[owners[i]]`, which is
     float16 `[tokens, layers + 1, width]`; ten bits of fraction keep what heads can tell apart.
     `ids[i]` are its tokens.
+
+    Attributes:
+        alone: float32 `[vocabulary, width]`, what heads without layers read in the place of the
+            embeddings' states: see `mtl_edge.training.static`; none: those states themselves.
     """
 
     def __init__(
@@ -122,7 +126,9 @@ class States:
         owners: Sequence[int],
         starts: Sequence[int],
         ids: Sequence[Tokens],
+        alone: Tensor | None = None,
     ) -> None:
+        self.alone = alone
         self._shards = shards
         self._owners = np.asarray(owners, np.int32)
         self._starts = np.asarray(starts, np.int64)
@@ -154,17 +160,23 @@ class States:
             One float32 `[batch, tokens, width]` a layer; the mask, float32 `[batch, tokens]`; the
             tokens' ids, int64 of the same shape.
         """
+        arrays = pad([self._ids[position] for position in positions])
+        ids, mask = (torch.from_numpy(array).to(place) for array in arrays)
+        mask = mask.float()
+        if states == 1 and self.alone is not None:
+            return self.read_by(1, (), ids), mask, ids
         texts = [self.of(position)[:, :states] for position in positions]
-        longest = max(len(text) for text in texts)
-        padded = np.zeros((len(texts), longest, *texts[0].shape[1:]), np.float16)
-        mask = np.zeros((len(texts), longest), np.float32)
-        ids = np.zeros((len(texts), longest), np.int64)
-        for row, (text, position) in enumerate(zip(texts, positions, strict=True)):
+        padded = np.zeros((*ids.shape, *texts[0].shape[1:]), np.float16)
+        for row, text in enumerate(texts):
             padded[row, : len(text)] = text
-            mask[row, : len(text)] = 1
-            ids[row, : len(text)] = self._ids[position]
         layers = torch.from_numpy(padded).to(place).permute(2, 0, 1, 3).float().unbind(0)
-        return layers, torch.from_numpy(mask).to(place), torch.from_numpy(ids).to(place)
+        return layers, mask, ids
+
+    def read_by(self, states: int, layers: tuple[Tensor, ...], ids: Tensor) -> tuple[Tensor, ...]:
+        """What a head of so many states reads of a batch that has as many or more."""
+        if states == 1 and self.alone is not None:
+            return (nn.functional.embedding(ids, self.alone.to(ids.device)),)
+        return layers[:states]
 
     def means(self, positions: Sequence[int]) -> npt.NDArray[np.float32]:
         """The last layer's mean over tokens, `[positions, width]`: what most users would pool."""
@@ -184,8 +196,11 @@ class StateCache:
         self._limit = limit
 
     def states(self, backbone: Backbone, ids: Sequence[Tokens]) -> States:
-        """States that torch computes: see `of`."""
-        return self.of(TorchEncoder(backbone), ids)
+        """States that torch computes: see `of`. Heads without layers find their own there, too."""
+        states = self.of(TorchEncoder(backbone), ids)
+        if backbone.depth:
+            states.alone = backbone.truncated(0).vectors
+        return states
 
     def of(self, encoder: Encoder, ids: Sequence[Tokens]) -> States:
         """States of texts given as token ids; those that are not there yet are computed.
