@@ -63,7 +63,7 @@ def require_int8(bundle: Path, work: Path, layers: int) -> list[tuple[int, ...]]
     assert count["LayerNormalization"] == 2 * layers + 1
     slower = ("SkipLayerNormalization", "BiasGelu", "Attention", "EmbedLayerNormalization")
     assert all(count[operator] == 0 for operator in slower)
-    assert len(fp32) == 6, "only the heads are left in fp32: four products of both, two outputs"
+    assert len(fp32) == 5, "only the heads are left in fp32: three products of both, two outputs"
     products = openvino_products(bundle / "openvino.int8.xml")
     assert products["u8"] + products["i8"] == products.total() == 6 * layers
     return fp32

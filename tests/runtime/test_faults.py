@@ -377,7 +377,11 @@ def test_a_process_that_may_take_no_more_memory_never_answers_wrongly(
             for task, logits in expected.items():
                 np.testing.assert_allclose(found[task], logits, atol=1e-3)
     """
-    assert python(program, shared_bundle, target) == ""
+    process = start(program, shared_bundle, target)
+    out, err = process.communicate(timeout=120)
+    # Once an allocation of its own has failed, OpenVINO may crash: no answer, but no wrong one.
+    crashes = (-signal.SIGSEGV, -signal.SIGABRT) if target.startswith("openvino") else ()
+    assert process.returncode in crashes or (process.returncode, out, err) == (0, "", "")
 
 
 # --- a process that is told to end
