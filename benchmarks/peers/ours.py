@@ -17,7 +17,7 @@ from mtl_edge.errors import ExportError
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.data import TaskData
 
-__all__ = ["ENGINES", "bundle_of", "entries"]
+__all__ = ["ENGINES", "bundles_of", "entries"]
 
 ENGINES = ("openvino", "onnxruntime")
 SHOWN = {"openvino": "openvino", "onnxruntime": "onnx"}
@@ -25,40 +25,56 @@ LISTS = ("task", "dev", "label", "label_column")
 SINGLE = ("data", "dev_data", "text_column", "backbone", "max_tokens")
 
 
-def bundle_of(
-    depth: int, args: argparse.Namespace, tasks: Sequence[TaskData], backbone: Backbone, work: Path
-) -> Path:
-    """The bundle of the encoder's first `depth` layers, both engines' int8 graphs in it.
+def bundles_of(
+    depths: Sequence[int],
+    args: argparse.Namespace,
+    tasks: Sequence[TaskData],
+    backbone: Backbone,
+    work: Path,
+) -> dict[int, Path]:
+    """By number of layers, the bundle of the encoder's first ones, both engines' int8 graphs in it.
 
-    A stamp beside each folder, written last, says what it was made from.
+    One training serves them all. A stamp beside each folder, written last, says what it was made
+    from.
 
     Raises:
         ExportError: training or export failed.
     """
-    data = _data(args)
-    train = ["train", *data, "--depth", str(depth), "--refit"]
+    deepest = max(depths)
+    train = ["train", *_data(args), "--depth", str(deepest), "--refit"]
+    if len(depths) > 1:
+        train.append("--all-depths")
+    checkpoint = work / "ours" / "checkpoint"
     made_from: list[Any] = [train, backbone.info.sha256]
     made_from += [dict(rows.source) for task in tasks for rows in (task.train, task.dev) if rows]
+    _make(checkpoint, train, made_from)
+    bundles = {depth: work / "ours" / f"bundle-{depth}" for depth in depths}
+    for depth, bundle in bundles.items():
+        # What int8 loses is what is to be seen here, so nothing is refused.
+        export = ["export", str(checkpoint), "--max-accuracy-drop", "100"]
+        if depth != deepest:
+            export += ["--depth", str(depth)]
+        _make(bundle, export, [made_from, export])
+    return bundles
+
+
+def _make(folder: Path, command: Sequence[str], made_from: Sequence[Any]) -> None:
+    """Run `mtl-edge` unless the folder is what it would make."""
     digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
-    checkpoint, bundle = work / "ours" / f"checkpoint-{depth}", work / "ours" / f"bundle-{depth}"
-    # What int8 loses is what is to be seen here, so nothing is refused.
-    export = ["export", str(checkpoint), "--max-accuracy-drop", "100"]
-    for folder, command in ((checkpoint, train), (bundle, export)):
-        stamp = folder.with_name(f"{folder.name}.stamp")
-        if folder.is_dir() and stamp.is_file() and stamp.read_text() == digest:
-            continue
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        whole = [sys.executable, "-m", "mtl_edge.cli", *command, "--out", str(folder)]
-        if folder.is_dir():
-            whole.append("--overwrite")
-        print(f"depth {depth}: {command[0]}", file=sys.stderr, flush=True)
-        if code := subprocess.run(whole, stdout=subprocess.DEVNULL).returncode:
-            raise ExportError(
-                f"`mtl-edge {command[0]}` of depth {depth} ended with {code}; see above, and run "
-                f"it by itself: mtl-edge {' '.join(whole[3:])}"
-            )
-        stamp.write_text(digest)
-    return bundle
+    stamp = folder.with_name(f"{folder.name}.stamp")
+    if folder.is_dir() and stamp.is_file() and stamp.read_text() == digest:
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    whole = [sys.executable, "-m", "mtl_edge.cli", *command, "--out", str(folder)]
+    if folder.is_dir():
+        whole.append("--overwrite")
+    print(f"{folder.name}: {command[0]}", file=sys.stderr, flush=True)
+    if code := subprocess.run(whole, stdout=subprocess.DEVNULL).returncode:
+        raise ExportError(
+            f"`mtl-edge {command[0]}` ended with {code}; see above, and run it by itself: mtl-edge "
+            f"{' '.join(whole[3:])}"
+        )
+    stamp.write_text(digest)
 
 
 def entries(name: str, bundle: Path) -> list[Peer]:

@@ -168,9 +168,10 @@ def _ours(
 ) -> list[Peer]:
     """Our bundles, the deepest first."""
     entries: list[Peer] = []
-    for depth in sorted(plan.depths, reverse=True):
-        bundle = ours.bundle_of(depth, args, tasks, backbone, plan.work)
-        entries += ours.entries(f"depth {depth}", bundle)
+    if plan.depths:
+        depths = sorted(plan.depths, reverse=True)
+        for depth, bundle in ours.bundles_of(depths, args, tasks, backbone, plan.work).items():
+            entries += ours.entries(f"depth {depth}", bundle)
     for name, folder in plan.bundles.items():
         entries += ours.entries(name, folder)
     return entries
