@@ -1,6 +1,6 @@
 """A tokenizer and an engine called by themselves: what the runtime is measured against.
 
-The graph is laid out as the runtime lays it out, so that the difference is the runtime's own doing:
+The graph is compiled as the runtime compiles it, so that the difference is the runtime's own doing:
 checks, batches, padding, softmax, answers. Sessions and requests are made here, with its settings.
 """
 
@@ -14,7 +14,7 @@ import openvino as ov
 from tokenizers import Tokenizer
 
 from mtl_edge.bundle import TOKENIZER, Bundle, Graph
-from mtl_edge.engines import Ids
+from mtl_edge.engines import Ids, Setup
 from mtl_edge.engines import openvino as layout
 from mtl_edge.planning import pad
 
@@ -69,16 +69,11 @@ def _onnxruntime(bundle: Bundle, graph: Graph, threads: int) -> Bare:
 
 def _openvino(bundle: Bundle, graph: Graph, threads: int) -> Bare:
     core, most = ov.Core(), bundle.manifest.max_tokens
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    files = [str(file) for file in bundle.files_of(graph) if file.suffix != ".bin"]
-    model = layout._with_small_tables(layout._joined(*map(core.read_model, files)))
+    setup = Setup(threads=threads, precision=graph.precision, max_tokens=most)
+    model = layout.read(core, bundle.files_of(graph))
 
-    def request(form: ov.Model) -> Call:
-        made = core.compile_model(form, "CPU", settings).create_infer_request()
+    def request(tokens: int | None) -> Call:
+        made = layout.compiled(core, model, setup, tokens).create_infer_request()
 
         def call(input_ids: Ids, mask: Ids) -> object:
             feeds = {"input_ids": input_ids, "attention_mask": mask}
@@ -87,8 +82,8 @@ def _openvino(bundle: Bundle, graph: Graph, threads: int) -> Bare:
         return call
 
     lengths = range(layout.MULTIPLE, min(layout.FIXED_TOKENS, most) + 1, layout.MULTIPLE)
-    batch = request(model)
-    fixed = {tokens: request(layout._of_shape(model, (1, tokens))) for tokens in lengths}
+    batch = request(None)
+    fixed = {tokens: request(tokens) for tokens in lengths}
 
     def single(input_ids: Ids, mask: Ids) -> object:
         return fixed.get(input_ids.shape[1], batch)(input_ids, mask)

@@ -13,7 +13,7 @@ import onnxruntime as ort
 import openvino as ov
 
 from mtl_edge.bundle import Bundle, Graph
-from mtl_edge.engines import Ids
+from mtl_edge.engines import Ids, Setup
 from mtl_edge.engines import openvino as layout
 
 __all__ = ["PROFILES", "profile", "share_of_products"]
@@ -73,17 +73,11 @@ def _onnxruntime(bundle: Bundle, graph: Graph, ids: Ids, threads: int) -> dict[s
 
 def _openvino(bundle: Bundle, graph: Graph, ids: Ids, threads: int) -> dict[str, float]:
     core = ov.Core()
-    files = [str(file) for file in bundle.files_of(graph) if file.suffix != ".bin"]
-    model = layout._with_small_tables(layout._joined(*map(core.read_model, files)))
-    if len(ids) == 1:  # as the runtime has it for single texts
-        model = layout._of_shape(model, (1, ids.shape[1]))
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": "bf16" if graph.precision == "bf16" else "f32",
-        "PERF_COUNT": True,
-    }
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    setup = Setup(threads=threads, precision=graph.precision)
+    tokens = ids.shape[1] if len(ids) == 1 else None  # as the runtime has it for single texts
+    model = layout.read(core, bundle.files_of(graph))
+    compiled = layout.compiled(core, model, setup, tokens, {"PERF_COUNT": True})
+    request = compiled.create_infer_request()
     feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     taken: Counter[str] = Counter()
     for number in range(WARM_UP + PASSES):

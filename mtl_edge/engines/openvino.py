@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import openvino as ov
@@ -110,14 +111,13 @@ def start(files: Sequence[Path], setup: Setup) -> OpenVinoEngine:
     core = ov.Core()
     _require(setup.device, core)
     try:
-        graphs = [core.read_model(str(file)) for file in files if file.suffix != ".bin"]
-        model = _with_small_tables(_joined(*graphs))
+        model = read(core, files)
         shapes = _fixed(setup)
         with ThreadPoolExecutor(setup.threads) as pool:  # compiling takes one thread each
-            compiled = list(pool.map(partial(_compiled, core, model, setup), [None, *shapes]))
+            made = list(pool.map(partial(compiled, core, model, setup), [None, *shapes]))
     except Exception as error:  # OpenVINO raises plain RuntimeError for everything
         raise EngineError(f"OpenVINO cannot open {files[0]}: {error}") from error
-    batches, *singles = map(Compiled, compiled)
+    batches, *singles = map(Compiled, made)
     return OpenVinoEngine(batches, dict(zip(shapes, singles, strict=True)), setup.max_tokens)
 
 
@@ -130,9 +130,21 @@ def _fixed(setup: Setup) -> list[int]:
     return list(dict.fromkeys(rounded(n, MULTIPLE, setup.max_tokens) for n in lengths))
 
 
-def _compiled(core: ov.Core, model: ov.Model, setup: Setup, tokens: int | None) -> ov.CompiledModel:
-    """For single texts of so many tokens, or for all shapes."""
-    settings = _settings(setup)
+def read(core: ov.Core, files: Sequence[Path]) -> ov.Model:
+    """The graph that is compiled, of those of `files` that are no weights."""
+    graphs = [core.read_model(str(file)) for file in files if file.suffix != ".bin"]
+    return _with_small_tables(_joined(*graphs))
+
+
+def compiled(
+    core: ov.Core,
+    model: ov.Model,
+    setup: Setup,
+    tokens: int | None,
+    also: Mapping[str, object] = MappingProxyType({}),
+) -> ov.CompiledModel:
+    """For single texts of so many tokens, or for all shapes; `also`: further settings."""
+    settings = {**_settings(setup), **also}
     form = model if tokens is None else _of_shape(model, (1, tokens))
     if tokens is not None and setup.device == CPU:
         try:
