@@ -144,12 +144,7 @@ def _labelled(bundle: Bundle, args: argparse.Namespace) -> list[Labelled]:
             raise OptionError(f"--data {value!r}: expected TASK=FILE")
         if name not in tasks:
             raise OptionError(f"--data {name}: no such task; there are {', '.join(tasks)}")
-        rows = read_rows(name, file, columns[name])
-        if unknown := sorted(set(rows.labels) - set(tasks[name].labels)):
-            raise DataError(
-                f"{file} has the label {unknown[0]!r}, which task {name!r} does not know; "
-                f"expected {', '.join(tasks[name].labels)}"
-            )
+        rows = read_rows(name, file, columns[name], tasks[name].labels)
         found.append((file, Labelled(name, rows)))
     return _told_apart(found)
 

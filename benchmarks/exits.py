@@ -255,12 +255,12 @@ def _run(args: argparse.Namespace) -> int:
     targets = known if args.targets is None else [t for t in args.targets.split(",") if t]
     if not targets or set(targets) - set(known):
         raise OptionError(f"--targets {args.targets}: the bundle has {', '.join(known)}")
-    tasks = [task.name for task in manifest.tasks]
+    tasks = {task.name: task.labels for task in manifest.tasks}
     files = named("--data", args.data)
     if not files or set(files) - set(tasks):
         raise OptionError(f"--data TASK=FILE: expected some of the tasks {', '.join(tasks)}")
     columns = Columns(args.text_column, args.label_column)
-    data = {task: read_rows(task, file, columns) for task, file in files.items()}
+    data = {task: read_rows(task, file, columns, tasks[task]) for task, file in files.items()}
     figures = measure(args.bundle, data, targets, args.seconds)
     with staged_folder(args.out, overwrite=args.overwrite) as stage:
         text = json.dumps(figures, indent=2) + "\n"

@@ -106,14 +106,21 @@ class TaskData:
         return [position[label] for label in rows.labels]
 
 
-def read_rows(task: str, source: str | Path, columns: Columns = Columns()) -> Rows:
+def read_rows(
+    task: str,
+    source: str | Path,
+    columns: Columns = Columns(),
+    known: Sequence[str] | None = None,
+) -> Rows:
     """Read a CSV, TSV, JSONL or Parquet file, or a data set of the Hub.
 
     Args:
         source: a file, or `hub:NAME[:SUBSET][:SPLIT]`; the split is `train` if not named.
+        known: labels that the task has; none: those that are found.
 
     Raises:
-        DataError: the data are missing, of an unknown kind, malformed, empty or lack a column.
+        DataError: the data are missing, of an unknown kind, malformed or empty, lack a column or
+            have a label that is not known.
         MissingPackageError: a data set of the Hub is asked for, and `datasets` is not installed.
     """
     name = str(source)
@@ -125,6 +132,11 @@ def read_rows(task: str, source: str | Path, columns: Columns = Columns()) -> Ro
     kept = [i for i, value in enumerate(labels) if value]
     if not kept:
         raise DataError(f"{name} has no labelled row; expected a label in column {label!r}")
+    if known is not None and (unknown := sorted({*filter(None, labels)} - {*known})):
+        raise DataError(
+            f"{name} has the label {unknown[0]!r:.60}, which task {task!r} does not know; "
+            f"expected {', '.join(known)}"
+        )
     texts = _strings(frame[text])
     return Rows(
         tuple(texts[i] for i in kept),

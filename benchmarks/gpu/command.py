@@ -16,7 +16,7 @@ from mtl_edge.benchmarks.gpu.measure import Effort, measure
 from mtl_edge.benchmarks.gpu.ways import REFERENCE, Subject, WayInfo, ways_of
 from mtl_edge.benchmarks.limits.command import shapes_of
 from mtl_edge.bundle import Bundle, open_bundle
-from mtl_edge.errors import CheckpointError, DataError, MtlEdgeError, OptionError
+from mtl_edge.errors import CheckpointError, MtlEdgeError, OptionError
 from mtl_edge.files import staged_folder
 from mtl_edge.options import named
 from mtl_edge.table import text_table
@@ -136,12 +136,7 @@ def _data(args: argparse.Namespace, bundle: Bundle, checkpoint: Checkpoint) -> d
     for name, file in named("--data", args.data).items():
         if name not in tasks:
             raise OptionError(f"--data {name}: no such task; there are {', '.join(tasks)}")
-        data[name] = read_rows(name, file)
-        if unknown := sorted(set(data[name].labels) - set(tasks[name].labels)):
-            raise DataError(
-                f"{file} has the label {unknown[0]!r}, which task {name!r} does not know; "
-                f"expected {', '.join(tasks[name].labels)}"
-            )
+        data[name] = read_rows(name, file, known=tasks[name].labels)
     return data or _carried(checkpoint)
 
 
