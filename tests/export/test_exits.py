@@ -274,7 +274,7 @@ def test_rows_that_cannot_be_checked_are_named(
     assert "no stages" in fails("export", shared_bundle, "--check-exits", f"topic={rows}")
     file = tmp_path / "odd.csv"
     file.write_text("text,topic\nsome text,weather\n")
-    assert "is no label" in fails("export", staged_bundle, "--check-exits", f"topic={file}")
+    assert "does not know" in fails("export", staged_bundle, "--check-exits", f"topic={file}")
     both = ["--check-exits", f"topic={rows}", "--out", tmp_path / "b"]
     assert "give it alone" in fails("export", staged_bundle, *both)
 
