@@ -15,7 +15,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
-from mtl_edge.bundle.tokenizer_file import encoded, state_of
+from mtl_edge.bundle.tokenizer_file import encoded, state_of, word_ids
 
 __all__ = ["Words", "words_of"]
 
@@ -57,7 +57,7 @@ class Words(dict[str, tuple[int, ...]]):
         self._before, self._after = around
         self._room = room
         self._lower = lower
-        self._longest = min(tokenizer.model.max_input_chars_per_word, MOST_CHARACTERS)
+        self._model = tokenizer.model
 
     def ids(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, special tokens included, cut to the tokenizer's maximum."""
@@ -88,11 +88,8 @@ class Words(dict[str, tuple[int, ...]]):
         return ids
 
     def _read(self, piece: str) -> tuple[int, ...]:
-        if piece.isascii() and piece.isalnum() and len(piece) <= self._longest:
-            # A word that is a token is never split, and asking for it takes a tenth of the time.
-            token = self._tokenizer.token_to_id(piece.lower() if self._lower else piece)
-            if token is not None:
-                return (token,)
+        if piece.isascii() and piece.isalnum():  # what comes before the model leaves it whole
+            return word_ids(self._model, piece.lower() if self._lower else piece)
         return tuple(encoded(self._tokenizer, [piece], special=False)[0].ids)
 
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tokenizers import Encoding, Tokenizer
+from tokenizers.models import Model
 
 from mtl_edge.bundle.inside import altered
 from mtl_edge.bundle.schema import MOST_TOKENIZER_BYTES
 
-__all__ = ["encoded", "read_tokenizer", "state_of"]
+__all__ = ["encoded", "read_tokenizer", "state_of", "word_ids"]
+
+Result = TypeVar("Result")
 
 # How many times longer normalization may make a text, counted as below: XLM-RoBERTa's comes to 132.
 # Of each byte of that, the library makes up to 150 of its own.
@@ -61,13 +64,25 @@ def encoded(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool = True)
     Raises:
         BundleError: the tokenizer panics: its file is altered in a way that shows only now.
     """
+    return _asked(lambda: tokenizer.encode_batch_fast(texts, add_special_tokens=special))
+
+
+def word_ids(model: Model, word: str) -> tuple[int, ...]:
+    """Ids of a word as it comes to a tokenizer's model: a fifth of what asking the whole takes.
+
+    Raises:
+        BundleError: see `encoded`.
+    """
+    return _asked(lambda: tuple(token.id for token in model.tokenize(word)))
+
+
+def _asked(call: Callable[[], Result]) -> Result:
     try:
-        encodings: list[Encoding] = tokenizer.encode_batch_fast(texts, add_special_tokens=special)
+        return call()
     except BaseException as error:
         if not _failed(error):
             raise
         raise altered(f"the tokenizer fails on a text ({_first_line(error)})") from None
-    return encodings
 
 
 def state_of(part: Any) -> dict[str, Any]:
