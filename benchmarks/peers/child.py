@@ -64,6 +64,7 @@ class Child:
         self.kind = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.kind)
         self.answers: Callable[[list[str]], dict[str, Any]]
+        self.passed = 0
 
     def do(self, command: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = getattr(self, command["do"])(command)
@@ -103,12 +104,18 @@ class Child:
         return {"labels": labels}
 
     def time_bulk(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Passes over all texts in one call each, until `at_least` seconds; seconds of one."""
-        texts = texts_of(command)
-        self.answers(texts[:WARM_UP])
+        """Passes over `size` texts in one call, until `at_least` seconds; seconds of one.
+
+        Each takes the texts that follow those of the pass before, so that nobody gains by having
+        seen them.
+        """
+        texts, size = texts_of(command), command["size"]
+        parts = [texts[at : at + size] for at in range(0, len(texts) - size + 1, size)]
+        self.answers(texts[-WARM_UP:])
         passes, cpu, start = 0, time.process_time(), time.perf_counter()
         while True:
-            self.answers(texts)
+            self.answers(parts[self.passed % len(parts)])
+            self.passed += 1
             passes += 1
             taken = time.perf_counter() - start
             if taken >= command["at_least"]:

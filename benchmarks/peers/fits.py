@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,14 @@ class Bench:
     threads: int
     cores: tuple[int, ...]
     max_tokens: int
+
+    @property
+    def mixed(self) -> list[str]:
+        """All texts there are, taught and reported, shuffled: speed does not go by who saw them."""
+        taught = [text for texts, _ in self.rows.values() for text in texts]
+        mixed = [*taught, *self.texts]
+        random.Random(0).shuffle(mixed)
+        return mixed
 
     @property
     def texts(self) -> list[str]:

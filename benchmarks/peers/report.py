@@ -97,8 +97,8 @@ def summary(figures: Figures) -> str:
         f"{_bold(header, rows, ours)}\n\n"
         f"`{figures['command']}`, {figures['date']}: {processor_of(machine)}, "
         f"{figures['threads']} threads. Accuracy: "
-        f"{reported}. Texts a second: {figures['texts']:,} texts in one call, median of "
-        "alternating rounds; p50: one at a time.\n"
+        f"{reported}. Texts a second: {figures['texts']:,} texts in one call, others each time, "
+        "median of alternating rounds; p50: one at a time.\n"
     )
 
 
@@ -202,8 +202,9 @@ def _notes(figures: Figures) -> str:
         else ""
     )
     return (
-        f"All tasks answered for every text. Texts/s: {figures['texts']} texts in one call; ms: "
-        f"{figures['singles']} of them one at a time; medians of {figures['rounds']} alternating "
+        f"All tasks answered for every text. Texts/s: {figures['texts']} texts in one call, others "
+        "each time, of those that taught and those reported on; ms: "
+        f"{figures['singles']} texts one at a time; medians of {figures['rounds']} alternating "
         f"rounds, one process at work at a time. Accuracy: {rows}. Ratios round by round, with "
         f"quartiles. First answer: from the start of a process, median of {figures['starts']}. "
         f"Same alone: texts that get the label by themselves that they get in one call.{same}"

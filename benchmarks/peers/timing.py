@@ -28,7 +28,7 @@ class Measured:
     """Figures of one way; a value for each round.
 
     Attributes:
-        bulk: milliseconds of all texts in one call.
+        bulk: milliseconds of a call with many texts, others each time.
         cpu: processor seconds of 1,000 texts in bulk.
         singles: milliseconds of each single text.
         same: the lowest share over the tasks of texts that get the label they got when fitted.
@@ -57,12 +57,14 @@ def in_rounds(
     """Time each way once a round, in an order that moves on by some places each round.
 
     Args:
-        texts, singles: how many of the bench's texts, at even distances, in bulk and one by one.
+        texts: how many in a call.
+        singles: how many of the bench's texts, at even distances, one by one.
 
     A way that fails keeps its error and is left out from then on.
     """
     chosen = spread(range(len(bench.texts)), texts)
     bulk = bench.file([bench.texts[i] for i in chosen])
+    mixed = bench.file(bench.mixed)
     few = bench.file(spread(bench.texts, singles))
     found = {name: Measured() for name in ways}
     with ExitStack() as stack:
@@ -84,7 +86,7 @@ def in_rounds(
                     if found[name].error is None:
                         _tried(
                             found[name],
-                            lambda n=name: _pass(found[n], processes[n], bulk, few, len(chosen)),  # type: ignore[misc]
+                            lambda n=name: _pass(found[n], processes[n], mixed, few, len(chosen)),  # type: ignore[misc]
                         )
                     progress.update(note=name)
         for name, way in ways.items():
@@ -105,9 +107,9 @@ def _tried(measured: Measured, call: Callable[[], dict[str, Any]]) -> dict[str, 
         return None
 
 
-def _pass(measured: Measured, process: Process, bulk: str, few: str, count: int) -> dict[str, Any]:
+def _pass(measured: Measured, process: Process, mixed: str, few: str, count: int) -> dict[str, Any]:
     time.sleep(QUIET)
-    taken = process.ask("time_bulk", texts=bulk, at_least=AT_LEAST)
+    taken = process.ask("time_bulk", texts=mixed, size=count, at_least=AT_LEAST)
     time.sleep(QUIET)
     alone = process.ask("time_singles", texts=few)
     measured.bulk.append(1e3 * taken["seconds"])

@@ -79,7 +79,7 @@ def test_what_a_library_prints_does_not_break_the_answers(
         assert child.ask("fit", rows=str(rows), backbone="")["bytes"] > 0
         child.ask("load")
         assert child.ask("answer", texts=ask_file("a", "b"))["labels"] == {"topic": ["news"] * 2}
-        bulk = child.ask("time_bulk", texts=ask_file("a", "b"), at_least=0.01)
+        bulk = child.ask("time_bulk", texts=ask_file("a", "b"), size=2, at_least=0.01)
         assert bulk["passes"] > 1
         assert 0 < bulk["seconds"] < 0.01
         assert len(child.ask("time_singles", texts=ask_file("a", "b"))["seconds"]) == 2
