@@ -216,6 +216,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         samples = [Sample(**json.loads(line)) for line in lines]
         backbone = load_backbone(str(folder / BACKBONE))
         backbone = replace(backbone, info=BackboneInfo(**record["backbone"]))
+        _require_width(backbone, {**shallower, record["depth"]: heads})
         return Checkpoint(
             backbone=backbone,
             depth=record["depth"],
@@ -244,6 +245,16 @@ def _read_heads(
     heads = [build_head(HeadConfig(**config)).eval() for config in configs]
     nn.ModuleList(heads).load_state_dict(safetensors.torch.load_file(file))
     return dict(zip(names, heads, strict=True))
+
+
+def _require_width(backbone: Backbone, heads: Mapping[int, Mapping[str, Head]]) -> None:
+    """Heads of depth 0 read what `mtl_edge.training.static` makes, as they did not always."""
+    for head in heads.get(0, {}).values():
+        if head.config.width != backbone.width_at(0):
+            raise CheckpointError(
+                f"its heads without layers read {head.config.width} numbers a token, and this "
+                f"release makes {backbone.width_at(0)}; train again"
+            )
 
 
 def _save_folds(checkpoint: Checkpoint, file: Path) -> None:

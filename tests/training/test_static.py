@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,11 @@ import torch
 
 from mtl_edge import EdgeClassifier
 from mtl_edge.cli import main
-from mtl_edge.errors import OptionError
+from mtl_edge.errors import CheckpointError, OptionError
 from mtl_edge.planning import pad
 from mtl_edge.training.backbone import load_backbone
-from mtl_edge.training.checkpoint import load_checkpoint
-from mtl_edge.training.heads import head_config
+from mtl_edge.training.checkpoint import load_checkpoint, save_checkpoint
+from mtl_edge.training.heads import build_head, head_config
 from mtl_edge.training.model import states_of
 from mtl_edge.training.states import StateCache
 from mtl_edge.training.static import WIDTH, StaticEncoder, distilled
@@ -125,3 +126,17 @@ def test_a_table_that_learns_is_kept_as_it_learned(
 def test_the_first_tokens_state_is_no_answer_without_layers() -> None:
     with pytest.raises(OptionError, match="linear:mean"):
         head_config("linear:cls", states=1, width=64, labels=2)
+
+
+def test_a_checkpoint_whose_depth_0_was_another_is_refused(
+    tiny_backbone: Path, rows: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "checkpoint"
+    command = ["train", "--backbone", str(tiny_backbone), "--out", str(out), "--epochs", "1"]
+    assert main([*command, "--task", f"sentiment={rows}", "--depth", "0"]) == 0
+    loaded = load_checkpoint(out)
+    config = replace(loaded.heads["sentiment"].config, width=loaded.backbone.width + 1)
+    former = replace(loaded, heads={"sentiment": build_head(config)})
+    save_checkpoint(former, out, overwrite=True)
+    with pytest.raises(CheckpointError, match="train again"):
+        load_checkpoint(out)
