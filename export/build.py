@@ -33,6 +33,7 @@ from mtl_edge.errors import ExportError, OptionError
 from mtl_edge.export import ort_format, stages, text_graph
 from mtl_edge.export.capture import capture_encoder, capture_heads
 from mtl_edge.export.card import CARD, model_card
+from mtl_edge.export.frontier import FRONTIER
 from mtl_edge.export.proof import evaluate
 from mtl_edge.export.refit import refitted
 from mtl_edge.export.settings import DEFAULTS, Settings
@@ -206,7 +207,15 @@ def replace_heads(
     settings = replace(settings, with_tokenizer=bool(texts), ort=bool(orts))
     if settings.with_tokenizer:
         text_graph.require_packages({graph.engine for graph in graphs})
-    anew = {MANIFEST, CARD, *(name for graph in graphs for name in graph.heads), *texts, *orts}
+    # What the bundle was once chosen from was measured with the heads before.
+    anew = {
+        MANIFEST,
+        CARD,
+        FRONTIER,
+        *(name for graph in graphs for name in graph.heads),
+        *texts,
+        *orts,
+    }
     with (
         new_version(bundle.path, without=anew) as stage,
         tempfile.TemporaryDirectory(prefix="mtl-edge-") as work,

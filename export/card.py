@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from mtl_edge.bundle import Manifest
+from mtl_edge.export.frontier import FRONTIER, Frontier, table
 from mtl_edge.table import markdown_table
 
 __all__ = ["CARD", "model_card"]
@@ -45,7 +46,7 @@ logistic regression, no encoder.
 
 {figures}
 
-{exits}## Limits
+{exits}{frontier}## Limits
 
 The figures hold for texts like those it was trained on. Texts of another domain or language get an
 answer too, and nothing here says how good it is.{reduced} The encoder's own biases are its authors'
@@ -76,8 +77,28 @@ What a stage takes of the time of full depth, for one text of 32 tokens: {costs}
 """
 
 
-def model_card(manifest: Manifest) -> str:
-    """Markdown with the Hub's metadata block."""
+BUDGET = """## Chosen to a budget
+
+This graph was chosen by `mtl-edge export --budget "{budget}"`: of the candidates within it the most
+accurate or, within half a standard error of that, the fastest. Accuracy in percent of the rows that
+chose the epoch in training (how many: see the table's head), drop in points below the fp32 model at
+full depth, of the task that loses most. Times through the whole runtime, tokenization included:
+{texts} texts in {passes} passes, one at a time (p50, p95, p99) and in one call (texts/s), every
+task asked of every text; {processor}, {cores} threads, {date}. Size: graph, tokenizer, manifest.
+
+{candidates}
+
+`{file}` has the same as data.
+
+"""
+
+
+def model_card(manifest: Manifest, frontier: Frontier | None = None) -> str:
+    """Markdown with the Hub's metadata block.
+
+    Args:
+        frontier: that the bundle was chosen from, if it was.
+    """
     tasks = manifest.tasks
     labels = [[t.name, ", ".join(t.labels), f"{t.temperature:.3f}"] for t in tasks]
     return TEMPLATE.format(
@@ -90,6 +111,7 @@ def model_card(manifest: Manifest) -> str:
         labels=markdown_table(["task", "labels", "temperature"], labels),
         figures=_figures(manifest),
         exits=_exits(manifest),
+        frontier="" if frontier is None else _frontier(frontier),
         reduced=_reduced(manifest),
     )
 
@@ -173,6 +195,22 @@ def _exits(manifest: Manifest) -> str:
         ),
         measured=markdown_table(["task", "graph", *leave, "full depth", "with stages"], measured),
         costs=costs,
+    )
+
+
+def _frontier(frontier: Frontier) -> str:
+    """What the bundle was chosen from."""
+    measured = frontier.measured
+    found = table(frontier.candidates, frontier.limits, frontier.rows, frontier.chosen)
+    return BUDGET.format(
+        budget=frontier.budget,
+        texts=measured["texts"],
+        passes=measured["passes"],
+        processor=measured["machine"]["processor"],
+        cores=measured["machine"]["cores"],
+        date=measured["date"],
+        candidates=markdown_table(*found),
+        file=FRONTIER,
     )
 
 

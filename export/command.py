@@ -16,10 +16,18 @@ from mtl_edge.bundle.update import previous_of, write_update
 from mtl_edge.engines import ENGINES
 from mtl_edge.errors import OptionError
 from mtl_edge.export import int8_openvino, openvino_graph
+from mtl_edge.export.budget_options import add_budget_argument, frontier_summary, limits_of
 from mtl_edge.export.build import captured, export, replace_heads
-from mtl_edge.export.exit_options import add_exit_arguments, check, exits_table, promise_of
+from mtl_edge.export.exit_options import (
+    add_exit_arguments,
+    asked_of,
+    check,
+    exits_table,
+    promise_of,
+)
 from mtl_edge.export.explain import Noise, noise_of, noise_of_openvino, worst
 from mtl_edge.export.refit import FEWEST
+from mtl_edge.export.search import search
 from mtl_edge.export.settings import MAX_ACCURACY_DROP, Settings
 from mtl_edge.export.targets import DEFAULT, TARGETS, targets_of
 from mtl_edge.files import require_free
@@ -129,6 +137,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="that a graph may lose to the torch model on the rows which training set aside; "
         "beyond it, unless it may be chance, nothing is written; default: %(default)s",
     )
+    add_budget_argument(parser)
     add_exit_arguments(parser)
     parser.add_argument(
         "--depth",
@@ -143,6 +152,7 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         print(_table_of_targets())
         return 0
+    limits = limits_of(args, _given(args))
     if args.check_exits:
         return check(args)
     wanted = sum((args.out is not None, args.into is not None, args.explain))
@@ -183,14 +193,21 @@ def run(args: argparse.Namespace) -> int:
         four_bits=args.embeddings == "4bit",
         with_tokenizer=args.with_tokenizer,
         ort=args.ort,
-        promise=promise_of(args),
+        promise=None if limits else promise_of(args),
         cache=args.cache,
         cache_limit=int(args.cache_limit * 10**9),
     )
     if args.explain:
         print(_explained(checkpoint, targets, settings))
         return 0
-    manifest = export(checkpoint, args.out, targets, args.overwrite, settings)
+    if limits:
+        promise = asked_of(args, None)
+        manifest, frontier = search(
+            checkpoint, args.out, targets, limits, promise, settings, args.overwrite
+        )
+        print(f"{frontier_summary(frontier)}\n")
+    else:
+        manifest = export(checkpoint, args.out, targets, args.overwrite, settings)
     print(_summary(manifest))
     print(f"\nbundle {args.out}, {time.monotonic() - started:.0f} s")
     return 0
@@ -216,9 +233,8 @@ def _require_meant(args: argparse.Namespace) -> None:
     Raises:
         OptionError: an option that would do nothing.
     """
-    defaults = argparse.ArgumentParser()
-    add_arguments(defaults)
-    given = [n for n in OF_NEW_BUNDLES if getattr(args, n) != defaults.get_default(n)]
+    all_given = _given(args)
+    given = [n for n in OF_NEW_BUNDLES if n in all_given]
     if args.into is not None and given:
         raise OptionError(
             f"--{given[0].replace('_', '-')} is for new bundles; --heads-only leaves all but the "
@@ -236,6 +252,13 @@ def _require_meant(args: argparse.Namespace) -> None:
                 f"--{name.replace('_', '-')} is for {' and '.join(wanted)}; ask for it with "
                 "--targets, or leave the option out"
             )
+
+
+def _given(args: argparse.Namespace) -> list[str]:
+    """The options that are not at their default."""
+    defaults = argparse.ArgumentParser()
+    add_arguments(defaults)
+    return [name for name, value in vars(args).items() if value != defaults.get_default(name)]
 
 
 def _texts(files: Sequence[Path], column: str) -> list[str]:

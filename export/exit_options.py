@@ -16,7 +16,7 @@ from mtl_edge.table import text_table
 from mtl_edge.training.command import depths_of
 from mtl_edge.training.data import Columns, read_rows
 
-__all__ = ["add_exit_arguments", "check", "exits_table", "promise_of"]
+__all__ = ["add_exit_arguments", "asked_of", "check", "exits_table", "promise_of"]
 
 DROP, CONFIDENCE = 0.3, 95.0
 AUTO = "auto"
@@ -72,13 +72,21 @@ def promise_of(args: argparse.Namespace) -> Promise | None:
         return None
     if args.explain:
         raise OptionError("--exits is for bundles, and --explain makes none; leave one out")
+    return asked_of(args, None if args.exits == AUTO else depths_of(args.exits))
+
+
+def asked_of(args: argparse.Namespace, depths: tuple[int, ...] | None) -> Promise:
+    """A promise of --exit-drop and --exit-confidence for stages of these depths.
+
+    Raises:
+        OptionError: a number that is out of range.
+    """
     if not 0 < args.exit_drop < 100:
         raise OptionError(f"--exit-drop is {args.exit_drop}, expected points above 0, below 100")
     if not 50 <= args.exit_confidence < 99.9:
         raise OptionError(
             f"--exit-confidence is {args.exit_confidence}, expected 50 percent or more, below 99.9"
         )
-    depths = None if args.exits == AUTO else depths_of(args.exits)
     return Promise(depths, args.exit_drop / 100, args.exit_confidence / 100)
 
 
