@@ -206,7 +206,7 @@ def _frontier(frontier: Frontier) -> str:
         budget=frontier.budget,
         texts=measured["texts"],
         passes=measured["passes"],
-        processor=measured["machine"]["processor"],
+        processor=measured["machine"]["processor"].split(" / ")[0],
         cores=measured["machine"]["cores"],
         date=measured["date"],
         candidates=markdown_table(*found),
