@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,9 +34,16 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def encoder(bundle: Path) -> TextEncoder:
+def new_encoder(bundle: Path) -> Callable[[], TextEncoder]:
+    """Makes encoders that have seen nothing yet."""
     opened = open_bundle(bundle, verify="size")
-    return TextEncoder.from_file(opened.file(TOKENIZER), opened.manifest.max_tokens)
+    file, most = opened.file(TOKENIZER), opened.manifest.max_tokens
+    return lambda: TextEncoder.from_file(file, most)
+
+
+@pytest.fixture(scope="session")
+def encoder(new_encoder: Callable[[], TextEncoder]) -> TextEncoder:
+    return new_encoder()
 
 
 @pytest.fixture(scope="session")

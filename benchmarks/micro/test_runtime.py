@@ -6,11 +6,15 @@ pytest benchmarks/micro --bundle bundle --benchmark-compare
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
+from mtl_edge.bundle import TOKENIZER, open_bundle
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.planning import pad, plan
 from mtl_edge.text import TextEncoder
@@ -26,7 +30,31 @@ def test_tokenize_one(benchmark: Benchmark, encoder: TextEncoder) -> None:
 
 
 def test_tokenize_many(benchmark: Benchmark, encoder: TextEncoder, texts: list[str]) -> None:
+    """Texts whose words are kept already."""
     assert len(benchmark(encoder, texts)) == len(texts)
+
+
+def test_tokenize_many_new(
+    benchmark: Benchmark, new_encoder: Callable[[], TextEncoder], texts: list[str]
+) -> None:
+    """Texts of which no word is kept."""
+
+    def anew() -> tuple[tuple[TextEncoder, list[str]], dict[str, Any]]:
+        return (new_encoder(), texts), {}
+
+    ids = benchmark.pedantic(lambda fresh, some: fresh(some), setup=anew, rounds=15)
+    assert len(ids) == len(texts)
+
+
+def test_tokenize_many_by_the_library(
+    benchmark: Benchmark, bundle: Path, encoder: TextEncoder, texts: list[str]
+) -> None:
+    """What keeping words is compared with."""
+    library = Tokenizer.from_file(str(open_bundle(bundle, verify="size").file(TOKENIZER)))
+    library.no_padding()
+    library.enable_truncation(encoder.max_tokens)
+    ids = benchmark(lambda: [encoding.ids for encoding in library.encode_batch_fast(texts)])
+    assert ids == encoder(texts)
 
 
 def test_plan_many(benchmark: Benchmark, encoder: TextEncoder, texts: list[str]) -> None:
