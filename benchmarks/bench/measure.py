@@ -29,6 +29,7 @@ from mtl_edge.benchmarks.bench.schema import (
 from mtl_edge.benchmarks.bench.scores import Labelled
 from mtl_edge.benchmarks.bench.stream import Texts
 from mtl_edge.benchmarks.machine import describe
+from mtl_edge.benchmarks.pinning import pinned
 from mtl_edge.bundle import Bundle
 from mtl_edge.training.data import spread
 
@@ -61,7 +62,7 @@ def measure(
     started = time.monotonic()
     machine = _machine()
     some = replace(texts, texts=spread(texts.texts, effort.texts))
-    with ExitStack() as stack:
+    with pinned(threads), ExitStack() as stack:
         entrants, missing = enter(bundle, checkpoint, threads, some.texts, stack)
         checked = check(entrants, some.texts, own_ids="vocabulary" in bundle.manifest.reduced)
         sound = checked.sound

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from mtl_edge.benchmarks.peers.fits import Bench, Fitted, fit, tasks_of
 from mtl_edge.benchmarks.peers.process import PeerFailedError
 from mtl_edge.benchmarks.peers.table import ENVIRONMENTS, REFERENCE, WITHOUT, Peer
 from mtl_edge.benchmarks.peers.timing import Measured, cold_starts, in_rounds
+from mtl_edge.benchmarks.pinning import free_cores
 from mtl_edge.errors import OptionError
 from mtl_edge.timing import Timing
 from mtl_edge.training.backbone import Backbone
@@ -153,14 +153,14 @@ def measure(plan: Plan, ready: Ready) -> dict[str, Any]:
 
 def _cores(threads: int) -> tuple[int, ...]:
     """The cores that everything is pinned to."""
-    if not hasattr(os, "sched_getaffinity"):
+    free = free_cores()
+    if not free:
         return tuple(range(threads))
-    free = sorted(os.sched_getaffinity(0))
     if threads > len(free):
         raise OptionError(
             f"--threads is {threads}, and this process may use {len(free)} cores; give at most that"
         )
-    return tuple(free[:threads])
+    return free[:threads]
 
 
 def _ours(

@@ -96,6 +96,12 @@ def test_tokenizers_that_read_spaces_as_part_of_words_are_left_alone(tiny_backbo
     assert words_of(tokenizer, 32) is None
 
 
+def test_special_tokens_by_the_thousand_are_left_to_the_tokenizer(tiny_backbone: Path) -> None:
+    tokenizer = opened(tiny_backbone)
+    tokenizer.add_special_tokens([f"<{i}>" for i in range(1000)])
+    assert words_of(tokenizer, 32) is None
+
+
 def test_memory_is_bounded_however_many_words_there_are(
     tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,33 @@
+"""Cores that a measurement keeps to, so that all in it have the same ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["free_cores", "pinned"]
+
+
+def free_cores() -> tuple[int, ...]:
+    """Numbers of the cores that this process may use; none where the system does not tell."""
+    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+
+
+@contextmanager
+def pinned(threads: int) -> Iterator[tuple[int, ...]]:
+    """Keep what is started within to as many cores as there are threads, and give their numbers.
+
+    Threads that run already stay where they are. Where there are no more cores than threads, all of
+    them may be used; so where the system does not pin.
+    """
+    free = free_cores()
+    cores = free[:threads]
+    if len(cores) == len(free):
+        yield cores
+        return
+    os.sched_setaffinity(0, cores)
+    try:
+        yield cores
+    finally:
+        os.sched_setaffinity(0, free)
