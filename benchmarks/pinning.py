@@ -22,7 +22,7 @@ def pinned(threads: int) -> Iterator[tuple[int, ...]]:
     them may be used; so where the system does not pin.
     """
     free = free_cores()
-    cores = free[:threads]
+    cores = free[: max(1, threads)]
     if len(cores) == len(free):
         yield cores
         return

@@ -166,7 +166,8 @@ def train(
     encoder = backbone.text_encoder(start.max_tokens if start else options.max_tokens)
     rows = _Rows(tasks)
     ids, truncated = _encoded(encoder, rows.texts)
-    states = StateCache(options.cache, options.cache_limit).states(backbone, ids)
+    cache = StateCache(options.cache, options.cache_limit)
+    states = cache.states(backbone, ids, without_layers=0 in depths)
     backbone.encoder.cpu()
     before = {
         task.name: predict(heads[depth][task.name], states, rows.report[task.name].rows).numpy()

@@ -195,10 +195,16 @@ class StateCache:
         self._root = root
         self._limit = limit
 
-    def states(self, backbone: Backbone, ids: Sequence[Tokens]) -> States:
-        """States that torch computes: see `of`. Heads without layers find their own there, too."""
+    def states(
+        self, backbone: Backbone, ids: Sequence[Tokens], *, without_layers: bool = False
+    ) -> States:
+        """States that torch computes: see `of`.
+
+        Args:
+            without_layers: whether heads of depth 0 will read of them, too.
+        """
         states = self.of(TorchEncoder(backbone), ids)
-        if backbone.depth:
+        if without_layers and backbone.depth:
             states.alone = backbone.truncated(0).vectors
         return states
 

@@ -16,5 +16,5 @@ def test_every_micro_benchmark_runs(shared_bundle: Path) -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "12 passed" in done.stdout, done.stdout
+    assert "14 passed" in done.stdout, done.stdout
     assert "skipped" not in done.stdout

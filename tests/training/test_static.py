@@ -82,7 +82,7 @@ def test_heads_without_layers_are_taught_what_they_will_read(
 ) -> None:
     backbone = load_backbone(str(tiny_backbone))
     ids = [[2, 5, 9, 3], [2, 6, 3]]
-    states = StateCache(tmp_path, 10**9).states(backbone, ids)
+    states = StateCache(tmp_path, 10**9).states(backbone, ids, without_layers=True)
     (first,), mask, tokens = states.batch([0, 1], states=1)
     assert torch.equal(first, states_of(backbone.truncated(0).encoder, tokens, mask)[0])
     deep, _, _ = states.batch([0, 1])
