@@ -382,7 +382,7 @@ def test_torch_runs_stages_as_well(two: Path) -> None:
 def test_a_stage_may_read_the_full_graph_s_weights_and_no_others(
     parts: list[Path], tmp_path: Path
 ) -> None:
-    bundle = compose(tmp_path / "shared", [parts[0], parts[2]], [0.5])
+    bundle = compose(tmp_path / "shared", [parts[1], parts[2]], [0.5])
     (graph,) = (g for g in read_manifest(bundle).graphs if g.target == "onnx-int8")
     assert "encoder.int8.bin" in graph.exits[0].companions
     open_bundle(bundle)
