@@ -83,11 +83,9 @@ class FusedHeads(nn.Module):
         self.hidden_bias = _constant(self._joined(_stacked([h.hidden_bias for h in heads])))
         # The mean over members is a part of the last product.
         self.outputs = nn.ParameterList(
-            nn.Parameter(head.output.flatten(0, 1) / members, requires_grad=False) for head in heads
+            _constant(head.output.flatten(0, 1) / members) for head in heads
         )
-        self.biases = nn.ParameterList(
-            nn.Parameter(head.output_bias.mean(0), requires_grad=False) for head in heads
-        )
+        self.biases = nn.ParameterList(_constant(head.output_bias.mean(0)) for head in heads)
         self.ngrams = PackedNgrams([h.ngrams for h in heads if h.ngrams is not None])
 
     def forward(self, states: Sequence[Tensor], mask: Tensor, ids: Tensor) -> list[Tensor]:

@@ -83,10 +83,9 @@ class TorchEncoder:
     def __init__(self, backbone: Backbone) -> None:
         self._encoder = backbone.encoder
         self._precision = _precision()
-        config = backbone.encoder.config
-        self.states = int(config.num_hidden_layers) + 1
+        self.states = backbone.depth + 1
         self.width = backbone.width
-        options = config.to_dict()
+        options = backbone.encoder.config.to_dict()
         for name in ("transformers_version", "_name_or_path"):  # of no consequence for the states
             options.pop(name, None)
         options_text = json.dumps(options, sort_keys=True, default=str)
@@ -126,9 +125,8 @@ class States:
         owners: Sequence[int],
         starts: Sequence[int],
         ids: Sequence[Tokens],
-        alone: Tensor | None = None,
     ) -> None:
-        self.alone = alone
+        self.alone: Tensor | None = None
         self._shards = shards
         self._owners = np.asarray(owners, np.int32)
         self._starts = np.asarray(starts, np.int64)
