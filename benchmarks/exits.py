@@ -9,7 +9,10 @@ alternating rounds of one run:
     crossed        each text is asked a task of another domain: the share that leaves early should
                    fall, as no threshold was fitted on such texts
 
-and single texts one after the other, for how latency is distributed.
+and single texts one after the other, for how latency is distributed. With rows to learn from
+(`--teach`), TF-IDF and logistic regression are timed in the same rounds. With `--simulate`, for an
+encoder of random weights, thresholds are set so that given shares of the texts leave: then the
+times mean something, and answers and accuracy nothing.
 """
 
 from __future__ import annotations
@@ -17,15 +20,16 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.pipeline import Pipeline
 
-from mtl_edge.answers import Prediction, predictions
+from mtl_edge.answers import Prediction, in_order, predictions
 from mtl_edge.benchmarks.machine import describe, processor_of
 from mtl_edge.bundle import open_bundle
 from mtl_edge.cli import Parser
@@ -34,9 +38,12 @@ from mtl_edge.export.stages import promised, running
 from mtl_edge.files import require_free, staged_folder
 from mtl_edge.loaded import Loaded, answering
 from mtl_edge.options import named
+from mtl_edge.planning import Tokens
 from mtl_edge.stages import Stage, answer, answer_one
 from mtl_edge.table import markdown_table, text_table
 from mtl_edge.timing import Timing, alternate
+from mtl_edge.training.baselines import bag_of_words
+from mtl_edge.training.calibration import NEVER
 from mtl_edge.training.data import Columns, Rows, read_rows
 from mtl_edge.training.progress import Progress
 
@@ -75,13 +82,22 @@ def ways_of(data: Mapping[str, Rows], tasks: Sequence[str]) -> list[Way]:
 
 
 def measure(
-    bundle: Path, data: Mapping[str, Rows], targets: Sequence[str], seconds: float = SECONDS
+    bundle: Path,
+    data: Mapping[str, Rows],
+    targets: Sequence[str],
+    seconds: float = SECONDS,
+    *,
+    teach: Mapping[str, Rows] | None = None,
+    simulate: Sequence[float] = (),
 ) -> dict[str, Any]:
     """All figures, as `exits.json` has them.
 
     Args:
         seconds: that each way of asking is timed for; three rounds at least.
+        teach: rows that bags of words learn from, by task.
+        simulate: shares of the texts that leave, of each stage but the last; none: as they do.
     """
+    bags = {task: bag_of_words(rows.texts, rows.labels) for task, rows in (teach or {}).items()}
     manifest = open_bundle(bundle).manifest
     drop, confidence = promised(manifest)
     ways = ways_of(data, [task.name for task in manifest.tasks])
@@ -91,33 +107,45 @@ def measure(
             with running(bundle, target) as loaded:
                 found[target] = {}
                 for way in ways:
-                    found[target][way.name] = _asked(loaded, way, seconds)
+                    found[target][way.name] = _asked(loaded, way, seconds, bags, simulate)
                     progress.update(1, f"{target}, {way.name}")
     return {
         "date": date.today().isoformat(),
         "machine": describe(),
         "bundle": {"depth": manifest.depth, "exits": [e.depth for e in manifest.exits]},
         "promise": {"drop": drop, "confidence": confidence},
+        "simulated": list(simulate) or None,
         "targets": found,
     }
 
 
-def _asked(loaded: Loaded, way: Way, seconds: float) -> dict[str, Any]:
-    """One way of asking, with stages and at full depth."""
+def _asked(
+    loaded: Loaded,
+    way: Way,
+    seconds: float,
+    bags: Mapping[str, Pipeline],
+    simulate: Sequence[float],
+) -> dict[str, Any]:
+    """One way of asking, with stages and at full depth; and of a bag of words where there is one
+    for the only task that is asked, and its labels are known."""
     stages = answering(loaded, way.tasks).stages
     texts = list(way.texts)
+    if simulate:
+        stages = _simulated(stages, loaded.encoder.ids(texts), simulate)
+    (known,) = way.labels if len(way.tasks) == 1 and way.labels else (None,)
+    bag = bags.get(known) if known else None
 
     def ask(some: Sequence[Stage]) -> list[Prediction]:
         return predictions(answer(some, [loaded.encoder.ids(texts)]))
 
     staged, full = ask(stages), ask(stages[-1:])
-    times = alternate(
-        {"staged": lambda: ask(stages), "full": lambda: ask(stages[-1:])},
-        rounds=ROUNDS,
-        seconds=seconds,
-        warm_up=0,
-    )
-    ratio, low, high = times["staged"].ratio_of(times["full"])
+    calls: dict[str, Callable[[], object]] = {
+        "staged": lambda: ask(stages),
+        "full": lambda: ask(stages[-1:]),
+    }
+    if bag is not None:
+        calls["bag_of_words"] = lambda: bag.predict_proba(texts)
+    times = alternate(calls, rounds=ROUNDS, seconds=seconds, warm_up=0)
     return {
         "texts": len(texts),
         "depths": {str(s.depth): _share([p.depth == s.depth for p in staged]) for s in stages},
@@ -127,18 +155,49 @@ def _asked(loaded: Loaded, way: Way, seconds: float) -> dict[str, Any]:
         },
         "accuracy": {
             task: {
-                name: _share(
-                    [p[task].label == label for p, label in zip(some, labels, strict=True)]
-                )
-                for name, some in (("staged", staged), ("full", full))
+                name: _right(answers, labels)
+                for name, answers in {
+                    "staged": [p[task].label for p in staged],
+                    "full": [p[task].label for p in full],
+                    **({} if bag is None else {"bag_of_words": bag.predict(texts)}),
+                }.items()
             }
             for task, labels in way.labels.items()
         },
         "texts_per_second": {n: 1e3 * len(texts) / t.median for n, t in times.items()},
-        "ratio": {"median": ratio, "lower_quartile": low, "upper_quartile": high},
+        "ratio": _ratio(times["staged"], times["full"]),
+        **({} if bag is None else {"bag_ratio": _ratio(times["bag_of_words"], times["full"])}),
         "ms": {name: found.to_json() for name, found in times.items()},
-        "single_ms": _singles(loaded, stages, texts[:SINGLES]),
+        "single_ms": _singles(loaded, stages, bag, texts[:SINGLES]),
     }
+
+
+def _simulated(
+    stages: Sequence[Stage], ids: Sequence[Tokens], shares: Sequence[float]
+) -> tuple[Stage, ...]:
+    """The stages with thresholds at which these shares of the texts leave."""
+    made: list[Stage] = []
+    waiting = np.arange(len(ids))
+    for stage, share in zip(stages, shares, strict=False):
+        tasks = [task.name for task in stage.tasks]
+        alone = answer([replace(stage, leaving=None)], [[ids[i] for i in waiting]])
+        part = in_order(list(alone), stage.tasks, lambda some: some.probabilities)
+        sure = np.min([part[task].max(1) for task in tasks], axis=0)
+        count = min(round(share * len(ids)), len(waiting) - 1)
+        least = float(np.sort(sure)[::-1][count - 1]) if count else NEVER
+        made.append(replace(stage, leaving=dict.fromkeys(tasks, least)))
+        waiting = waiting[sure < least]
+    return (*made, *stages[len(made) :])
+
+
+def _ratio(one: Timing, other: Timing) -> dict[str, float]:
+    """How many times as fast `one` is."""
+    middle, low, high = one.ratio_of(other)
+    return {"median": middle, "lower_quartile": low, "upper_quartile": high}
+
+
+def _right(answers: Iterable[str], labels: Sequence[str | None]) -> float:
+    return _share([answer == label for answer, label in zip(answers, labels, strict=True)])
 
 
 def _pairs(
@@ -152,9 +211,9 @@ def _share(values: Sequence[bool]) -> float:
 
 
 def _singles(
-    loaded: Loaded, stages: Sequence[Stage], texts: Sequence[str]
+    loaded: Loaded, stages: Sequence[Stage], bag: Pipeline | None, texts: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """How long single texts take, one after the other, each with stages and at full depth."""
+    """How long single texts take, one after the other, each asked in every way."""
 
     def ask(some: Sequence[Stage], text: str) -> None:
         predictions([answer_one(some, loaded.encoder.ids([text])[0])])
@@ -163,6 +222,8 @@ def _singles(
         "staged": lambda text: ask(stages, text),
         "full": lambda text: ask(stages[-1:], text),
     }
+    if bag is not None:
+        calls["bag_of_words"] = lambda text: bag.predict_proba([text])
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for text in texts:
         for name, call in calls.items():
@@ -206,6 +267,25 @@ def table_of(figures: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+def bags_of(figures: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows for the bags of words, beside the graph that ran in the same rounds."""
+    header = ["beside", "TF-IDF on", "%", "texts/s", "times as fast as full depth"]
+    header += ["ms single p50/p90/p99"]
+    return header, [
+        [
+            target,
+            name,
+            *(f"{100 * a['bag_of_words']:.1f}" for a in way["accuracy"].values()),
+            f"{way['texts_per_second']['bag_of_words']:,.0f}",
+            f"{way['bag_ratio']['median']:.2f}",
+            _latency(way["single_ms"]["bag_of_words"]),
+        ]
+        for target, ways in figures["targets"].items()
+        for name, way in ways.items()
+        if "bag_ratio" in way
+    ]
+
+
 def _latency(found: Mapping[str, float]) -> str:
     return " / ".join(f"{found[f'p{round(100 * q)}']:.2f}" for q in QUANTILES)
 
@@ -213,8 +293,18 @@ def _latency(found: Mapping[str, float]) -> str:
 def markdown(figures: Mapping[str, Any]) -> str:
     """The table, with where it comes from."""
     machine, promise = figures["machine"], figures["promise"]
+    tables = [markdown_table(*table_of(figures))]
+    if bags_of(figures)[1]:
+        tables.append(markdown_table(*bags_of(figures)))
+    if figures["simulated"]:
+        shares = ", ".join(f"{100 * share:g}%" for share in figures["simulated"])
+        tables.append(
+            f"Simulated: thresholds were set so that {shares} of the texts leave; answers mean "
+            "nothing here."
+        )
     return (
-        f"{markdown_table(*table_of(figures))}\n\n`python -m mtl_edge.benchmarks.exits`, "
+        f"{chr(10).join(f'{table}{chr(10)}' for table in tables)}\n"
+        "`python -m mtl_edge.benchmarks.exits`, "
         f"{figures['date']}: {processor_of(machine)}, "
         f"{machine['cores']} threads; promised: at most {100 * promise['drop']:g} points below "
         f"full depth, {promise['confidence']:.0%} confidence. Medians of alternating rounds of one "
@@ -229,6 +319,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("bundle", type=Path, help="a folder that `export --exits` wrote")
     parser.add_argument(
         "--data", action="append", default=[], metavar="TASK=FILE", help="labelled rows of a task"
+    )
+    parser.add_argument(
+        "--teach",
+        action="append",
+        default=[],
+        metavar="TASK=FILE",
+        help="labelled rows that TF-IDF and logistic regression learn a task from",
+    )
+    parser.add_argument(
+        "--simulate",
+        type=_shares,
+        default=(),
+        metavar="SHARES",
+        help="of the texts that leave at each cheaper stage, as 0.6 or 0.6,0.2: thresholds are set "
+        "so",
     )
     parser.add_argument("--text-column", default="text", help="default: %(default)s")
     parser.add_argument("--label-column", help="default: label, or else the task's name")
@@ -248,6 +353,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.exit(2, f"exits: {error}\n")
 
 
+def _shares(text: str) -> tuple[float, ...]:
+    try:
+        shares = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        shares = ()
+    if not shares or min(shares) < 0 or sum(shares) >= 1:
+        raise OptionError(f"--simulate {text}: expected shares whose sum is below 1, as 0.6,0.2")
+    return shares
+
+
 def _run(args: argparse.Namespace) -> int:
     require_free(args.out, overwrite=args.overwrite)
     manifest = open_bundle(args.bundle).manifest
@@ -261,12 +376,23 @@ def _run(args: argparse.Namespace) -> int:
         raise OptionError(f"--data TASK=FILE: expected some of the tasks {', '.join(tasks)}")
     columns = Columns(args.text_column, args.label_column)
     data = {task: read_rows(task, file, columns, tasks[task]) for task, file in files.items()}
-    figures = measure(args.bundle, data, targets, args.seconds)
+    taught = named("--teach", args.teach)
+    if set(taught) - set(tasks):
+        raise OptionError(f"--teach TASK=FILE: expected some of the tasks {', '.join(tasks)}")
+    teach = {task: read_rows(task, file, columns, tasks[task]) for task, file in taught.items()}
+    if args.simulate and len(args.simulate) != len(manifest.exits):
+        raise OptionError(
+            f"--simulate has {len(args.simulate)} shares, and the bundle {len(manifest.exits)} "
+            "cheaper stages; give one each"
+        )
+    figures = measure(args.bundle, data, targets, args.seconds, teach=teach, simulate=args.simulate)
     with staged_folder(args.out, overwrite=args.overwrite) as stage:
         text = json.dumps(figures, indent=2) + "\n"
         (stage / "exits.json").write_text(text, encoding="utf-8")
         (stage / "exits.md").write_text(markdown(figures), encoding="utf-8")
     print(text_table(*table_of(figures)))
+    if bags_of(figures)[1]:
+        print(f"\n{text_table(*bags_of(figures))}")
     print(f"\nfigures {args.out}")
     return 0
 

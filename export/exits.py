@@ -39,7 +39,7 @@ METHOD = (
     "paired answers (Tango 1998, Berger & Boos 1994), heads out of fold (arXiv:2007.12671)"
 )
 # Fixed before any row is seen: even steps of the odds' logarithm; 0: every text leaves.
-THRESHOLDS = (*(float(1 / (1 + np.exp(-x))) for x in np.arange(8.0, -1.51, -0.1)), 0.0)
+THRESHOLDS = (*(float(1 / (1 + np.exp(-x))) for x in np.arange(8.0, -1.51, -0.02)), 0.0)
 
 Values = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.bool_]

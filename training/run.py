@@ -459,7 +459,7 @@ def _report(
         teach = task.train.take(some)
         means = states.means([learn.rows[i] for i in some]), states.means(asked.rows)
         answers["mean_pooling"] = mean_pooling(means[0], teach.labels, means[1])
-        answers["bag_of_words"] = bag_of_words(teach.texts, teach.labels, reported.texts)
+        answers["bag_of_words"] = bag_of_words(teach.texts, teach.labels).predict(reported.texts)
     temperature = depths[str(deepest)]["temperature"]
     return {
         "train": {

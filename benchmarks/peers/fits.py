@@ -93,7 +93,7 @@ class Fitted:
     """A way that can be asked.
 
     Attributes:
-        seconds: that fitting took, conversion included; none where a bundle was given.
+        seconds: that fitting took in here, conversion included.
         size: bytes to ship: the models, and not the environment.
         labels: of each task, the answer for each of the bench's texts in one call.
         alone: the lowest share over the tasks of texts that get the same label by themselves.
@@ -106,6 +106,11 @@ class Fitted:
     size: int
     labels: Mapping[str, list[str]]
     alone: float
+
+    @property
+    def fit_seconds(self) -> float | None:
+        """That its models took; none where a bundle was given."""
+        return self.peer.made_in if self.peer.kind == "ours" else self.seconds
 
     def accuracy(self, bench: Bench) -> dict[str, float]:
         found, start = {}, 0

@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,11 @@ def bundles_of(
     tasks: Sequence[TaskData],
     backbone: Backbone,
     work: Path,
-) -> dict[int, Path]:
-    """By number of layers, the bundle of the encoder's first ones, both engines' int8 graphs in it.
+) -> dict[int, tuple[Path, float]]:
+    """By number of layers, the bundle of the encoder's first ones, both engines' int8 graphs in it,
+    and the seconds that it took: of its own export, and of the one training that serves them all.
 
-    One training serves them all. A stamp beside each folder, written last, says what it was made
-    from.
+    A stamp beside each folder, written last, says what it was made from.
 
     Raises:
         ExportError: training or export failed.
@@ -47,37 +48,43 @@ def bundles_of(
     checkpoint = work / "ours" / "checkpoint"
     made_from: list[Any] = [train, backbone.info.sha256]
     made_from += [dict(rows.source) for task in tasks for rows in (task.train, task.dev) if rows]
-    _make(checkpoint, train, made_from)
-    bundles = {depth: work / "ours" / f"bundle-{depth}" for depth in depths}
-    for depth, bundle in bundles.items():
+    training = _make(checkpoint, train, made_from)
+    bundles = {}
+    for depth in depths:
+        bundle = work / "ours" / f"bundle-{depth}"
         # What int8 loses is what is to be seen here, so nothing is refused.
         export = ["export", str(checkpoint), "--max-accuracy-drop", "100"]
         if depth != deepest:
             export += ["--depth", str(depth)]
-        _make(bundle, export, [made_from, export])
+        bundles[depth] = bundle, training + _make(bundle, export, [made_from, export])
     return bundles
 
 
-def _make(folder: Path, command: Sequence[str], made_from: Sequence[Any]) -> None:
-    """Run `mtl-edge` unless the folder is what it would make."""
+def _make(folder: Path, command: Sequence[str], made_from: Sequence[Any]) -> float:
+    """Run `mtl-edge` unless the folder is what it would make; the seconds that it took."""
     digest = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
-    stamp = folder.with_name(f"{folder.name}.stamp")
-    if folder.is_dir() and stamp.is_file() and stamp.read_text() == digest:
-        return
+    stamp = folder.with_name(f"{folder.name}.stamp.json")
+    if folder.is_dir() and stamp.is_file():
+        kept = json.loads(stamp.read_text(encoding="utf-8"))
+        if kept["made_from"] == digest:
+            return float(kept["seconds"])
     folder.parent.mkdir(parents=True, exist_ok=True)
     whole = [sys.executable, "-m", "mtl_edge.cli", *command, "--out", str(folder)]
     if folder.is_dir():
         whole.append("--overwrite")
     print(f"{folder.name}: {command[0]}", file=sys.stderr, flush=True)
+    began = time.monotonic()
     if code := subprocess.run(whole, stdout=subprocess.DEVNULL).returncode:
         raise ExportError(
             f"`mtl-edge {command[0]}` ended with {code}; see above, and run it by itself: mtl-edge "
             f"{' '.join(whole[3:])}"
         )
-    stamp.write_text(digest)
+    seconds = time.monotonic() - began
+    stamp.write_text(json.dumps({"made_from": digest, "seconds": seconds}) + "\n", encoding="utf-8")
+    return seconds
 
 
-def entries(name: str, bundle: Path) -> list[Peer]:
+def entries(name: str, bundle: Path, made_in: float | None = None) -> list[Peer]:
     """A bundle in each engine that it has graphs for."""
     held = {graph.engine for graph in open_bundle(bundle, verify="size").manifest.graphs}
     return [
@@ -88,6 +95,7 @@ def entries(name: str, bundle: Path) -> list[Peer]:
             "ours",
             "README.md",
             {"bundle": str(bundle.resolve()), "engine": engine},
+            made_in=made_in,
         )
         for engine in ENGINES
         if engine in held

@@ -41,7 +41,7 @@ def fitted(ways: Mapping[str, Fitted], bench: Bench, errors: Mapping[str, str]) 
             name,
             *(f"{100 * score:.1f}" for score in way.accuracy(bench).values()),
             f"{way.size / 1e6:.1f}",
-            f"{way.seconds:.0f}",
+            _seconds(way.fit_seconds),
         ]
         for name, way in ways.items()
     ]
@@ -150,7 +150,7 @@ def _costs(figures: Figures) -> tuple[list[str], list[list[str]]]:
             way["name"],
             str(way["environment"]["packages"]),
             f"{way['environment']['bytes'] / 1e6:,.0f}",
-            "" if way["fit_seconds"] is None else f"{way['fit_seconds']:.0f}",
+            _seconds(way["fit_seconds"]),
             f"{way['first_answer_ms']['median']:,.0f}",
             *(
                 f"{way['megabytes'][k]:,.0f}" if k in way["megabytes"] else ""
@@ -183,6 +183,10 @@ def _bold(header: Sequence[str], rows: Sequence[Sequence[str]], ours: set[str]) 
     )
 
 
+def _seconds(found: float | None) -> str:
+    return "" if found is None else f"{found:.0f}"
+
+
 def _times(ratio: Sequence[float]) -> str:
     middle, low, high = ratio
     digits = 1 if middle >= 10 else 2
@@ -206,6 +210,8 @@ def _notes(figures: Figures) -> str:
         "each time, of those that taught and those reported on; ms: "
         f"{figures['singles']} texts one at a time; medians of {figures['rounds']} alternating "
         f"rounds, one process at work at a time. Accuracy: {rows}. Ratios round by round, with "
-        f"quartiles. First answer: from the start of a process, median of {figures['starts']}. "
+        "quartiles. Fit: of ours, the one training of all depths, and the depth's export; ways that "
+        "begin with the models of another (bf16, compiled, optimum) take that one's time besides. "
+        f"First answer: from the start of a process, median of {figures['starts']}. "
         f"Same alone: texts that get the label by themselves that they get in one call.{same}"
     )

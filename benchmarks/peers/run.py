@@ -170,8 +170,9 @@ def _ours(
     entries: list[Peer] = []
     if plan.depths:
         depths = sorted(plan.depths, reverse=True)
-        for depth, bundle in ours.bundles_of(depths, args, tasks, backbone, plan.work).items():
-            entries += ours.entries(f"depth {depth}", bundle)
+        made = ours.bundles_of(depths, args, tasks, backbone, plan.work)
+        for depth, (bundle, seconds) in made.items():
+            entries += ours.entries(f"depth {depth}", bundle, seconds)
     for name, folder in plan.bundles.items():
         entries += ours.entries(name, folder)
     return entries
@@ -217,7 +218,7 @@ def _row(
             "packages": len(way.environment.packages),
             "versions": way.environment.packages,
         },
-        "fit_seconds": None if peer.kind == "ours" else way.seconds,
+        "fit_seconds": way.fit_seconds,
         "bytes": way.size,
         "accuracy": way.accuracy(bench),
         "same_label_alone": way.alone,

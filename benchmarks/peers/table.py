@@ -61,6 +61,7 @@ class Peer:
         prepare_in: the environment that converts its model, where that needs packages that
             answering does not.
         begins_with: the name of an earlier one whose models it takes over as they were fitted.
+        made_in: seconds that its models took, where they were made before they came here.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Peer:
     options: Mapping[str, Any] = field(default_factory=dict)
     prepare_in: str | None = None
     begins_with: str | None = None
+    made_in: float | None = None
 
     @property
     def environments(self) -> tuple[str, ...]:

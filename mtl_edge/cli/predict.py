@@ -53,6 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--probabilities", action="store_true", help="to --out: a column per label, too"
     )
     parser.add_argument(
+        "--depth-column",
+        action="store_true",
+        help="to --out: a column with the layers of the stage that answered, too",
+    )
+    parser.add_argument(
         "--prefix", default="", help="to --out: what the added columns' names begin with"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an --out that exists")
@@ -98,9 +103,10 @@ def _check(args: argparse.Namespace) -> None:
     if args.texts and args.file:
         raise OptionError("texts came both as arguments and with --file; give one of the two")
     if args.out is None:
-        for option in ("probabilities", "prefix", "overwrite", "restart"):
+        for option in ("probabilities", "depth_column", "prefix", "overwrite", "restart"):
             if getattr(args, option):
-                raise OptionError(f"--{option} is about the file to write; name it with --out")
+                name = option.replace("_", "-")
+                raise OptionError(f"--{name} is about the file to write; name it with --out")
     elif args.json:
         raise OptionError("--json prints, --out writes; for JSON in a file end --out in .jsonl")
     elif args.file is not None and _same(args.out, args.file):

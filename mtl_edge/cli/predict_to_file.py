@@ -33,9 +33,8 @@ def write(args: argparse.Namespace, source: Source, stopper: Stopper) -> int:
     output = Output(args.out, made_by, restart=args.restart, lasting=source.regular)
     try:
         with output, load(args, output.facts) as classifier:
-            added = added_columns(
-                classifier.tasks, prefix=args.prefix, probabilities=args.probabilities
-            )
+            more = {"probabilities": args.probabilities, "depth": args.depth_column}
+            added = added_columns(classifier.tasks, prefix=args.prefix, **more)
             facts = output.facts or _facts(source, classifier, added)
             with open_rows(source, output.mark) as ((columns, chunks), _):
                 layout = layout_of(columns or _columns(facts, writer), added)
@@ -48,7 +47,7 @@ def write(args: argparse.Namespace, source: Source, stopper: Stopper) -> int:
                     for chunk in chunks:
                         with stopper.step():
                             answers: Answers = [
-                                values_of(prediction, probabilities=args.probabilities)
+                                values_of(prediction, **more)
                                 for prediction in predictions_of(classifier, chunk)
                             ]
                             output.append(writer.encode(layout, chunk, answers), chunk.mark)
@@ -69,7 +68,7 @@ def _made_by(args: argparse.Namespace, source: Source) -> dict[str, Any]:
     manifest = args.bundle / MANIFEST
     options = (
         "column", "missing", "tasks", "probabilities", "prefix", "engine", "target", "max_depth",
-        "depth_for",
+        "depth_for", "depth_column",
     )  # fmt: skip
     return {
         "version": __version__,

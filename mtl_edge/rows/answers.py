@@ -1,4 +1,7 @@
-"""Predictions as columns: TASK, TASK_probability, TASK_sure and, if asked for, one per label."""
+"""Predictions as columns: TASK, TASK_probability, TASK_sure and, if asked for, more.
+
+These are one per label, and the depth of the stage that answered.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ __all__ = ["added_columns", "predictions_of", "values_of"]
 
 
 def added_columns(
-    tasks: Sequence[Task], *, prefix: str = "", probabilities: bool = False
+    tasks: Sequence[Task], *, prefix: str = "", probabilities: bool = False, depth: bool = False
 ) -> Mapping[str, Kind]:
     """Names and kinds of the columns that hold what `values_of` gives.
 
@@ -28,14 +31,19 @@ def added_columns(
         columns += [(name, "text"), (f"{name}_probability", "number"), (f"{name}_sure", "truth")]
         if probabilities:
             columns += [(f"{name}_probability_{label}", "number") for label in task.labels]
+    if depth:
+        columns.append((f"{prefix}depth", "whole"))
     if twice := [name for name, count in Counter(name for name, _ in columns).items() if count > 1]:
         raise OptionError(
-            f"the tasks would give two columns {twice[0]!r}; ask for them one by one with --tasks"
+            f"the answers would take two columns {twice[0]!r}; ask for less: choose --tasks, or "
+            "leave --depth-column out"
         )
     return dict(columns)
 
 
-def values_of(prediction: Prediction | None, *, probabilities: bool = False) -> list[Any] | None:
+def values_of(
+    prediction: Prediction | None, *, probabilities: bool = False, depth: bool = False
+) -> list[Any] | None:
     """A row's values; probabilities to six digits."""
     if prediction is None:
         return None
@@ -44,6 +52,8 @@ def values_of(prediction: Prediction | None, *, probabilities: bool = False) -> 
         values += [answer.label, round(answer.probability, 6), answer.sure]
         if probabilities:
             values += [round(value, 6) for value in answer.probabilities.values()]
+    if depth:
+        values.append(prediction.depth)
     return values
 
 

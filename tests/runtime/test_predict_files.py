@@ -125,6 +125,21 @@ def test_a_column_per_label_some_tasks_and_another_column(predict: Predict, tmp_
     assert row["its_topic"] == labels[chances.index(max(chances))]
 
 
+def test_the_depth_that_answered_is_a_column_if_asked_for(
+    predict: Predict, shared_bundle: Path, fails: Fails, tmp_path: Path
+) -> None:
+    source = _write(tmp_path / "in.csv", [{"text": "one"}, {"text": ""}])
+    options = ["--depth-column", "--prefix", "its_", "--tasks", "topic", "--missing", "skip"]
+    for ending in ("csv", "jsonl", "parquet"):
+        out = tmp_path / f"out.{ending}"
+        predict("--file", source, "--out", out, *options)
+        assert [str(row["its_depth"]) for row in _read(out)] == ["2", "2"], ending
+    source = _write(tmp_path / "with.csv", [{"text": "one", "its_depth": "4"}])
+    out = tmp_path / "none.csv"
+    told = fails("predict", shared_bundle, "--file", source, "--out", out, *options)
+    assert "its_depth" in told
+
+
 def test_parquet_keeps_types_and_tells_them_in_text(predict: Predict, tmp_path: Path) -> None:
     table = pa.table(
         {

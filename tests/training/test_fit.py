@@ -114,7 +114,10 @@ def test_rare_labels_weigh_more_when_asked() -> None:
 def test_baselines_solve_what_words_decide() -> None:
     texts = [f"{word} film number {i}" for i in range(30) for word in ("good", "bad")]
     labels = ["positive", "negative"] * 30
-    assert list(bag_of_words(texts, labels, ["a good one", "so bad"])) == ["positive", "negative"]
+    assert list(bag_of_words(texts, labels).predict(["a good one", "so bad"])) == [
+        "positive",
+        "negative",
+    ]
     means = np.array([[1.0, 0], [-1.0, 0]] * 30, np.float32)
     assert list(mean_pooling(means, labels, means[:2])) == ["positive", "negative"]
 
