@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from mtl_edge.engines.cores import physical_core
 
 __all__ = ["free_cores", "pinned"]
 
 
 def free_cores() -> tuple[int, ...]:
-    """Numbers of the cores that this process may use; none where the system does not tell."""
-    return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+    """Numbers of the cores that this process may use; none where the system does not tell.
+
+    Of each physical core one hardware thread comes first, and then their siblings.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return ()
+    seen: Counter[tuple[str, ...]] = Counter()
+    order = []
+    for core in sorted(os.sched_getaffinity(0)):
+        physical = physical_core(core)
+        order.append((seen[physical], core))
+        seen[physical] += 1
+    return tuple(core for _, core in sorted(order))
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from mtl_edge.benchmarks.bare import BARE
 from mtl_edge.benchmarks.demo_tasks import DATA
 from mtl_edge.benchmarks.limits.rates import matrix_rates
 from mtl_edge.benchmarks.machine import describe
+from mtl_edge.benchmarks.shown import shown
 from mtl_edge.bundle import Bundle, Graph, open_bundle
 from mtl_edge.choosing import choose_graph
 from mtl_edge.classifier import EdgeClassifier
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     files = args.texts or [DATA / "dev.csv", DATA / "train.csv"]
     try:
-        figures = {"command": _command(args), **_measured(args, files)}
+        figures = {"command": shown("runtime", arguments), **_measured(args, files)}
     except MtlEdgeError as error:
         parser.exit(2, f"mtl-edge: {error}\n")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -234,20 +235,6 @@ def _read(file: Path, column: str) -> list[str]:
     source = Source(format_of(file, None), ReadOptions(column), file)
     with open_rows(source) as ((_, chunks), _):
         return [text for chunk in chunks for text in chunk.texts if text is not None]
-
-
-def _command(args: argparse.Namespace) -> str:
-    """What was run, with $DATA for the folder that it stands for."""
-    parts = ["python -m mtl_edge.benchmarks.runtime", str(args.bundle)]
-    parts += [f"--texts {_shown(file)}" for file in args.texts or []]
-    if args.column != "text":
-        parts.append(f"--column {args.column}")
-    return " ".join(parts)
-
-
-def _shown(file: Path) -> str:
-    data = os.environ.get("DATA")
-    return f"$DATA/{file.relative_to(data)}" if data and file.is_relative_to(data) else str(file)
 
 
 if __name__ == "__main__":

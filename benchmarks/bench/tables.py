@@ -67,7 +67,8 @@ def _pairs(report: Report) -> Table:
     )
     return Table(
         "Times as fast, in pairs", ["pair", *parts], rows,
-        "Median of the rounds' ratios and its 95 % bootstrap interval. Noise: the first contender "
+        "Median of the rounds' ratios and its 95 % bootstrap interval; fewer than six rounds "
+        "cannot bound a median that well (four: at most 87.5 %). Noise: the first contender "
         "timed twice in each round; ± is how far the quartiles of that ratio lie from 1",
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ from mtl_edge.benchmarks.gpu.clock import clock_of
 from mtl_edge.benchmarks.gpu.measure import Effort, measure
 from mtl_edge.benchmarks.gpu.ways import REFERENCE, Subject, WayInfo, ways_of
 from mtl_edge.benchmarks.limits.command import shapes_of
+from mtl_edge.benchmarks.shown import shown
 from mtl_edge.bundle import Bundle, open_bundle
 from mtl_edge.errors import CheckpointError, MtlEdgeError, OptionError
 from mtl_edge.files import staged_folder
@@ -50,9 +51,8 @@ def main(arguments: Sequence[str] | None = None, effort: Effort | None = None) -
         ways = _asked(args.ways, ways_of(subject))
         effort = effort or _effort(args, bundle.manifest.max_tokens)
         data = _data(args, bundle, checkpoint)
-        command = f"{report.COMMAND} {args.bundle.name} --checkpoint {args.checkpoint.name}"
         found = measure(subject, ways, data, clock_of(subject.device), effort)
-        figures = {"command": command, **found}
+        figures = {"command": shown("gpu", arguments), **found}
         _write(args.out, figures)
     except MtlEdgeError as error:
         parser.exit(2, f"mtl-edge: {error}\n")

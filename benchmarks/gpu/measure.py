@@ -239,7 +239,11 @@ def _scores(
         for name, way in started.items():
             if isinstance(way, str):
                 continue
-            answers = in_batches(way.whole, ids)[task].argmax(1)
+            try:
+                answers = in_batches(way.whole, ids)[task].argmax(1)
+            except FAILURES as error:
+                result[task]["ways"][name] = {"error": str(error)}
+                continue
             result[task]["ways"][name] = {
                 "accuracy": float((answers == right).mean()),
                 "agreement": float((answers == first).mean()),

@@ -74,7 +74,10 @@ def scores_table(figures: Figures) -> Table:
         row = [name]
         for found in scores.values():
             score = found["ways"][name]
-            row += [f"{100 * score['accuracy']:.1f}", f"{100 * score['agreement']:.1f}"]
+            kept = "error" not in score
+            row += [
+                f"{100 * score[n]:.1f}" if kept else "failed" for n in ("accuracy", "agreement")
+            ]
         rows.append(row)
     return header, rows
 

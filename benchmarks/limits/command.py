@@ -14,6 +14,7 @@ from mtl_edge.benchmarks.limits import measure as passes
 from mtl_edge.benchmarks.limits import rates, report
 from mtl_edge.benchmarks.limits.profile import profile, share_of_products
 from mtl_edge.benchmarks.machine import describe
+from mtl_edge.benchmarks.shown import shown
 from mtl_edge.bundle import Bundle, open_bundle
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MtlEdgeError, OptionError
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         help="replace it by limits.json and limits.md")  # fmt: skip
     args = parser.parse_args(arguments)
     try:
-        figures = {"command": _command(args), **_measured(args)}
+        figures = {"command": shown("limits", arguments), **_measured(args)}
         _write(args, figures)
     except MtlEdgeError as error:
         parser.exit(2, f"mtl-edge: {error}\n")
@@ -150,8 +151,3 @@ def _write(args: argparse.Namespace, figures: dict[str, Any]) -> None:
         with staged_folder(args.out, overwrite=True) as stage:
             (stage / "limits.json").write_text(text, encoding="utf-8")
             (stage / "limits.md").write_text(report.markdown(figures), encoding="utf-8")
-
-
-def _command(args: argparse.Namespace) -> str:
-    parts = ["python -m mtl_edge.benchmarks.limits", *(folder.name for folder in args.bundle)]
-    return " ".join(parts + ([f"--profile {args.profile}"] if args.profile else []))

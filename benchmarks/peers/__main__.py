@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -24,6 +23,7 @@ from mtl_edge.benchmarks.demo_tasks import DATA
 from mtl_edge.benchmarks.peers import report
 from mtl_edge.benchmarks.peers.run import Plan, Ready, measure, prepare
 from mtl_edge.benchmarks.peers.table import PEERS
+from mtl_edge.benchmarks.shown import shown
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MtlEdgeError, OptionError
 from mtl_edge.files import require_free, staged_folder
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.fit_only:
             print(report.fitted(ready.ways, ready.bench, ready.errors))
             return
-        figures = {"command": _shown(given), **measure(plan, ready)}
+        figures = {"command": shown("peers", given), **measure(plan, ready)}
         if args.out is not None:
             with staged_folder(args.out, overwrite=args.overwrite) as stage:
                 report.write(figures, stage)
@@ -131,13 +131,6 @@ def _depths(asked: str, layers: int) -> list[int]:
             f"--depths {asked!r}: expected numbers from 0 to {layers} with commas, all, or none"
         )
     return depths
-
-
-def _shown(given: Sequence[str]) -> str:
-    """What was run, with $DATA for the folder that it stands for."""
-    command = shlex.join(["python", "-m", "mtl_edge.benchmarks.peers", *given])
-    data = os.environ.get("DATA")
-    return command.replace(data, "$DATA") if data else command
 
 
 if __name__ == "__main__":

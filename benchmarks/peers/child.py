@@ -107,7 +107,7 @@ class Child:
         """Passes over `size` texts in one call, until `at_least` seconds; seconds of one.
 
         Each takes the texts that follow those of the pass before, so that nobody gains by having
-        seen them.
+        seen them; as there are only so many, a round makes `most` passes.
         """
         texts, size = texts_of(command), command["size"]
         parts = [texts[at : at + size] for at in range(0, len(texts) - size + 1, size)]
@@ -118,18 +118,18 @@ class Child:
             self.passed += 1
             passes += 1
             taken = time.perf_counter() - start
-            if taken >= command["at_least"]:
+            if taken >= command["at_least"] or passes == command["most"]:
                 break
         used = time.process_time() - cpu
         return {"seconds": taken / passes, "cpu": used / passes, "passes": passes}
 
     def time_singles(self, command: dict[str, Any]) -> dict[str, Any]:
-        """Seconds of each text by itself, in their order, after two that do not count."""
+        """Seconds of each text by itself, in their order, but for the first two: to warm up."""
         texts = texts_of(command)
         for text in texts[:2]:
             self.answers([text])
         taken, cpu = [], time.process_time()
-        for text in texts:
+        for text in texts[2:]:
             start = time.perf_counter()
             self.answers([text])
             taken.append(time.perf_counter() - start)

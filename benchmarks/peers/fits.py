@@ -14,7 +14,7 @@ from typing import Any
 
 from mtl_edge.benchmarks.peers.environments import Environment
 from mtl_edge.benchmarks.peers.process import KINDS, PeerFailedError, Process
-from mtl_edge.benchmarks.peers.table import Peer
+from mtl_edge.benchmarks.peers.table import BY_NAME, Peer
 from mtl_edge.bundle import open_bundle
 from mtl_edge.choosing import choose_graph
 from mtl_edge.training.data import TaskData
@@ -153,7 +153,7 @@ def fit(peer: Peer, environments: Mapping[str, Environment], bench: Bench) -> Fi
     if peer.begins_with is None:
         folder.mkdir(parents=True)
     else:
-        _take_over(bench.folder(peer.begins_with), folder)
+        _take_over(peer.begins_with, environments, bench, folder)
     print(f"fitting {peer.name}", file=sys.stderr, flush=True)
     given: dict[str, Any] = {"rows": bench.file(bench.rows), "backbone": str(bench.backbone)}
     seconds = 0.0
@@ -186,10 +186,20 @@ def fit(peer: Peer, environments: Mapping[str, Environment], bench: Bench) -> Fi
     return Fitted(peer, environment, folder, **kept)
 
 
-def _take_over(begun: Path, folder: Path) -> None:
-    if not (begun / STAMP).is_file():
-        raise PeerFailedError(f"it begins with the models of {begun.name}, which was not fitted")
-    shutil.copytree(begun, folder, ignore=shutil.ignore_patterns(STAMP))
+def _take_over(
+    name: str, environments: Mapping[str, Environment], bench: Bench, folder: Path
+) -> None:
+    """Begin with the models of the way `name`, if they were taught on the same."""
+    begun, stamp = BY_NAME[name], bench.folder(name) / STAMP
+    known = stamp.is_file() and all(one in environments for one in begun.environments)
+    if not known or json.loads(stamp.read_text(encoding="utf-8"))["made_from"] != _made_from(
+        begun, environments, bench
+    ):
+        raise PeerFailedError(
+            f"it begins with the models of {name!r}, which was not fitted to these data; list it "
+            "with --only, too"
+        )
+    shutil.copytree(stamp.parent, folder, ignore=shutil.ignore_patterns(STAMP))
 
 
 def _size(bundle: Path, peer: Peer) -> int:

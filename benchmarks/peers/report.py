@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def markdown(figures: Figures) -> str:
     if figures["beaten_by"]:
         parts += [
             "Against each of the others, the fastest of ours that is at least as accurate on every "
-            "task:",
+            "task, by these rows:",
             markdown_table(*_against(figures)),
         ]
     parts += ["What each takes:", _bold(*_costs(figures), ours)]
@@ -183,6 +184,13 @@ def _bold(header: Sequence[str], rows: Sequence[Sequence[str]], ours: set[str]) 
     )
 
 
+def _half_interval(figures: Figures, task: str) -> float:
+    """Of the best accuracy; a share, by the normal approximation."""
+    best = max(way["accuracy"][task] for way in figures["ways"])
+    rows: int = figures["rows"][task]["reported"]
+    return 1.96 * math.sqrt(best * (1 - best) / rows)
+
+
 def _seconds(found: float | None) -> str:
     return "" if found is None else f"{found:.0f}"
 
@@ -205,13 +213,17 @@ def _notes(figures: Figures) -> str:
         if noise
         else ""
     )
+    chance = ", ".join(
+        f"{task} {100 * _half_interval(figures, task):.1f}" for task in figures["rows"]
+    )
     return (
         f"All tasks answered for every text. Texts/s: {figures['texts']} texts in one call, others "
         "each time, of those that taught and those reported on; ms: "
         f"{figures['singles']} texts one at a time; medians of {figures['rounds']} alternating "
-        f"rounds, one process at work at a time. Accuracy: {rows}. Ratios round by round, with "
-        "quartiles. Fit: of ours, the one training of all depths, and the depth's export; ways that "
-        "begin with the models of another (bf16, compiled, optimum) take that one's time besides. "
+        f"rounds, one process at work at a time. Accuracy: {rows}; half of a 95% interval, in "
+        f"points: {chance}. Ratios round by round, with "
+        "quartiles. Fit: of ours, the one training of all depths, and the depth's export; bf16, "
+        "compiled and optimum begin with the models of fp32, and take its time besides. "
         f"First answer: from the start of a process, median of {figures['starts']}. "
         f"Same alone: texts that get the label by themselves that they get in one call.{same}"
     )

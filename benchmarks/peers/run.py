@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -109,18 +110,21 @@ def prepare(
 def measure(plan: Plan, ready: Ready) -> dict[str, Any]:
     """All figures, as they are written to JSON."""
     bench, ways, errors = ready.bench, ready.ways, dict(ready.errors)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     first = next(iter(ways))
     again = ways[first]
     timed = {**ways, first + AGAIN: replace(again, peer=replace(again.peer, name=first + AGAIN))}
     found = in_rounds(timed, bench, rounds=plan.rounds, texts=plan.texts, singles=plan.singles)
     errors |= {name: m.error for name, m in found.items() if m.error is not None}
     running = {name: way for name, way in ways.items() if name not in errors}
-    starts = cold_starts(running, bench, plan.starts)
+    starts = cold_starts(running, bench, plan.starts, errors)
+    running = {name: way for name, way in running.items() if name not in errors}
     count = min(plan.texts, len(bench.texts))
     reference = found[REFERENCE] if REFERENCE in running else None
     return {
         "date": date.today().isoformat(),
         "machine": describe(),
+        "load_before": load,
         "threads": plan.threads,
         "cores": list(bench.cores),
         "rounds": plan.rounds,

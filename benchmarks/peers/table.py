@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ENVIRONMENTS", "PEERS", "REFERENCE", "WITHOUT", "Peer"]
+__all__ = ["BY_NAME", "ENVIRONMENTS", "PEERS", "REFERENCE", "WITHOUT", "Peer"]
 
 TORCH = "torch==2.13.0"
 
@@ -214,3 +214,5 @@ PEERS: tuple[Peer, ...] = (
         {"quantized": True},
     ),
 )
+
+BY_NAME: Mapping[str, Peer] = {peer.name: peer for peer in PEERS}

@@ -19,7 +19,8 @@ from mtl_edge.training.progress import Progress
 
 __all__ = ["Measured", "cold_starts", "in_rounds"]
 
-AT_LEAST = 0.25  # seconds of a timed pass; the cheap ones make several
+AT_LEAST = 0.25  # seconds of calls with many texts in a round; the cheap ones make several
+WARMING = 2  # single texts that a round begins with and does not count
 QUIET = 0.05  # seconds after a pass, in which the last one's threads go to sleep
 
 
@@ -30,7 +31,7 @@ class Measured:
     Attributes:
         bulk: milliseconds of a call with many texts, others each time.
         cpu: processor seconds of 1,000 texts in bulk.
-        singles: milliseconds of each single text.
+        singles: milliseconds of each single text, others in each round.
         same: the lowest share over the tasks of texts that get the label they got when fitted.
     """
 
@@ -47,8 +48,8 @@ class Measured:
         return Timing(tuple(self.bulk))
 
     def single(self, quantile: float) -> float:
-        """Over the texts, each by its median over the rounds."""
-        return float(np.quantile(np.median(self.singles, axis=0), quantile))
+        """Over all single texts of all rounds."""
+        return float(np.quantile(np.concatenate(self.singles), quantile))
 
 
 def in_rounds(
@@ -58,14 +59,17 @@ def in_rounds(
 
     Args:
         texts: how many in a call.
-        singles: how many of the bench's texts, at even distances, one by one.
+        singles: how many one by one.
 
-    A way that fails keeps its error and is left out from then on.
+    No text is asked twice of a way, as long as there are enough. A way that fails keeps its error
+    and is left out from then on.
     """
     chosen = spread(range(len(bench.texts)), texts)
     bulk = bench.file([bench.texts[i] for i in chosen])
-    mixed = bench.file(bench.mixed)
-    few = bench.file(spread(bench.texts, singles))
+    mixed, few = _apart(bench.mixed, rounds, len(chosen), singles)
+    many = bench.file(mixed)
+    alone = [bench.file(texts) for texts in few]
+    most = max(1, len(mixed) // len(chosen) // rounds)
     found = {name: Measured() for name in ways}
     with ExitStack() as stack:
         processes: dict[str, Process] = {}
@@ -86,7 +90,9 @@ def in_rounds(
                     if found[name].error is None:
                         _tried(
                             found[name],
-                            lambda n=name: _pass(found[n], processes[n], mixed, few, len(chosen)),  # type: ignore[misc]
+                            lambda n=name, one=alone[number]: _pass(  # type: ignore[misc]
+                                found[n], processes[n], many, one, len(chosen), most
+                            ),
                         )
                     progress.update(note=name)
         for name, way in ways.items():
@@ -98,6 +104,22 @@ def in_rounds(
     return found
 
 
+def _apart(
+    texts: Sequence[str], rounds: int, size: int, singles: int
+) -> tuple[list[str], list[list[str]]]:
+    """Texts for calls with `size` of them, and for each round some others to ask one by one.
+
+    Where there are too few for both, calls have as many as they need to differ once, and single
+    texts are asked again.
+    """
+    each = singles + WARMING
+    wanted = min(rounds * each, max(each, len(texts) - rounds * size))
+    few = list(texts[:wanted])
+    of_round = [[few[(i * each + k) % len(few)] for k in range(each)] for i in range(rounds)]
+    rest = list(texts[wanted:])
+    return (rest if len(rest) >= size else list(texts)), of_round
+
+
 def _tried(measured: Measured, call: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
     try:
         return call()
@@ -107,9 +129,11 @@ def _tried(measured: Measured, call: Callable[[], dict[str, Any]]) -> dict[str, 
         return None
 
 
-def _pass(measured: Measured, process: Process, mixed: str, few: str, count: int) -> dict[str, Any]:
+def _pass(
+    measured: Measured, process: Process, mixed: str, few: str, count: int, most: int
+) -> dict[str, Any]:
     time.sleep(QUIET)
-    taken = process.ask("time_bulk", texts=mixed, size=count, at_least=AT_LEAST)
+    taken = process.ask("time_bulk", texts=mixed, size=count, at_least=AT_LEAST, most=most)
     time.sleep(QUIET)
     alone = process.ask("time_singles", texts=few)
     measured.bulk.append(1e3 * taken["seconds"])
@@ -131,17 +155,30 @@ def _end(
     return labels
 
 
-def cold_starts(ways: Mapping[str, Fitted], bench: Bench, starts: int) -> dict[str, Timing]:
-    """Milliseconds from the start of a process to its first answer, in alternating rounds."""
+def cold_starts(
+    ways: Mapping[str, Fitted], bench: Bench, starts: int, errors: dict[str, str]
+) -> dict[str, Timing]:
+    """Milliseconds from the start of a process to its first answer, in alternating rounds.
+
+    A way that fails is left out, and `errors` says why.
+    """
     text = bench.file(bench.texts[:1])
     found: dict[str, list[float]] = {name: [] for name in ways}
     with Progress("cold starts", total=starts * len(ways), unit="starts") as progress:
         for _ in range(starts):
             for name, way in ways.items():
-                begun = time.perf_counter()
-                with bench.start(way.peer, way.environment, way.folder, "start") as process:
-                    process.ask("load")
-                    process.ask("answer", texts=text)
-                    found[name].append(1e3 * (time.perf_counter() - begun))
+                if name not in errors:
+                    try:
+                        found[name].append(_cold_start(way, bench, text))
+                    except PeerFailedError as error:
+                        errors[name] = str(error)
                 progress.update(note=name)
-    return {name: Timing(tuple(times)) for name, times in found.items()}
+    return {name: Timing(tuple(times)) for name, times in found.items() if name not in errors}
+
+
+def _cold_start(way: Fitted, bench: Bench, text: str) -> float:
+    begun = time.perf_counter()
+    with bench.start(way.peer, way.environment, way.folder, "start") as process:
+        process.ask("load")
+        process.ask("answer", texts=text)
+        return 1e3 * (time.perf_counter() - begun)

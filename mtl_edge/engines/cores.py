@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-__all__ = ["MOST_BY_DEFAULT", "default_threads", "physical_cores"]
+__all__ = ["MOST_BY_DEFAULT", "default_threads", "physical_core", "physical_cores"]
 
 MOST_BY_DEFAULT = 8  # beyond, a small encoder's threads wait for each other more than they compute
 TOPOLOGY = Path("/sys/devices/system/cpu")
@@ -25,11 +25,11 @@ def physical_cores() -> int:
     """
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
-    cores = {_core(cpu) for cpu in os.sched_getaffinity(0)}
+    cores = {physical_core(cpu) for cpu in os.sched_getaffinity(0)}
     return max(1, int(min(len(cores), _quota())))
 
 
-def _core(cpu: int) -> tuple[str, ...]:
+def physical_core(cpu: int) -> tuple[str, ...]:
     """What is the same for the hardware threads of one core."""
     folder = TOPOLOGY / f"cpu{cpu}/topology"
     try:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from mtl_edge.benchmarks.peers import __main__ as command
-from mtl_edge.benchmarks.peers import environments, process, report, run
+from mtl_edge.benchmarks.peers import environments, fits, process, report, run, timing
 from mtl_edge.benchmarks.peers.environments import Environment, EnvironmentFailedError
-from mtl_edge.benchmarks.peers.fits import Fitted
+from mtl_edge.benchmarks.peers.fits import Bench, Fitted
 from mtl_edge.benchmarks.peers.process import KINDS, PeerFailedError, Process
-from mtl_edge.benchmarks.peers.table import ENVIRONMENTS, PEERS, Peer
+from mtl_edge.benchmarks.peers.table import BY_NAME, ENVIRONMENTS, PEERS, REFERENCE, Peer
 from mtl_edge.benchmarks.peers.timing import Measured
 
 HERE = Environment(sys.executable, size=1_000_000, packages={"toy": "1"}, made_from="here")
@@ -79,10 +79,13 @@ def test_what_a_library_prints_does_not_break_the_answers(
         assert child.ask("fit", rows=str(rows), backbone="")["bytes"] > 0
         child.ask("load")
         assert child.ask("answer", texts=ask_file("a", "b"))["labels"] == {"topic": ["news"] * 2}
-        bulk = child.ask("time_bulk", texts=ask_file("a", "b"), size=2, at_least=0.01)
+        many = {"texts": ask_file("a", "b"), "size": 2}
+        bulk = child.ask("time_bulk", **many, at_least=0.01, most=10**9)
         assert bulk["passes"] > 1
         assert 0 < bulk["seconds"] < 0.01
-        assert len(child.ask("time_singles", texts=ask_file("a", "b"))["seconds"]) == 2
+        assert child.ask("time_bulk", **many, at_least=60, most=3)["passes"] == 3
+        singles = child.ask("time_singles", texts=ask_file("a", "b", "c"))
+        assert len(singles["seconds"]) == 1, "two warm up"
         memory = child.ask("memory")
         assert not memory or 0 < memory["now"] <= memory["peak"]
     assert "a library that talks" in (tmp_path / "log").read_text()
@@ -179,6 +182,54 @@ def test_ours_and_a_peer_are_measured_and_one_that_cannot_be_installed_is_listed
     assert "tf-idf words" in out_text
     assert "texts/s" not in out_text
     assert {f: f.stat().st_mtime_ns for f in stamps} == stamps
+
+
+@pytest.mark.parametrize("count", [200, 30, 3])
+def test_no_text_is_asked_twice_as_long_as_there_are_enough(count: int) -> None:
+    texts = [str(i) for i in range(count)]
+    many, few = timing._apart(texts, rounds=4, size=10, singles=6)
+    assert [len(some) for some in few] == [8] * 4
+    assert len(many) >= min(10, count)
+    if count == 200:
+        asked = [*many, *(text for some in few for text in some)]
+        assert sorted(asked) == sorted(texts)
+
+
+def test_models_that_were_taught_on_other_data_are_not_taken_over(tmp_path: Path) -> None:
+    def bench(*texts: str) -> Bench:
+        rows = {"t": (list(texts), ["a"] * len(texts))}
+        return Bench(tmp_path, tmp_path, "1", rows, rows, 1, (0,), 16)
+
+    folder = bench().folder(REFERENCE)
+    folder.mkdir(parents=True)
+    (folder / "model").write_text("of texts one and two")
+    ours, other = bench("one", "two"), bench("one", "three")
+    known = dict.fromkeys(BY_NAME[REFERENCE].environments, HERE)
+    stamp = {"made_from": fits._made_from(BY_NAME[REFERENCE], known, ours)}
+    (folder / "fitted.json").write_text(json.dumps(stamp))
+    for data, environments_known in ((other, known), (ours, {})):
+        with pytest.raises(PeerFailedError, match="'pipelines fp32', which was not fitted to"):
+            fits._take_over(REFERENCE, environments_known, data, tmp_path / "none")
+    fits._take_over(REFERENCE, known, ours, tmp_path / "taken")
+    assert [file.name for file in (tmp_path / "taken").iterdir()] == ["model"]
+
+
+def test_a_way_that_dies_at_a_cold_start_is_listed_and_the_others_are_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def start(way: Fitted, *_: Any) -> float:
+        if way.peer.name == "bad":
+            raise PeerFailedError("no memory")
+        return 5.0
+
+    monkeypatch.setattr(timing, "_cold_start", start)
+    ways = {name: _fitted(name, "x", 1, 1) for name in ("good", "bad")}
+    bench = Bench(tmp_path, tmp_path, "1", {}, {"t": (["a"], ["b"])}, 1, (0,), 16)
+    errors: dict[str, str] = {}
+    starts = timing.cold_starts(ways, bench, 2, errors)
+    assert errors == {"bad": "no memory"}
+    assert starts["good"].rounds == (5.0, 5.0)
+    assert list(starts) == ["good"]
 
 
 def _fitted(name: str, kind: str, sentiment: float, topic: float) -> Fitted:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from mtl_edge.benchmarks import pinning
 from mtl_edge.benchmarks.pinning import free_cores, pinned
 
 pins = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not pin")
@@ -25,6 +26,15 @@ def test_threads_that_are_started_within_have_the_same_cores_and_the_process_all
 def test_more_threads_than_cores_may_use_all() -> None:
     with pinned(10_000) as cores:
         assert {*cores} == os.sched_getaffinity(0)
+
+
+@pins
+def test_threads_get_cores_of_their_own_before_two_share_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4, 5})
+    monkeypatch.setattr(pinning, "physical_core", lambda core: (str(core // 2),))
+    assert free_cores() == (0, 2, 4, 1, 3, 5)
 
 
 def test_where_the_system_does_not_tell_nothing_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:

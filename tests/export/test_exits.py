@@ -267,6 +267,35 @@ def test_the_benchmark_writes_what_stages_save(
     assert "times as fast" in capsys.readouterr().out
 
 
+def test_the_benchmark_simulates_exits_and_times_a_bag_of_words_beside(
+    staged_bundle: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mtl_edge.benchmarks import exits as benchmark
+
+    out = tmp_path / "figures"
+    command = [str(staged_bundle), "--data", f"topic={rows}", "--seconds", "0", "--out", str(out)]
+    options = ["--targets", "openvino-int8", "--teach", f"topic={rows}", "--simulate", "0.25"]
+    assert benchmark.main([*command, *options]) == 0
+    figures = json.loads((out / "exits.json").read_text())
+    ways = figures["targets"]["openvino-int8"]
+    assert figures["simulated"] == [0.25]
+    for way in ways.values():  # texts that are as sure as the last one leave with it
+        assert way["depths"]["0"] == pytest.approx(0.25, abs=0.02)
+    own = ways["topic, its own"]
+    assert own["accuracy"]["topic"]["bag_of_words"] > 0.9, "it is asked what it learned from"
+    assert own["texts_per_second"]["bag_of_words"] > 0
+    assert [name for name, way in ways.items() if "bag_ratio" in way] == ["topic, its own"]
+    written = (out / "exits.md").read_text()
+    assert "25% of the texts leave, answers mean nothing" in written
+    assert "promised" not in written
+    assert "TF-IDF on" in written
+    assert "TF-IDF on" in capsys.readouterr().out
+    for wrong in ("0.2,0.2", "1", "-0.1", "nan", "some"):
+        with pytest.raises(SystemExit):
+            benchmark.main([*command, "--overwrite", "--simulate", wrong])
+        assert "--simulate" in capsys.readouterr().err
+
+
 def test_rows_that_cannot_be_checked_are_named(
     staged_bundle: Path, shared_bundle: Path, rows: Path, tmp_path: Path, fails: Fails
 ) -> None:

@@ -6,9 +6,7 @@ from mtl_edge import EdgeClassifier
 
 
 def load(folder, options, threads):
-    classifier = EdgeClassifier.load(
-        options["bundle"], engine=options["engine"], threads=threads, verify="size"
-    )
+    classifier = EdgeClassifier.load(options["bundle"], engine=options["engine"], threads=threads)
     labels = {task: np.array(names) for task, names in classifier.classes_.items()}
 
     def answers(texts):
