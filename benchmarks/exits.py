@@ -184,7 +184,7 @@ def _simulated(
     waiting = np.arange(len(ids))
     for stage, share in zip(stages, shares, strict=False):
         tasks = [task.name for task in stage.tasks]
-        alone = answer([replace(stage, leaving=None)], [[ids[i] for i in waiting]])
+        alone = answer([replace(stage, leaving=None)], [[ids[i] for i in waiting.tolist()]])
         part = in_order(list(alone), stage.tasks, lambda some: some.probabilities)
         sure = np.min([part[task].max(1) for task in tasks], axis=0)
         count = min(round(share * len(ids)), len(waiting) - 1)
@@ -393,7 +393,9 @@ def _run(args: argparse.Namespace, command: str) -> int:
             f"--simulate has {len(args.simulate)} shares, and the bundle {len(manifest.exits)} "
             "cheaper stages; give one each"
         )
-    figures = measure(args.bundle, data, targets, args.seconds, teach=teach, simulate=args.simulate)
+    figures = {"command": command} | measure(
+        args.bundle, data, targets, args.seconds, teach=teach, simulate=args.simulate
+    )
     with staged_folder(args.out, overwrite=args.overwrite) as stage:
         text = json.dumps(figures, indent=2) + "\n"
         (stage / "exits.json").write_text(text, encoding="utf-8")

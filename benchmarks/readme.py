@@ -5,7 +5,8 @@
 `figures.json` is written by `python -m mtl_edge.benchmarks.figures`, `real.json` by
 `mtl-edge bench ... --json benchmarks/results/real.json`, `study` by
 `mtl-edge study ... --out benchmarks/results/study`, `frontier` by
-`mtl-edge frontier ... --out benchmarks/results/frontier`, `runtime` by
+`mtl-edge frontier ... --out benchmarks/results/frontier`, `exits` by
+`python -m mtl_edge.benchmarks.exits BUNDLE ... --out benchmarks/results/exits`, `runtime` by
 `python -m mtl_edge.benchmarks.runtime`, `limits` by
 `python -m mtl_edge.benchmarks.limits BUNDLE ... --out benchmarks/results/limits`, `gpu` by
 `python -m mtl_edge.benchmarks.gpu BUNDLE --checkpoint CHECKPOINT`, `peers` by
@@ -42,6 +43,7 @@ def fill(folder: Path) -> None:
     _fill(docs / "benchmarks.md", {"figures": shapes})
     for document, name in (
         ("export", "frontier/frontier"),
+        ("export", "exits/exits"),
         ("runtime", "runtime"),
         ("peers", "peers/peers"),
         ("limits", "limits/limits"),

@@ -34,7 +34,7 @@ from mtl_edge.export import ort_format, stages, text_graph
 from mtl_edge.export.capture import capture_encoder, capture_heads
 from mtl_edge.export.card import CARD, model_card
 from mtl_edge.export.frontier import FRONTIER
-from mtl_edge.export.proof import evaluate
+from mtl_edge.export.proof import evaluate, held_out
 from mtl_edge.export.refit import refitted
 from mtl_edge.export.settings import DEFAULTS, Settings
 from mtl_edge.export.smaller import share_kept, used_tokens
@@ -145,7 +145,7 @@ def _reduced(checkpoint: Checkpoint, source: Source) -> dict[str, Any]:
     account: dict[str, Any] = {"embeddings": "4bit"} if source.settings.four_bits else {}
     if source.kept is not None:
         tokenizer = checkpoint.backbone.text_encoder(checkpoint.max_tokens)
-        rows = [s.text for s in checkpoint.samples if s.split != "calibration"]
+        rows = [s.text for own in held_out(checkpoint).values() for s in own]
         account["vocabulary"] = {
             "tokens": checkpoint.backbone.info.vocabulary,
             "tokens_kept": len(source.kept),

@@ -1,12 +1,13 @@
 """A torch model as two plain fp32 ONNX graphs: the encoder, and the heads on its states.
 
 They age differently: the encoder is frozen, and heads are taught again. Apart, each can be
-quantized, replaced and compared by itself; `mtl_edge.export.join` makes one graph of them.
+quantized, replaced and compared by itself; `onnx_graph.join` makes one graph of them.
 
     encoder   input_ids, attention_mask                              -> state.0, state.1, ...
     heads     state.0, state.1, ..., attention_mask, input_ids       -> one output per task
 
-`state.0` is the embeddings', `state.N` that of layer N, all float32 `[batch, tokens, width]`.
+`state.0` is the embeddings', or of no layers a table's (`mtl_edge.training.static`), `state.N` that
+of layer N, all float32 `[batch, tokens, width]`.
 """
 
 from __future__ import annotations

@@ -7,10 +7,12 @@ import json
 from mtl_edge.bundle import Manifest
 from mtl_edge.export.frontier import FRONTIER, Frontier, table
 from mtl_edge.table import markdown_table
+from mtl_edge.training.static import WIDTH
 
 __all__ = ["CARD", "model_card"]
 
 CARD = "README.md"
+LEARNED = ", fine-tuned ("  # in a backbone's name, behind the name of what it was before
 
 TEMPLATE = """---
 library_name: mtl-edge
@@ -23,8 +25,7 @@ tags:
 
 # {tasks}: a multi-task text classifier for small CPUs
 
-One pass of a frozen `{base}` encoder ({depth} layers, {width} wide) answers {count}, on texts of at
-most {max_tokens} tokens (longer ones are cut).
+{encoder} answers {count}, on texts of at most {max_tokens} tokens (longer ones are cut).
 
 {labels}
 
@@ -41,7 +42,7 @@ classifier.predict("some text")
 
 Accuracy in percent, with macro-F1 in brackets, of the rows set aside by training; below the fp32
 model, each graph with the share of all rows set aside on which it gives the fp32 model's label.
-*Usual recipe*: mean pooling and logistic regression on the same encoder. *Bag of words*: TF-IDF and
+*Usual recipe*: mean pooling and logistic regression on the {usual}. *Bag of words*: TF-IDF and
 logistic regression, no encoder.
 
 {figures}
@@ -56,12 +57,12 @@ to describe: see the card of `{base}`.
 
 EXITS = """## Stages
 
-Before full depth come stages of {layers} layers (0: the embeddings alone): a text that one is sure
-enough of is answered there, the others go on. The promise: a task, asked by itself of texts like
-those it was trained on, loses at most {drop} points of accuracy to full depth, with {confidence}
-confidence. A text of which several tasks are asked leaves early only if all are sure. Method:
-{method}; the guarantee is that of heads taught in this way, on average over the folds, as the rows
-grow.
+Before full depth come stages of {layers} layers (0: a table of token vectors): a text that one is
+sure enough of is answered there, the others go on. The promise: a task, asked by itself of texts
+like those it was trained on, loses at most {drop} points of accuracy to full depth, with
+{confidence} confidence{tried}. A text of which several tasks are asked leaves early only if all are
+sure. Method: {method}; the guarantee is that of heads taught in this way, on average over the
+folds, as the rows grow.
 
 Fitted on answers out of fold:
 
@@ -101,12 +102,13 @@ def model_card(manifest: Manifest, frontier: Frontier | None = None) -> str:
     """
     tasks = manifest.tasks
     labels = [[t.name, ", ".join(t.labels), f"{t.temperature:.3f}"] for t in tasks]
+    base, learned, _ = json.dumps(manifest.backbone.name)[1:-1].partition(LEARNED)
     return TEMPLATE.format(
-        base=json.dumps(manifest.backbone.name)[1:-1],
+        base=base,
         tasks=" and ".join(t.name for t in tasks),
         count="1 task" if len(tasks) == 1 else f"{len(tasks)} tasks",
-        depth=manifest.depth,
-        width=manifest.backbone.hidden_size,
+        encoder=_encoder(manifest, base, bool(learned)),
+        usual=_usual(manifest),
         max_tokens=manifest.max_tokens,
         labels=markdown_table(["task", "labels", "temperature"], labels),
         figures=_figures(manifest),
@@ -114,6 +116,25 @@ def model_card(manifest: Manifest, frontier: Frontier | None = None) -> str:
         frontier="" if frontier is None else _frontier(frontier),
         reduced=_reduced(manifest),
     )
+
+
+def _encoder(manifest: Manifest, base: str, learned: bool) -> str:
+    """What runs before the heads, as the subject of a sentence."""
+    width = manifest.backbone.hidden_size
+    if manifest.depth == 0:
+        taught = ", taught along with the heads," if learned else ""
+        return (
+            f"A table of token vectors ({min(WIDTH, width)} wide) from the embeddings of "
+            f"`{base}`{taught}"
+        )
+    kind = "fine-tuned" if learned else "frozen"
+    return f"One pass of a {kind} `{base}` encoder ({manifest.depth} layers, {width} wide)"
+
+
+def _usual(manifest: Manifest) -> str:
+    """The encoder whose means the usual recipe read."""
+    depth = max(found["mean_pooling"]["depth"] for found in manifest.evaluation.values())
+    return "same encoder" if depth == manifest.depth else f"whole encoder, {depth} layers"
 
 
 def _reduced(manifest: Manifest) -> str:
@@ -189,6 +210,7 @@ def _exits(manifest: Manifest) -> str:
         layers=layers,
         drop=f"{100 * promise['drop']:g}",
         confidence=f"{promise['confidence']:.0%}",
+        tried=f", as the best of {promise['tried']} choices" if promise["tried"] > 1 else "",
         method=promise["method"],
         fitted=markdown_table(
             ["task", "threshold", "rows", *leave, "points lost", "at most"], fitted

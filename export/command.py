@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 import time
@@ -14,7 +15,7 @@ from typing import Any
 from mtl_edge.bundle import Manifest, open_bundle
 from mtl_edge.bundle.update import previous_of, write_update
 from mtl_edge.engines import ENGINES
-from mtl_edge.errors import OptionError
+from mtl_edge.errors import OptionError, OutputExistsError
 from mtl_edge.export import int8_openvino, openvino_graph
 from mtl_edge.export.budget_options import add_budget_argument, frontier_summary, limits_of
 from mtl_edge.export.build import captured, export, replace_heads
@@ -58,7 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of --heads-only: also write what changed as a zip, for `mtl-edge update` elsewhere",
     )
     parser.add_argument("--list", action="store_true", help="show the targets and export nothing")
-    parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace --out, or the file of --update, if it exists",
+    )
     parser.add_argument(
         "--targets",
         default=",".join(DEFAULT),
@@ -152,9 +157,10 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         print(_table_of_targets())
         return 0
-    limits = limits_of(args, _given(args))
+    given = _given(args)
+    limits = limits_of(args, given)
     if args.check_exits:
-        return check(args)
+        return check(args, given)
     wanted = sum((args.out is not None, args.into is not None, args.explain))
     if args.checkpoint is None or wanted != 1 or args.heads_only != (args.into is not None):
         raise OptionError(
@@ -163,7 +169,9 @@ def run(args: argparse.Namespace) -> int:
         )
     if not args.max_accuracy_drop >= 0:
         raise OptionError(f"--max-accuracy-drop is {args.max_accuracy_drop}, expected 0 or more")
-    _require_meant(args)
+    if not 0 < args.cache_limit < math.inf:
+        raise OptionError(f"--cache-limit is {args.cache_limit}, expected gigabytes, more than 0")
+    _require_meant(args, given)
     started = time.monotonic()
     if args.into is not None:
         _replace_heads(args)
@@ -218,6 +226,10 @@ OF_NEW_BUNDLES = (
     "targets", "calibration", "refit", "vocabulary", "embeddings", "with_tokenizer", "ort",
     "reduce_range", "keep_worst", "depth", "overwrite", "exits", "exit_drop", "exit_confidence",
 )  # fmt: skip
+NOT_OF_EXPLAIN = (
+    "refit", "vocabulary", "embeddings", "with_tokenizer", "ort", "keep_worst", "overwrite",
+)  # fmt: skip
+EXPLAINED = ("onnx-int8", "openvino-int8")
 OF_TARGETS = {
     "refit": ("onnx-int8", "openvino-int8"),
     "vocabulary": ("onnx-int8", "openvino-int8"),
@@ -228,23 +240,32 @@ OF_TARGETS = {
 }
 
 
-def _require_meant(args: argparse.Namespace) -> None:
+def _require_meant(args: argparse.Namespace, all_given: Sequence[str]) -> None:
     """
     Raises:
-        OptionError: an option that would do nothing.
+        OptionError: an option that would do nothing, or no place for the file of --update.
+        OutputExistsError: that file exists and may not be replaced.
     """
-    all_given = _given(args)
     given = [n for n in OF_NEW_BUNDLES if n in all_given]
-    if args.into is not None and given:
+    of_update = ["overwrite"] if args.update is not None else []
+    if args.into is not None and (wrong := [n for n in given if n not in of_update]):
         raise OptionError(
-            f"--{given[0].replace('_', '-')} is for new bundles; --heads-only leaves all but the "
+            f"--{wrong[0].replace('_', '-')} is for new bundles; --heads-only leaves all but the "
             "heads as it is"
         )
-    if args.update is not None and args.into is None:
-        raise OptionError("--update is of --heads-only; give both, or neither")
-    if args.update is not None and not args.update.absolute().parent.is_dir():
-        raise OptionError(f"--update {args.update}: no such folder; make it first")
+    if args.update is not None:
+        _require_place(args.update, args.into, overwrite=args.overwrite)
+    if args.label_column is not None:
+        raise OptionError("--label-column is of --check-exits; give both, or neither")
     targets = targets_of(args.targets)
+    if args.explain and (idle := [n for n in NOT_OF_EXPLAIN if n in all_given]):
+        raise OptionError(
+            f"--{idle[0].replace('_', '-')} is for bundles, and --explain makes none; leave one out"
+        )
+    if args.explain and not set(EXPLAINED) & set(targets):
+        raise OptionError(
+            f"--explain is of {' and '.join(EXPLAINED)}; ask for one of them with --targets"
+        )
     for name in given:
         wanted = OF_TARGETS.get(name, targets)
         if not set(wanted) & set(targets):
@@ -254,11 +275,24 @@ def _require_meant(args: argparse.Namespace) -> None:
             )
 
 
+def _require_place(update: Path, into: Path | None, *, overwrite: bool) -> None:
+    """Fail before the bundle is replaced if the update cannot be written behind that."""
+    if into is None:
+        raise OptionError("--update is of --heads-only; give both, or neither")
+    if not update.absolute().parent.is_dir():
+        raise OptionError(f"--update {update}: no such folder; make it first")
+    if update.is_dir():
+        raise OptionError(f"--update {update} is a folder, expected a file; name one in it")
+    if update.exists() and not overwrite:
+        raise OutputExistsError(f"{update} exists; choose another --update or pass --overwrite")
+
+
 def _given(args: argparse.Namespace) -> list[str]:
-    """The options that are not at their default."""
-    defaults = argparse.ArgumentParser()
-    add_arguments(defaults)
-    return [name for name, value in vars(args).items() if value != defaults.get_default(name)]
+    """This command's options that are not at their default."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    defaults = vars(parser.parse_args([]))
+    return [name for name, default in defaults.items() if getattr(args, name) != default]
 
 
 def _texts(files: Sequence[Path], column: str) -> list[str]:

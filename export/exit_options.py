@@ -11,6 +11,7 @@ from mtl_edge.errors import OptionError
 from mtl_edge.export.exits import Promise
 from mtl_edge.export.paired import p_value
 from mtl_edge.export.stages import broken, compare, promised, running
+from mtl_edge.export.targets import targets_of
 from mtl_edge.options import named
 from mtl_edge.table import text_table
 from mtl_edge.training.command import depths_of
@@ -20,6 +21,7 @@ __all__ = ["add_exit_arguments", "asked_of", "check", "exits_table", "promise_of
 
 DROP, CONFIDENCE = 0.3, 95.0
 AUTO = "auto"
+OF_CHECK = ("checkpoint", "check_exits", "targets", "text_column", "label_column")
 
 
 def add_exit_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +32,8 @@ def add_exit_arguments(parser: argparse.ArgumentParser) -> None:
         "--exits",
         metavar="DEPTHS",
         help="layers of each, as 0 or 0,2, of those that `train --exits` named; auto: those of "
-        "them that pay, up to two; default: full depth answers every text",
+        "them that pay, up to two, for which the promise takes more rows; default: full depth "
+        "answers every text",
     )
     group.add_argument(
         "--exit-drop",
@@ -144,16 +147,29 @@ def _measured(found: Mapping[str, Any], depths: Sequence[int]) -> list[str]:
     ]
 
 
-def check(args: argparse.Namespace) -> int:
+def check(args: argparse.Namespace, given: Sequence[str]) -> int:
     """Measure a bundle's promise on labelled rows; 1 if one is broken, else 0.
 
+    Args:
+        given: names of the options that are not at their default.
+
     Raises:
-        OptionError, DataError, BundleError: a bundle, task or file that cannot be used.
+        OptionError, DataError, BundleError: a bundle, task or file that cannot be used, or an
+            option that would do nothing.
     """
-    if args.checkpoint is None or args.out or args.into or args.explain or args.exits:
-        raise OptionError("--check-exits TASK=FILE takes a bundle, and makes none; give it alone")
+    if args.checkpoint is None:
+        raise OptionError("--check-exits TASK=FILE takes a bundle, and there is none; name it")
+    if idle := [name for name in given if name not in OF_CHECK]:
+        raise OptionError(
+            f"--{idle[0].replace('_', '-')} does nothing with --check-exits TASK=FILE, which takes "
+            "a bundle and makes none; give it alone"
+        )
     bundle = open_bundle(args.checkpoint)
     drop, confidence = promised(bundle.manifest)
+    graphs = {graph.target: graph for graph in bundle.manifest.graphs}
+    wanted = targets_of(args.targets) if "targets" in given else list(graphs)
+    if absent := [name for name in wanted if name not in graphs]:
+        raise OptionError(f"--targets {absent[0]}: the bundle has {', '.join(graphs)} alone")
     files = named("--check-exits", args.check_exits)
     tasks = {task.name: task for task in bundle.manifest.tasks}
     if unknown := [name for name in files if name not in tasks]:
@@ -166,14 +182,14 @@ def check(args: argparse.Namespace) -> int:
     }
     depths = [stage.depth for stage in bundle.manifest.exits]
     table, kept = [], True
-    for graph in bundle.manifest.graphs:
-        with running(bundle.path, graph.target) as loaded:
+    for target in wanted:
+        with running(bundle.path, target) as loaded:
             for name, rows in data.items():
                 found = compare(loaded, name, rows.texts, rows.labels)
                 verdict = _verdict(found, drop, confidence)
                 kept &= verdict != BROKEN
                 at_most = f"{100 * found['bound']:.2f}"
-                table.append([name, graph.target, *_measured(found, depths), at_most, verdict])
+                table.append([name, target, *_measured(found, depths), at_most, verdict])
     print(text_table(["task", "graph", *_header(depths), "at most", "promise"], table))
     print(
         f"\nthe promise: at most {100 * drop:g} points below full depth; at most: with "

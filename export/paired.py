@@ -24,7 +24,8 @@ from scipy.stats import beta
 
 __all__ = ["least_drop", "least_rows", "p_value", "upper_bound"]
 
-BEYOND = 5e-4  # chance that the share of rows that differ is not in its interval; part of p
+# Of a test's level: the chance that the share of rows that differ is not in its interval.
+BEYOND = 0.01
 SHARES = 17  # of the interval that are looked at
 DEVIATIONS = 8.0  # outcomes beyond as many are not summed: some 1e-15 of all
 TIE = 1e-9
@@ -33,11 +34,12 @@ Counts = npt.NDArray[np.float64]
 
 
 @functools.lru_cache(maxsize=4096)  # neighbouring thresholds often lose and win the same rows
-def p_value(lost: int, won: int, rows: int, drop: float) -> float:
+def p_value(lost: int, won: int, rows: int, drop: float, level: float = 0.05) -> float:
     """How likely so good an outcome, or a better one, is if the true drop is `drop` or more.
 
     Args:
         drop: a share, above -1 and below 1.
+        level: that will be tested at; p is never below a hundredth of it.
 
     Returns:
         At most 1; a test that rejects at `p <= a` errs with probability `a` or less.
@@ -46,11 +48,12 @@ def p_value(lost: int, won: int, rows: int, drop: float) -> float:
     if differ > rows or min(lost, won) < 0 or not -1 < drop < 1:
         raise ValueError(f"{lost} lost and {won} won of {rows} rows, drop {drop}")
     least = abs(drop) + TIE
-    low = float(beta.ppf(BEYOND / 2, differ, rows - differ + 1)) if differ else 0.0
-    high = float(beta.ppf(1 - BEYOND / 2, differ + 1, rows - differ)) if differ < rows else 1.0
+    beyond = BEYOND * level
+    low = float(beta.ppf(beyond / 2, differ, rows - differ + 1)) if differ else 0.0
+    high = float(beta.ppf(1 - beyond / 2, differ + 1, rows - differ)) if differ < rows else 1.0
     shares = np.linspace(max(low, least), max(min(high, 1 - TIE), least), SHARES)
     observed = float(_score(np.array(lost), np.array(won), rows, drop)) + TIE
-    return min(1.0, BEYOND + max(_chances(observed, rows, drop, shares)))
+    return min(1.0, beyond + max(_chances(observed, rows, drop, shares)))
 
 
 def upper_bound(lost: int, won: int, rows: int, confidence: float) -> float:
@@ -62,7 +65,7 @@ def upper_bound(lost: int, won: int, rows: int, confidence: float) -> float:
     error = 1 - confidence
 
     def excess(drop: float) -> float:
-        return p_value(lost, won, rows, drop) - error
+        return p_value(lost, won, rows, drop, error) - error
 
     if seen >= 1 - 1e-6 or excess(1 - 1e-6) > 0:
         return 1.0
@@ -78,12 +81,12 @@ def least_rows(drop: float, confidence: float) -> int:
     """How many rows it takes to promise `drop`, were none of them answered otherwise."""
     error = 1 - confidence
     most = 1
-    while p_value(0, 0, most, drop) > error:
+    while p_value(0, 0, most, drop, error) > error:
         most *= 2
     least = most // 2
     while most - least > 1:
         middle = (least + most) // 2
-        if p_value(0, 0, middle, drop) > error:
+        if p_value(0, 0, middle, drop, error) > error:
             least = middle
         else:
             most = middle

@@ -3,13 +3,14 @@
 The manifest's `evaluation` has, per task:
 
     split, rows, file, sha256     what it was measured on
-    mean_pooling, bag_of_words    what a head has to beat: accuracy and macro_f1
+    mean_pooling, bag_of_words    what a head has to beat: accuracy and macro_f1; depth: layers that
+                                  the means are of, all that were trained
     fp32                          the torch model: accuracy and macro_f1
     graphs                        per target: accuracy and macro_f1; and on all rows that training
-                                  set aside (compared_on): agreement (share with the torch model's
-                                  label), max_probability_change, rows_lost and rows_won (right in
-                                  one model alone) and mcnemar_p (McNemar 1947, exact);
-                                  before_refit: the same before heads were fitted to int8
+                                  set aside (compared_on; see `held_out`): agreement (share with
+                                  the torch model's label), max_probability_change, rows_lost and
+                                  rows_won (right in one model alone) and mcnemar_p (McNemar 1947,
+                                  exact); before_refit: the same before heads were fitted to int8
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from mtl_edge.probabilities import softmax
 from mtl_edge.training.checkpoint import Checkpoint, Sample
 from mtl_edge.training.model import logits_of
 
-__all__ = ["FP32_TOLERANCE", "evaluate", "figures"]
+__all__ = ["FP32_TOLERANCE", "evaluate", "figures", "held_out"]
 
 FP32_TOLERANCE = 1e-4
 HELD_OUT = ("selection", "dev")
@@ -38,6 +39,19 @@ SIGNIFICANT = 0.05
 LEAST_AGREEMENT = 0.9  # by three standard errors below it, a graph is broken, not merely rounded
 
 Logits = Mapping[str, npt.NDArray[np.float32]]
+
+
+def held_out(checkpoint: Checkpoint) -> dict[str, list[Sample]]:
+    """By task, the rows that training set aside: dev, and those that chose the epoch unless
+    `train --refit` has taught the task's heads those, too.
+    """
+    found = {}
+    for task in checkpoint.tasks:
+        own = [s for s in checkpoint.samples if s.task == task.name and s.split in HELD_OUT]
+        dev = [s for s in own if s.split == "dev"]
+        # Without dev rows, as after going on from a refitted checkpoint, there are no others.
+        found[task.name] = dev if dev and checkpoint.refitted(task.name) else own
+    return found
 
 
 def evaluate(
@@ -54,8 +68,7 @@ def evaluate(
             allowed and McNemar's test says that it is not chance.
     """
     tasks = {task.name: task for task in checkpoint.tasks}
-    rows = {name: [s for s in checkpoint.samples if s.task == name and s.split in HELD_OUT]
-            for name in tasks}  # fmt: skip
+    rows = held_out(checkpoint)
     texts = [sample.text for name in tasks for sample in rows[name]]
     starts = dict(zip(tasks, np.cumsum([0, *map(len, rows.values())]), strict=False))
     parts = {name: slice(starts[name], starts[name] + len(rows[name])) for name in tasks}
@@ -67,7 +80,8 @@ def evaluate(
         before = reference[name][parts[name]]
         result[name] = {
             **report["reported"],
-            **{kind: report[kind] for kind in ("mean_pooling", "bag_of_words")},
+            "mean_pooling": {**report["mean_pooling"], "depth": max(map(int, report["depths"]))},
+            "bag_of_words": report["bag_of_words"],
             "fp32": _reported(checkpoint, task, rows[name], before),
             "graphs": {},
         }

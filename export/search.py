@@ -32,7 +32,7 @@ from mtl_edge.export import stages
 from mtl_edge.export.budget import Limit
 from mtl_edge.export.build import export
 from mtl_edge.export.card import CARD, model_card
-from mtl_edge.export.exits import Promise, cheapest
+from mtl_edge.export.exits import Promise, cheapest, choices
 from mtl_edge.export.frontier import FRONTIER, Candidate, Frontier, Plan, choose, table
 from mtl_edge.export.settings import Settings
 from mtl_edge.export.targets import TARGETS
@@ -92,7 +92,8 @@ def search(
 
     Args:
         limits: the budget: see `mtl_edge.export.budget.parse`.
-        promise: of cheaper stages; its depths are not looked at.
+        promise: of cheaper stages; its depths are not looked at. All that it could be made of
+            are counted as tried.
         settings: of every candidate.
 
     Raises:
@@ -102,6 +103,7 @@ def search(
     """
     require_free(out, overwrite=overwrite)
     rows = _rows(checkpoint)
+    promise = replace(promise, tried=max(1, len(choices(_depths_of_stages(checkpoint)))))
     wanted, left_out = plans(checkpoint, targets, promise)
     with tempfile.TemporaryDirectory(prefix="mtl-edge-") as work:
         built = _built(checkpoint, wanted, promise, settings, Path(work), left_out)
@@ -141,10 +143,7 @@ def plans(
     Every depth that has heads; before full depth, each depth that has answers out of fold as a
     stage by itself, and of several the combination that makes a text cheapest.
     """
-    found = [answers.logits.keys() for answers in checkpoint.out_of_fold.values()]
-    complete = len(found) == len(checkpoint.tasks) and bool(found)
-    shared = set.intersection(*map(set, found)) if complete else set()
-    known = sorted(shared - {checkpoint.depth}) if checkpoint.depth in shared else []
+    known = _depths_of_stages(checkpoint)
     combinations: list[tuple[int, ...]] = [(depth,) for depth in known]
     left_out = []
     if len(known) > 1:
@@ -158,6 +157,14 @@ def plans(
     depths = sorted({*checkpoint.shallower, checkpoint.depth})
     forms = [*((depth, ()) for depth in depths), *((checkpoint.depth, c) for c in combinations)]
     return [Plan(depth, before, target) for depth, before in forms for target in targets], left_out
+
+
+def _depths_of_stages(checkpoint: Checkpoint) -> list[int]:
+    """Those that have what thresholds are fitted on, for every task."""
+    found = [answers.logits.keys() for answers in checkpoint.out_of_fold.values()]
+    complete = len(found) == len(checkpoint.tasks) and bool(found)
+    shared = set.intersection(*map(set, found)) if complete else set()
+    return sorted(shared - {checkpoint.depth}) if checkpoint.depth in shared else []
 
 
 def _rows(checkpoint: Checkpoint) -> Rows:
@@ -262,36 +269,38 @@ def _time(classifier: EdgeClassifier, texts: Sequence[str], into: Measured) -> N
 class _Accuracy:
     """What heads would get right of rows that they have not seen.
 
-    `train --refit` has taught the heads with the very rows that choose. What they got right before
-    is on record for each depth; of a graph, what it loses to the torch model of its depth is
-    counted from there, and of stages what they lose out of fold.
+    `train --refit` has taught some tasks' heads with the very rows that choose. What those got
+    right before is on record for each depth; of a graph, what it loses to the torch model of its
+    depth is counted from there, and of stages what they lose out of fold.
     """
 
     def __init__(self, checkpoint: Checkpoint, rows: Rows) -> None:
         self._checkpoint, self._rows = checkpoint, rows
-        self._seen = bool(checkpoint.run.get("refitted"))
+        tasks = [task.name for task in checkpoint.tasks]
+        self._seen = [task for task in tasks if checkpoint.refitted(task)]
         self._offsets: dict[int, dict[str, float]] = {}
         full = checkpoint.depth
-        self.fp32 = self._recorded(full) if self._seen else self._torch(full)
+        recorded = self._recorded(full)
+        asked = {} if self._seen == tasks else self._torch(full)
+        self.fp32 = {task: (recorded if task in self._seen else asked)[task] for task in tasks}
 
     def of(
         self, plan: Plan, measured: Mapping[Plan, Measured], bundle: Manifest
     ) -> dict[str, float]:
         """By task."""
+        own = measured[plan].accuracy
         if not self._seen:
-            return measured[plan].accuracy
+            return own
         if plan.stages:
             full = self.of(replace(plan, stages=()), measured, bundle)
             lost = bundle.exits[0].promise["measured_drop"]
-            return {task: share - lost[task] for task, share in full.items()}
+            return {**own, **{task: full[task] - lost[task] for task in self._seen}}
         if plan.depth not in self._offsets:
             before, now = self._recorded(plan.depth), self._torch(plan.depth)
             self._offsets[plan.depth] = {task: before[task] - now[task] for task in now}
         offset = self._offsets[plan.depth]
-        return {
-            task: min(1.0, max(0.0, share + offset[task]))
-            for task, share in measured[plan].accuracy.items()
-        }
+        unseen = {task: min(1.0, max(0.0, own[task] + offset[task])) for task in self._seen}
+        return {**own, **unseen}
 
     def _recorded(self, depth: int) -> dict[str, float]:
         report = self._checkpoint.report

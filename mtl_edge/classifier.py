@@ -115,7 +115,8 @@ class EdgeClassifier:
             target: the graph to run, as `mtl-edge info` lists them; default: the fastest.
             tasks: to answer, in this order; default: all of the bundle's. The graph computes the
                 others along: together they cost a few percent.
-            threads: default: the physical cores that this process may use, at most 8.
+            threads: default: the physical cores that this process may use, at most 8. torch heeds
+                neither this nor `spin`: its threads are set for the process as a whole.
             device: `CPU`, or what the engine calls another: `CUDA`, `CoreML`, ... in ONNX Runtime,
                 `GPU` and `NPU` in OpenVINO, `CUDA` in torch.
             limits: on what a call may ask for.

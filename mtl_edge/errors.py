@@ -13,7 +13,8 @@
     ├── OutputExistsError(FileExistsError) a target that would be overwritten
     └── EngineError(RuntimeError)          an engine that cannot run the graph
         ├── ClosedError                    a classifier that was closed, or loaded before a fork
-        ├── OutOfMemoryError(MemoryError)  a text that does not fit into memory even alone
+        ├── RunError                       an engine that failed while it ran
+        │   └── OutOfMemoryError(MemoryError)  a text that does not fit into memory even alone
         ├── NotPicklableError(TypeError)   a classifier that was to go to another process
         └── MissingPackageError(ImportError)  a package that an extra would install
 
@@ -38,6 +39,7 @@ __all__ = [
     "OptionError",
     "OutOfMemoryError",
     "OutputExistsError",
+    "RunError",
     "SchemaError",
     "TextError",
 ]
@@ -95,7 +97,11 @@ class ClosedError(EngineError):
     """A classifier that cannot be used any more, or not in this process."""
 
 
-class OutOfMemoryError(EngineError, MemoryError):
+class RunError(EngineError):
+    """An engine that failed on a batch, though it could open the graph."""
+
+
+class OutOfMemoryError(RunError, MemoryError):
     """A batch that does not fit into memory."""
 
 

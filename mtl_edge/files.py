@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mtl_edge.errors import OutputExistsError
 
-__all__ = ["exchange", "recover", "require_free", "sha256_of", "staged_folder"]
+__all__ = ["exchange", "recover", "require_free", "sha256_of", "staged_folder", "sync_file"]
 
 PARTIAL, OLD = ".partial", ".old"
 DAY = 24 * 60 * 60
@@ -25,6 +25,17 @@ def sha256_of(path: Path) -> str:
     """Hexadecimal sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_file(path: Path) -> None:
+    """Bring a file's bytes to the disk; what is read-only, where the system can do that."""
+    try:
+        with path.open("r+b") as file:  # Windows takes nothing that is open for reading alone
+            os.fsync(file.fileno())
+    except PermissionError:
+        if os.name == "posix":
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def require_free(target: Path, *, overwrite: bool) -> None:
@@ -142,5 +153,4 @@ def _put(new: Path, target: Path, old: Path) -> None:
 def _sync(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_file(path)

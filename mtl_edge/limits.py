@@ -68,15 +68,30 @@ class Limits:
         # Mostly that is little enough whatever the characters, and bytes need not be counted.
         if MOST_BYTES_A_CHARACTER * characters <= min(self.text_bytes, self.total_bytes):
             return
-        sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]
-        if max(sizes, default=0) > self.text_bytes:
-            position = next(i for i, size in enumerate(sizes) if size > self.text_bytes)
+        if found := self.too_large(texts):
+            position, size = found
             raise LimitError(
-                f"item {first + position} has {sizes[position]:,} bytes, at most "
-                f"{self.text_bytes:,} are allowed; cut it, or raise Limits.text_bytes"
+                f"item {first + position} has {size:,} bytes, at most {self.text_bytes:,} are "
+                "allowed; cut it, or raise Limits.text_bytes"
             )
-        if sum(sizes) > self.total_bytes and not stream:
+        if stream:
+            return
+        total = sum(map(_bytes, texts))
+        if total > self.total_bytes:
             raise LimitError(
-                f"the texts have {sum(sizes):,} bytes, at most {self.total_bytes:,} are allowed in "
-                "one call; use predict_iter, or raise Limits.total_bytes"
+                f"the texts have {total:,} bytes, at most {self.total_bytes:,} are allowed in one "
+                "call; use predict_iter, or raise Limits.total_bytes"
             )
+
+    def too_large(self, texts: Sequence[str | None]) -> tuple[int, int] | None:
+        """Position and bytes of the first text that has too many; none: there is no such text."""
+        for position, text in enumerate(texts):
+            if text is None or MOST_BYTES_A_CHARACTER * len(text) <= self.text_bytes:
+                continue
+            if (size := _bytes(text)) > self.text_bytes:
+                return position, size
+        return None
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))

@@ -221,7 +221,7 @@ def _within(stage: Stage, lengths: Sequence[int], deadline: float | None) -> int
     if left <= 0 or _predicted(stage, lengths[:1]) > left:
         return 0
     if stage.pace is None or stage.pace.seconds(1) is None:
-        return 1  # nothing is known: one text tells the least that a call takes
+        return 1  # nothing is known, or no more: one text tells the least that a call takes
     if _predicted(stage, lengths[:count]) <= left:
         return count
     low = 1

@@ -128,6 +128,12 @@ class Checkpoint:
             task, temperature=found["temperature"], thresholds=tuple(found["thresholds"])
         )
 
+    def refitted(self, task: str) -> bool:
+        """Whether the task's heads were taught on selection rows as well."""
+        # Reports of earlier releases do not say; of those, the run does for all tasks.
+        whole = self.run.get("refitted", False)
+        return bool(self.report.get(task, {}).get("refitted", whole))
+
     def model(self) -> MultiTaskModel:
         """Encoder and heads in one module, in evaluation mode."""
         model = MultiTaskModel(self.backbone.encoder, self.heads)

@@ -26,7 +26,7 @@ from mtl_edge.training.data import Columns, Rows, TaskData, build_task, conflict
 from mtl_edge.training.heads import DEFAULT_HEAD, HEADS
 from mtl_edge.training.journal import Journal
 from mtl_edge.training.recipe import Recipe
-from mtl_edge.training.run import CACHE_LIMIT, Options, train
+from mtl_edge.training.run import CACHE_LIMIT, MAX_TOKENS, Options, train
 from mtl_edge.training.scenarios import SCENARIOS
 from mtl_edge.training.states import default_cache, device
 from mtl_edge.training.weighting import WEIGHTINGS
@@ -45,9 +45,11 @@ __all__ = [
     "task_sources",
 ]
 
+BACKBONE = "distilbert-base-uncased"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_data_arguments(parser)
+    add_data_arguments(parser, extends=True)
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint's folder")
     parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
     parser.add_argument(
@@ -85,8 +87,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options that say what the tasks are and what they start from."""
+def add_data_arguments(parser: argparse.ArgumentParser, *, extends: bool = False) -> None:
+    """Options that say what the tasks are and what they start from.
+
+    Args:
+        extends: whether that may be a checkpoint; what it decides is then none if it is not given.
+    """
+    default = "default: that of --extend, or {}" if extends else "default: %(default)s"
     parser.add_argument(
         "--task",
         action="append",
@@ -110,10 +117,15 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     add_column_arguments(parser)
     parser.add_argument(
         "--backbone",
-        default="distilbert-base-uncased",
-        help="a name on the Hub, a local folder, or minilm (packaged); default: %(default)s",
+        default=None if extends else BACKBONE,
+        help="a name on the Hub, a local folder, or minilm (packaged); " + default.format(BACKBONE),
     )
-    parser.add_argument("--max-tokens", type=int, default=128, help="default: %(default)s")
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=None if extends else MAX_TOKENS,
+        help=default.format(MAX_TOKENS),
+    )
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
@@ -247,9 +259,16 @@ def run(args: argparse.Namespace) -> None:
         exits=depths_of(args.exits) if args.exits is not None else (),
         exit_folds=args.exit_folds,
     )
+    if not args.extend:
+        args.resolved = {"backbone": BACKBONE, "max-tokens": MAX_TOKENS, **args.resolved}
     tasks = read_tasks(args)
     start = load_checkpoint(args.extend) if args.extend else None
-    backbone = start.backbone if start else load_backbone(args.backbone)
+    backbone = start.backbone if start else load_backbone(args.backbone or BACKBONE)
+    if args.backbone not in (None, backbone.info.name):
+        raise OptionError(
+            f"--backbone is {args.backbone!r}, and the checkpoint's is {backbone.info.name!r}; "
+            "leave --backbone out"
+        )
     journal = Journal(
         Path(f"{os.path.abspath(args.out)}.unfinished"),
         _identity(args, tasks, backbone),
@@ -309,7 +328,7 @@ def options_of(args: argparse.Namespace) -> Options:
     )
     if not math.isfinite(args.cache_limit):
         raise OptionError(f"--cache-limit is {args.cache_limit}, expected gigabytes")
-    if args.max_tokens < 3:
+    if args.max_tokens is not None and args.max_tokens < 3:
         raise OptionError(f"--max-tokens is {args.max_tokens}, expected 3 or more")
     if args.abstain is not None and not 0 < args.abstain < 1:
         raise OptionError(f"--abstain is {args.abstain}, expected a share between 0 and 1")

@@ -39,8 +39,17 @@ SELECTION_LIMIT = 1000
 
 
 def _read_csv(path: Path, separator: str = ",") -> pd.DataFrame:
-    # Nothing is guessed: "NA" or "null" is a text like any other.
-    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    # Nothing is guessed: "NA" or "null" is a text like any other. With a header, pandas would take
+    # the first field of rows that have one more for an index; without, it refuses them.
+    try:
+        frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, header=None)
+    except pd.errors.ParserError as error:
+        raise ValueError(
+            f"{str(error).strip()}; put texts that hold {separator!r} in double quotes, and end no "
+            "line with it"
+        ) from None
+    frame.columns = frame.iloc[0].tolist()
+    return frame.iloc[1:].loc[:, ~frame.columns.duplicated()]
 
 
 READERS: Mapping[str, Callable[[Path], pd.DataFrame]] = {
@@ -216,10 +225,16 @@ def _from_hub(source: str) -> tuple[pd.DataFrame, dict[str, str]]:
 
 
 def _strings(column: pd.Series[Any]) -> list[str]:
-    """Values as strings, missing ones empty."""
+    """Values as strings, missing ones empty and whole numbers without a point."""
     return [
-        "" if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)
+        "" if missing else _string(value)
+        for value, missing in zip(column, column.isna(), strict=True)
     ]
+
+
+def _string(value: Any) -> str:
+    # Beside missing values pandas keeps whole numbers as floats.
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _column(frame: pd.DataFrame, source: str, wanted: Sequence[str], flag: str) -> str:
@@ -237,7 +252,7 @@ def build_task(name: str, train: Rows, dev: Rows | None, seed: int) -> TaskData:
     """Check a task's rows and set a part of train aside for choosing.
 
     The labels are those of train, sorted. The split keeps each label's share and repeats for a
-    given seed.
+    given seed; rows of the same text are on the same side.
 
     Raises:
         DataError: the name cannot be an output's, train has one label or too few rows to split, or
@@ -259,28 +274,32 @@ def build_task(name: str, train: Rows, dev: Rows | None, seed: int) -> TaskData:
             f"task {name!r}: {dev.source['file']} has the label {unknown[0]!r}, which "
             f"{train.source['file']} lacks; expected {', '.join(labels)}"
         )
-    learn, choose = _split(train.labels, seed)
+    learn, choose = _split(train, seed)
     if not choose:
         raise DataError(
             f"task {name!r} has {len(train)} rows, too few to set some aside for choosing; "
-            "expected 5 or more of some label"
+            "expected 5 or more texts of some label, all different"
         )
     return TaskData(name, labels, train.take(learn), train.take(choose), dev)
 
 
-def _split(labels: Sequence[str], seed: int) -> tuple[list[int], list[int]]:
-    share = min(SELECTION_SHARE, SELECTION_LIMIT / len(labels))
-    by_label: dict[str, list[int]] = {}
-    for position, label in enumerate(labels):
-        by_label.setdefault(label, []).append(position)
-    chosen: set[int] = set()
+def _split(rows: Rows, seed: int) -> tuple[list[int], list[int]]:
+    """Positions of rows that teach and of rows that choose, in order."""
+    by_label: dict[str, dict[str, None]] = {}  # each text once, in order
+    for text, label in zip(rows.texts, rows.labels, strict=True):
+        by_label.setdefault(label, {})[text] = None
+    share = min(SELECTION_SHARE, SELECTION_LIMIT / sum(map(len, by_label.values())))
+    chosen: set[str] = set()
     generator = random.Random(seed)
     for label in sorted(by_label):
-        positions = by_label[label]
-        count = max(round(share * len(positions)), 1 if len(positions) >= 5 else 0)
-        chosen.update(generator.sample(positions, count))
-    learn = [i for i in range(len(labels)) if i not in chosen]
-    return learn, sorted(chosen)
+        texts = list(by_label[label])
+        count = max(round(share * len(texts)), 1 if len(texts) >= 5 else 0)
+        chosen.update(generator.sample(texts, count))
+    for known in by_label.values():
+        if chosen.issuperset(known):  # chosen for other labels; something has to teach this one
+            chosen.remove(next(iter(known)))
+    learn = [i for i, text in enumerate(rows.texts) if text not in chosen]
+    return learn, [i for i, text in enumerate(rows.texts) if text in chosen]
 
 
 def spread(ordered: Sequence[T], count: int) -> list[T]:

@@ -10,12 +10,13 @@ folds together holds for heads taught in this way, on average over the folds, as
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from mtl_edge.errors import OptionError
 from mtl_edge.training.batches import Labelled, Show
 from mtl_edge.training.fit import fit_heads, predict
 from mtl_edge.training.heads import Head
@@ -23,7 +24,7 @@ from mtl_edge.training.journal import Journal
 from mtl_edge.training.recipe import Recipe
 from mtl_edge.training.states import States
 
-__all__ = ["OutOfFold", "out_of_fold"]
+__all__ = ["OutOfFold", "out_of_fold", "require_texts"]
 
 CHOOSING = 10  # one in so many of the rows that teach a fold chooses its epoch
 
@@ -47,6 +48,19 @@ class OutOfFold:
         if depth not in self.logits:
             return None
         return OutOfFold(self.labels, {d: v for d, v in self.logits.items() if d <= depth})
+
+
+def require_texts(task: str, texts: Sequence[str], folds: int) -> None:
+    """
+    Raises:
+        OptionError: there are so few that none is left to teach some fold's heads.
+    """
+    # As many as there are folds choose, and each fold needs one more that is not in it.
+    if (count := len(set(texts))) < folds + 2:
+        raise OptionError(
+            f"--exit-folds {folds} needs {folds + 2} or more texts that differ, and task {task!r} "
+            f"has {count}; give more rows, or lower --exit-folds"
+        )
 
 
 def out_of_fold(

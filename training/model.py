@@ -14,7 +14,7 @@ from mtl_edge.errors import BackboneError
 from mtl_edge.planning import Tokens, in_batches
 from mtl_edge.training.heads import Head, LayerMix, MixingHead
 
-__all__ = ["MultiTaskModel", "layers_of", "logits_of", "states_of"]
+__all__ = ["MultiTaskModel", "layers_of", "logits_of", "means_of", "states_of"]
 
 
 class MultiTaskModel(nn.Module):
@@ -81,3 +81,19 @@ def logits_of(model: MultiTaskModel, ids: Sequence[Tokens]) -> dict[str, npt.NDA
         return {t: out.cpu().numpy() for t, out in zip(model.tasks, outputs, strict=True)}
 
     return in_batches(run, ids)
+
+
+@torch.inference_mode()
+def means_of(encoder: PreTrainedModel, ids: Sequence[Tokens]) -> npt.NDArray[np.float32]:
+    """The last layer's mean over tokens, `[n, width]`, for texts given as token ids."""
+    place = next(encoder.parameters()).device
+
+    def run(
+        input_ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        real = torch.from_numpy(mask).to(place)
+        last = states_of(encoder, torch.from_numpy(input_ids).to(place), real)[-1]
+        sums = (last * real.unsqueeze(-1)).sum(1)
+        return {"means": (sums / real.sum(1, keepdim=True)).cpu().numpy()}
+
+    return in_batches(run, ids)["means"]

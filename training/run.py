@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,15 +29,17 @@ from mtl_edge.training.checkpoint import Checkpoint, Sample
 from mtl_edge.training.data import Rows, TaskData, spread
 from mtl_edge.training.finetune import finetune
 from mtl_edge.training.fit import fit_heads, predict
-from mtl_edge.training.folds import out_of_fold
+from mtl_edge.training.folds import out_of_fold, require_texts
 from mtl_edge.training.heads import DEFAULT_HEAD, Head, build_head, head_config
 from mtl_edge.training.journal import Journal
-from mtl_edge.training.model import MultiTaskModel, logits_of
+from mtl_edge.training.model import MultiTaskModel, logits_of, means_of
 from mtl_edge.training.recipe import Recipe
 from mtl_edge.training.scenarios import Learning, learning_of
-from mtl_edge.training.states import StateCache, States, default_cache, device
+from mtl_edge.training.states import StateCache, default_cache, device
 
-__all__ = ["Options", "train"]
+__all__ = ["MAX_TOKENS", "Options", "train"]
+
+MAX_TOKENS = 128
 
 CALIBRATION_ROWS = 300
 TRAIN_ROWS_SCORED = 1000
@@ -45,6 +47,7 @@ PACKAGES = ("torch", "transformers", "optimum", "tokenizers", "numpy", "scikit-l
 CACHE_LIMIT = 20 * 10**9
 TEXTS_AT_ONCE = 10_000
 BASELINE_ROWS = 10_000  # their memory grows with the rows that teach them
+FEWEST_OF_A_LABEL = 3  # as many as there are folds when a baseline is regularized
 
 Values = npt.NDArray[np.float32]
 
@@ -55,12 +58,14 @@ class Options:
 
     Attributes:
         learn, freeze, top_layers: see `mtl_edge.training.scenarios`.
-        heads: how each task's head is named; a task that is not here gets the default.
+        heads: how each task's head is named; a task that is not here gets the default, or keeps
+            the one that it has.
         depth: layers of the backbone to use; none: all.
         all_depths: whether to teach heads for every smaller depth too.
         exits: depths of cheaper stages that a bundle may have: heads are taught for them, too, and
             answers out of fold are kept, for `mtl_edge.export.exits` to fit thresholds on.
         exit_folds: of these answers, see `mtl_edge.training.folds`.
+        max_tokens: of a text, the rest is cut; none: 128, or as the model was taught before.
         refit: whether to teach the heads once more at the end, on the rows that chose as well, for
             as long; temperatures and thresholds stay those that were chosen before. Needs rows to
             report on.
@@ -79,7 +84,7 @@ class Options:
     all_depths: bool = False
     exits: Sequence[int] = ()
     exit_folds: int = 5
-    max_tokens: int = 128
+    max_tokens: int | None = None
     recipe: Recipe = field(default_factory=Recipe)
     refit: bool = False
     abstain: float | None = None
@@ -110,7 +115,9 @@ class _Rows:
     def seen(self, task: str) -> Labelled:
         """Some of the rows that teach: enough to see overfitting."""
         train = self.train[task]
-        return Labelled(train.rows[:TRAIN_ROWS_SCORED], train.labels[:TRAIN_ROWS_SCORED])
+        by_label = sorted(range(len(train)), key=train.labels.__getitem__)
+        some = spread(by_label, TRAIN_ROWS_SCORED)
+        return Labelled([train.rows[i] for i in some], [train.labels[i] for i in some])
 
     def show(self, task: str, text: int, label: int) -> dict[str, str]:
         """A row as a user knows it."""
@@ -158,12 +165,14 @@ def train(
             "--refit teaches on the rows that would be reported on, and only heads; give --dev for "
             "each task, and a --scenario that leaves the backbone frozen"
         )
+    if start is not None:
+        _require_as_taught(options, tasks, start)
     if options.exits:
         _require_exits(options, learning, tasks, start)
     depths = _depths(options, learning, backbone, start)
     depth = depths[-1]
     heads = {d: _heads(tasks, kept, backbone, d, options, start) for d in depths}
-    encoder = backbone.text_encoder(start.max_tokens if start else options.max_tokens)
+    encoder = backbone.text_encoder(start.max_tokens if start else options.max_tokens or MAX_TOKENS)
     rows = _Rows(tasks)
     ids, truncated = _encoded(encoder, rows.texts)
     cache = StateCache(options.cache, options.cache_limit)
@@ -227,6 +236,12 @@ def train(
             return {depth: logits_of(model, [ids[row] for row in of.rows])[task]}
         return {d: predict(at[task], states, of.rows).numpy() for d, at in some.items()}
 
+    def pooled(of: Sequence[int]) -> Values:
+        """What the usual recipe reads of these texts."""
+        if model is not None:
+            return means_of(model.encoder, [ids[row] for row in of])
+        return states.means(of, depth)
+
     asked_out_of_fold = {}
     if options.exits:
         asked_out_of_fold = {
@@ -254,7 +269,7 @@ def train(
         task.name: _report(
             task,
             rows,
-            states,
+            pooled,
             _TaskLogits(
                 before[task.name],
                 choosing[task.name],
@@ -264,6 +279,8 @@ def train(
             heads[depth][task.name],
             chosen.get(task.name, {}),
             options,
+            refitted=(options.refit and task.name in learning.heads)
+            or (start is not None and task.name in start.heads and start.refitted(task.name)),
         )
         for task in tasks
     }
@@ -278,7 +295,14 @@ def train(
             *(s for s in (start.samples if start else ()) if s.task in {t.name for t in kept}),
             *_samples(tasks, names),
         ],
-        report={**{t.name: start.report[t.name] for t in kept if start}, **report},
+        report={
+            **{
+                t.name: {**start.report[t.name], "refitted": start.refitted(t.name)}
+                for t in kept
+                if start
+            },
+            **report,
+        },
         out_of_fold={
             **{t.name: f for t in kept if start and (f := start.out_of_fold.get(t.name))},
             **asked_out_of_fold,
@@ -318,25 +342,49 @@ def _encoded(encoder: TextEncoder, texts: Sequence[str]) -> tuple[list[Tokens], 
     return ids, truncated
 
 
+def _require_as_taught(options: Options, tasks: Sequence[TaskData], start: Checkpoint) -> None:
+    """
+    Raises:
+        OptionError: `start` has other maximum tokens, or its heads have seen what is needed unseen.
+    """
+    most = options.max_tokens
+    if most is not None and min(most, start.backbone.max_tokens) != start.max_tokens:
+        raise OptionError(
+            f"--max-tokens is {most}, and the checkpoint was taught with {start.max_tokens}; leave "
+            "--max-tokens out"
+        )
+    if options.abstain is not None and (seen := _known(tasks, start)):
+        raise OptionError(
+            f"--abstain fits thresholds on rows that heads have not seen, and the checkpoint's of "
+            f"task {seen[0]!r} may have seen them; train it anew, without --extend"
+        )
+
+
+def _known(tasks: Sequence[TaskData], start: Checkpoint | None) -> list[str]:
+    """Names of the tasks that `start` has heads for."""
+    return [task.name for task in tasks if start is not None and task.name in start.heads]
+
+
 def _require_exits(
     options: Options, learning: Learning, tasks: Sequence[TaskData], start: Checkpoint | None
 ) -> None:
     """
     Raises:
-        OptionError: the heads of a fold would not be such as those that ship.
+        OptionError: the heads of a fold would not be such as those that ship, or have no rows.
     """
     if learning.backbone != "frozen":
         raise OptionError("--exits needs a frozen backbone; choose another --scenario")
     if still := [task.name for task in tasks if task.name not in learning.heads]:
         raise OptionError(f"--exits needs heads that learn, and {still[0]!r} does not; let it")
-    known = {task.name for task in start.tasks} if start else set()
-    if seen := [task.name for task in tasks if task.name in known]:
+    if seen := _known(tasks, start):
         raise OptionError(
             f"--exits asks heads for rows that they have not seen, and the checkpoint's of task "
             f"{seen[0]!r} may have seen them; train it anew, without --extend"
         )
     if not 2 <= options.exit_folds <= 50:
         raise OptionError(f"--exit-folds is {options.exit_folds}, expected 2 to 50")
+    for task in tasks:
+        require_texts(task.name, [*task.train.texts, *task.selection.texts], options.exit_folds)
 
 
 def _depths(
@@ -382,12 +430,23 @@ def _heads(
     options: Options,
     start: Checkpoint | None,
 ) -> dict[str, Head]:
-    """Heads of one depth by task: those of `start` where it has them, fresh ones for the rest."""
+    """Heads of one depth by task: those of `start` where it has them, fresh ones for the rest.
+
+    Raises:
+        CheckpointError: `start` has other labels for one of the tasks.
+        OptionError: there is no such head, or `start` has another.
+    """
     torch.manual_seed(options.recipe.seed)  # also where no head is fresh: dropout draws from it
     there = start.at(depth).heads if start else {}
     heads = {task.name: there[task.name] for task in kept}
     known = {task.name: task for task in start.tasks} if start else {}
     for task in tasks:
+        config = head_config(
+            options.heads.get(task.name, DEFAULT_HEAD),
+            states=depth + 1,
+            width=backbone.width_at(depth),
+            labels=len(task.labels),
+        )
         if start is not None and task.name in known:
             if known[task.name].labels != task.labels:
                 raise CheckpointError(
@@ -395,14 +454,18 @@ def _heads(
                     f"{task.train.source['file']} and {', '.join(known[task.name].labels)} in the "
                     "checkpoint; give the task another name, or start anew"
                 )
+            found = there[task.name].config
+            if task.name in options.heads and (config.kind, config.pooling) != (
+                found.kind,
+                found.pooling,
+            ):
+                raise OptionError(
+                    f"--head {options.heads[task.name]}: the checkpoint's head of task "
+                    f"{task.name!r} is {found.kind}, pooling {found.pooling}; leave --head out for "
+                    "it, or give the task another name"
+                )
             heads[task.name] = copy.deepcopy(there[task.name])
             continue
-        config = head_config(
-            options.heads.get(task.name, DEFAULT_HEAD),
-            states=depth + 1,
-            width=backbone.width_at(depth),
-            labels=len(task.labels),
-        )
         torch.manual_seed(options.recipe.seed)  # a head does not depend on which others there are
         heads[task.name] = build_head(config)
     return heads
@@ -433,13 +496,20 @@ def _task(task: TaskData, report: Mapping[str, Any], depth: int) -> Task:
 def _report(
     task: TaskData,
     rows: _Rows,
-    states: States,
+    pooled: Callable[[Sequence[int]], Values],
     found: _TaskLogits,
     head: Head,
     chosen: Mapping[int, Mapping[str, float]],
     options: Options,
+    *,
+    refitted: bool,
 ) -> dict[str, Any]:
-    """The figures of one task; the deepest head's where depth is not named."""
+    """The figures of one task; the deepest head's where depth is not named.
+
+    Args:
+        pooled: means over tokens of texts given by their positions, `[texts, width]`.
+        refitted: whether its heads were taught on the rows of selection as well.
+    """
     split, reported = task.report
     asked = rows.report[task.name]
     deepest = max(found.reported)
@@ -455,9 +525,9 @@ def _report(
     learn = rows.train[task.name]
     answers = {"head": labels[logits.argmax(1)], "before": labels[found.before.argmax(1)]}
     if options.baselines:
-        some = _sampled(len(task.train), BASELINE_ROWS, options.recipe.seed)
+        some = _sampled(task.train.labels, BASELINE_ROWS, options.recipe.seed)
         teach = task.train.take(some)
-        means = states.means([learn.rows[i] for i in some]), states.means(asked.rows)
+        means = pooled([learn.rows[i] for i in some]), pooled(asked.rows)
         answers["mean_pooling"] = mean_pooling(means[0], teach.labels, means[1])
         answers["bag_of_words"] = bag_of_words(teach.texts, teach.labels).predict(reported.texts)
     temperature = depths[str(deepest)]["temperature"]
@@ -468,6 +538,7 @@ def _report(
             "accuracy": float((found.seen.argmax(1) == rows.seen(task.name).labels).mean()),
         },
         "selection": {"rows": len(task.selection), **chosen.get(deepest, {})},
+        "refitted": refitted,
         "reported": {**reported.source, "split": split, "rows": len(reported)},
         "parameters": sum(p.numel() for p in head.parameters()),
         "depths": depths,
@@ -508,12 +579,18 @@ def _chosen(logits: Values, selection: Labelled, abstain: float | None) -> dict[
     }
 
 
-def _sampled(count: int, most: int, seed: int) -> list[int]:
-    """Positions of all of `count` rows, or of `most` of them."""
-    positions = list(range(count))
-    if count <= most:
-        return positions
-    return sorted(random.Random(seed).sample(positions, most))
+def _sampled(labels: Sequence[str], most: int, seed: int) -> list[int]:
+    """Positions of all rows, or of `most` of them and a few of each label that is rare."""
+    if len(labels) <= most:
+        return list(range(len(labels)))
+    some = set(random.Random(seed).sample(range(len(labels)), most))
+    places: dict[str, list[int]] = {}
+    for place, label in enumerate(labels):
+        places.setdefault(label, []).append(place)
+    for of_label in places.values():
+        if len(some.intersection(of_label)) < FEWEST_OF_A_LABEL:
+            some.update(of_label[:FEWEST_OF_A_LABEL])
+    return sorted(some)
 
 
 def _abstaining(

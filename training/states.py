@@ -176,9 +176,16 @@ class States:
             return (nn.functional.embedding(ids, self.alone.to(ids.device)),)
         return layers[:states]
 
-    def means(self, positions: Sequence[int]) -> npt.NDArray[np.float32]:
-        """The last layer's mean over tokens, `[positions, width]`: what most users would pool."""
-        return np.stack([self.of(p)[:, -1].mean(0, dtype=np.float32) for p in positions])
+    def means(self, positions: Sequence[int], depth: int) -> npt.NDArray[np.float32]:
+        """The mean over tokens of a model's last layer, `[positions, width]`: what most would pool.
+
+        Args:
+            depth: how many layers the model has.
+        """
+        if depth == 0 and self.alone is not None:
+            table = self.alone.cpu().numpy()
+            return np.stack([table[self._ids[p]].mean(0) for p in positions])
+        return np.stack([self.of(p)[:, depth].mean(0, dtype=np.float32) for p in positions])
 
 
 class StateCache:

@@ -77,6 +77,11 @@ def run(args: argparse.Namespace) -> None:
         raise OptionError(f"--scenarios {unknown[0]}: unknown; there are {', '.join(SCENARIOS)}")
     if args.all_depths and any(SCENARIOS[n].backbone != "frozen" for n in names):
         raise OptionError("--all-depths goes with scenarios that leave the backbone frozen alone")
+    if args.refit and (learn := [n for n in names if SCENARIOS[n].backbone != "frozen"]):
+        raise OptionError(
+            f"--refit teaches heads alone, and the backbone learns in {', '.join(learn)}; leave it "
+            "out, or name other --scenarios"
+        )
     if args.seeds < 1:
         raise OptionError(f"--seeds is {args.seeds}, expected 1 or more")
     rows = study(read_tasks(args), load_backbone(args.backbone), options, names, args.seeds)
@@ -105,7 +110,8 @@ def study(
     seeds: int,
 ) -> list[Row]:
     """Run the scenarios, those that teach one head once per task."""
-    options = replace(options, baselines=False)
+    # Neither is shown; and thresholds cannot be fitted for heads that a run goes on from.
+    options = replace(options, baselines=False, abstain=None)
     started = [_seeded(tasks, backbone, options, "heads", (), s, None) for s in range(seeds)]
     rows = []
     for name in scenarios:

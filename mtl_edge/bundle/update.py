@@ -1,11 +1,12 @@
-r"""New versions of a bundle: the same encoder, other heads.
+"""New versions of a bundle: the same encoder, other heads.
 
 An update is a zip of the files that differ from the version before, the manifest among them. A new
 version takes the place of the old by rename, and the old version stays beside it as
 `BUNDLE.previous`, to which `restore` goes back. What a kill in between leaves is put right by the
 next of these calls.
 
-A signature (see `mtl_edge.bundle.signing`) is of one manifest, so that a new version needs a new\X
+A signature (see `mtl_edge.bundle.signing`) is of one manifest, so that a new version needs a new
+one, which an update brings along.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The `mtl-edge` command.
 
-Exit codes: 0 done, 1 a failure of the system or inside a library, 2 wrong input or options (one
-line on standard error says what to do), 130 interrupted, 141 the reader of the output went away,
-143 terminated.
+Exit codes: 0 done, 1 a failure of the system (no space, no memory) or inside a library, an engine
+included, 2 wrong input or options (one line on standard error says what to do), 130 interrupted,
+141 the reader of the output went away, 143 terminated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from mtl_edge.cli.config import config_of, with_config
-from mtl_edge.errors import MissingPackageError, MtlEdgeError, OptionError
+from mtl_edge.errors import MissingPackageError, MtlEdgeError, OptionError, RunError
 from mtl_edge.version import __version__
 
 __all__ = ["main"]
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(arguments[0], arguments[1:])
     except MtlEdgeError as error:
         print(f"mtl-edge: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, RunError) else 2
     except KeyboardInterrupt as stop:
         print(f"mtl-edge: interrupted; {str(stop) or 'no output was written'}", file=sys.stderr)
         return 130

@@ -35,9 +35,12 @@ def with_config(
     Raises:
         OptionError: the file cannot be read, or has what the command does not know.
     """
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument(OPTION, type=Path)
-    file = finder.parse_known_args(arguments)[0].config
+    try:
+        file = finder.parse_known_args(arguments)[0].config
+    except argparse.ArgumentError as error:
+        raise OptionError(f"{error}; give a TOML file") from None
     if file is None:
         return list(arguments)
     given = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}

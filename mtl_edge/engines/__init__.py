@@ -13,7 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_edge.engines.cores import default_threads
-from mtl_edge.errors import EngineError, MissingPackageError, OptionError, OutOfMemoryError
+from mtl_edge.errors import (
+    EngineError,
+    MissingPackageError,
+    OptionError,
+    OutOfMemoryError,
+    RunError,
+)
 
 __all__ = [
     "CPU",
@@ -81,7 +87,7 @@ class Engine(Protocol):
 
         Raises:
             OutOfMemoryError: the batch does not fit into memory.
-            EngineError: it failed otherwise.
+            EngineError: it failed otherwise; RunError, if the fault is the engine's own.
         """
         ...
 
@@ -146,10 +152,10 @@ def automatic(name: str, device: str) -> bool:
     return meant is None or device.partition(":")[0] in meant
 
 
-def failure(engine: str, shape: tuple[int, ...], error: Exception) -> EngineError:
+def failure(engine: str, shape: tuple[int, ...], error: Exception) -> RunError:
     """What to raise for an engine's own error on a batch: engines have no class for full memory."""
     full = isinstance(error, MemoryError) or "alloc" in str(error).lower()
-    kind = OutOfMemoryError if full else EngineError
+    kind = OutOfMemoryError if full else RunError
     return kind(f"{engine} failed on {shape}: {error}")
 
 

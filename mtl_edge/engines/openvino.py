@@ -124,10 +124,11 @@ def start(files: Sequence[Path], setup: Setup) -> OpenVinoEngine:
 def _fixed(setup: Setup) -> list[int]:
     """Lengths of single texts that get a graph of their own."""
     most = FIXED_TOKENS if setup.fixed_tokens is None else setup.fixed_tokens
-    if setup.max_tokens is not None:
-        most = min(most, rounded(setup.max_tokens, MULTIPLE))
-    lengths = range(MULTIPLE, most + 1, MULTIPLE)
-    return list(dict.fromkeys(rounded(n, MULTIPLE, setup.max_tokens) for n in lengths))
+    lengths = list(range(MULTIPLE, most + 1, MULTIPLE))
+    if setup.max_tokens is None or setup.max_tokens > most:
+        return lengths
+    # The longest are rounded up to what the graph takes, which may be no multiple.
+    return [*(n for n in lengths if n < setup.max_tokens), setup.max_tokens]
 
 
 def read(core: ov.Core, files: Sequence[Path]) -> ov.Model:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_edge.engines import Logits
-from mtl_edge.errors import EngineError, OutOfMemoryError
+from mtl_edge.errors import EngineError, OutOfMemoryError, RunError
 
 __all__ = ["Ids", "Limits", "failure", "finite"]
 
@@ -66,7 +66,7 @@ def finite(logits: Logits) -> Logits:
     return logits
 
 
-def failure(error: RuntimeError, shape: tuple[int, ...]) -> EngineError:
+def failure(error: RuntimeError, shape: tuple[int, ...]) -> RunError:
     """What to raise in the place of torch's error: it has a class for a GPU's memory alone."""
-    kind = OutOfMemoryError if "memory" in str(error).lower() else EngineError
+    kind = OutOfMemoryError if "memory" in str(error).lower() else RunError
     return kind(f"torch failed on {shape}: {error}")

@@ -12,6 +12,7 @@ from typing import Any
 from mtl_edge.bundle import Task
 from mtl_edge.classifier import EdgeClassifier, Prediction
 from mtl_edge.errors import OptionError, TextError
+from mtl_edge.limits import Limits
 from mtl_edge.rows.model import Chunk, Kind
 
 __all__ = ["added_columns", "predictions_of", "values_of"]
@@ -61,11 +62,12 @@ def predictions_of(classifier: EdgeClassifier, chunk: Chunk) -> list[Prediction 
     """A prediction for each row, None for those that are passed over.
 
     Raises:
-        TextError: a text cannot be classified; the rows that it is among are named.
+        TextError: a text cannot be classified; its row, or those that it is among, are named.
     """
     try:
         found = iter(classifier.predict([text for text in chunk.texts if text is not None]))
     except TextError as error:
+        chunk.require_within(Limits())  # the classifier counts neither nulls nor chunks before
         last = chunk.mark.rows
         raise TextError(f"among rows {last - len(chunk.texts) + 1} to {last}: {error}") from None
     return [None if text is None else next(found) for text in chunk.texts]

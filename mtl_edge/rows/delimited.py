@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -93,9 +92,20 @@ def encode_delimited(layout: Layout, chunk: Chunk, answers: Answers, separator: 
 
 
 def _written(rows: list[list[str]], separator: str) -> bytes:
-    out = io.StringIO()
-    csv.writer(out, delimiter=separator, lineterminator="\n").writerows(rows)
-    return in_utf8(out.getvalue())
+    out = _Lines()
+    # Some versions of Python quote only those line ends that are in the terminator.
+    csv.writer(out, delimiter=separator, lineterminator="\r\n").writerows(rows)
+    return in_utf8("".join(out.lines))
+
+
+class _Lines:
+    """What the csv module writes to, a row a call; rows end with a line feed."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write(self, row: str) -> None:
+        self.lines.append(row.removesuffix("\r\n") + "\n")
 
 
 def as_cell(value: Any) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from mtl_edge.errors import DataError, OptionError
+from mtl_edge.errors import DataError, LimitError, OptionError
+from mtl_edge.limits import Limits
 
 __all__ = [
     "CHUNK_BYTES",
@@ -79,6 +80,19 @@ class Chunk:
     records: Callable[[], list[Record]]
     raw: list[str] | None = None
     batch: Any = None
+
+    def require_within(self, limits: Limits) -> None:
+        """
+        Raises:
+            LimitError: a text is larger than the classifier takes; its row is named, from 1.
+        """
+        if found := limits.too_large(self.texts):
+            position, size = found
+            raise LimitError(
+                f"row {self.mark.rows - len(self.texts) + position + 1:,}: its text has {size:,} "
+                f"bytes, at most {limits.text_bytes:,} are allowed; shorten it (only its first "
+                "tokens are read anyway), or take the row out"
+            )
 
 
 # The columns, None where only all of the rows tell them, and the rows.

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 from mtl_edge.cli.changes import changes_of
 from mtl_edge.errors import DataError, OutputExistsError
+from mtl_edge.files import sync_file
 from mtl_edge.rows.model import Mark
 
 __all__ = ["Output", "require_no_file"]
@@ -77,6 +78,7 @@ class Output:
         self.partial = target.with_name(target.name + ".partial")
         self.journal = target.with_name(target.name + ".partial.json")
         self._run: dict[str, Any] = json.loads(json.dumps(run))
+        self._restart = restart
         self._lasting = lasting
         self.facts: dict[str, Any] | None = None
         self._whole = Mark(), 0  # where the input stands, and the bytes that came of it
@@ -135,8 +137,9 @@ class Output:
             facts: JSON, for who goes on.
         """
         self.target.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.partial.open("ab")
-        _lock(self._file, self.partial)
+        file = self.partial.open("ab")
+        _lock(file, self.partial)
+        self._file = file
         size = self._whole[1]
         if self.partial.stat().st_size < size:  # finished by another process in the meantime
             raise OutputExistsError(f"{self.partial} is no longer what it was; try again")
@@ -157,6 +160,10 @@ class Output:
         if time.monotonic() - self._saved >= SECONDS_BETWEEN_SAVES:
             self._save()
 
+    @property
+    def _new_journal(self) -> Path:
+        return self.journal.with_name(self.journal.name + ".new")
+
     def _save(self) -> None:
         """Bring the data to the disk, then the journal that speaks of them."""
         if self._file is not None:
@@ -169,7 +176,7 @@ class Output:
             "mark": asdict(self.mark),
             "size": self._whole[1],
         }
-        new = self.journal.with_name(self.journal.name + ".new")
+        new = self._new_journal
         with new.open("w", encoding="utf-8") as file:
             json.dump(content, file, indent=2)
             file.flush()
@@ -183,8 +190,7 @@ class Output:
         made = self.target.with_name(self.target.name + ".partial.made")
         try:
             convert(self.partial, made)
-            with made.open("rb") as file:
-                os.fsync(file.fileno())
+            sync_file(made)
         except BaseException:
             made.unlink(missing_ok=True)
             raise
@@ -200,7 +206,7 @@ class Output:
         self._remove()
 
     def _remove(self) -> None:
-        for path in (self.partial, self.journal):
+        for path in (self.partial, self.journal, self._new_journal, self._made):
             path.unlink(missing_ok=True)
 
     @property
@@ -208,9 +214,10 @@ class Output:
         """What to tell who stopped the run."""
         if not self._lasting:
             return "nothing was written; only what comes from a file can be gone on with"
-        if not self.journal.is_file():
+        if self.facts is None or not self.journal.is_file():
             return "nothing was written"
-        return f"{self.mark.rows:,} rows are done, and the same command goes on from there"
+        same = "the same command without --restart" if self._restart else "the same command"
+        return f"{self.mark.rows:,} rows are done, and {same} goes on from there"
 
     def __exit__(
         self,
@@ -218,15 +225,22 @@ class Output:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._file is None or self._file.closed:
+        if self._file is None or self.done:
             return
-        # Where writing failed, the journal that there is speaks of less, but of what is there.
-        failed = kind is not None and issubclass(kind, OSError)
-        with self._file, contextlib.suppress(OSError) if failed else contextlib.nullcontext():
+        try:
+            if not self._file.closed:
+                self._close(failed=kind is not None and issubclass(kind, OSError))
+        finally:
+            if not self._lasting:
+                self._remove()
+
+    def _close(self, *, failed: bool) -> None:
+        assert self._file is not None
+        # Where writing failed, the journal that there is speaks of less, but of what is there; and
+        # if closing fails as well, the first error is the one to tell.
+        with contextlib.suppress(OSError) if failed else contextlib.nullcontext(), self._file:
             if self._lasting and not failed:
                 self._save()
-        if not self._lasting:
-            self._remove()
 
 
 def _lock(file: BinaryIO, path: Path) -> None:

@@ -145,8 +145,7 @@ def survey(
     kinds: dict[str, Kind | None] = {}
     with open_rows(source) as ((columns, chunks), read):
         for chunk in chunks:
-            texts = [text for text in chunk.texts if text is not None]
-            limits.check(texts, rows)
+            chunk.require_within(limits)
             rows = chunk.mark.rows
             if columns is None:
                 note_kinds(chunk.records(), kinds)

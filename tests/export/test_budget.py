@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from mtl_edge import EdgeClassifier
-from mtl_edge.bundle import open_bundle
+from mtl_edge.bundle import Manifest, open_bundle
 from mtl_edge.cli import main
 from mtl_edge.errors import ExportError, OptionError
+from mtl_edge.export import search
 from mtl_edge.export.budget import parse
 from mtl_edge.export.exits import Promise
 from mtl_edge.export.frontier import FRONTIER, Candidate, Plan, choose, standard_error, table
@@ -227,9 +230,34 @@ def test_heads_that_saw_the_rows_are_judged_by_what_they_got_right_before(
     command = ["export", str(folder), "--out", str(out), "--targets", "onnx-fp32"]
     assert main([*command, "--budget", "drop<=0"]) == 0
     (chosen,) = json.loads((out / FRONTIER).read_text(encoding="utf-8"))["candidates"]
+    evaluation = open_bundle(out).manifest.evaluation
     for task, found in load_checkpoint(folder).report.items():
         expected = found["depths"]["2"]["selection_accuracy"]
         assert chosen["accuracy"][task] == pytest.approx(expected)
+        compared = evaluation[task]["graphs"]["onnx-fp32"]["compared_on"]
+        assert compared == found["reported"]["rows"], "rows that taught prove nothing"
+
+
+def test_only_tasks_whose_heads_saw_the_rows_are_judged_by_the_record(checkpoint: Path) -> None:
+    loaded = load_checkpoint(checkpoint)
+    report = {
+        task: {
+            **found,
+            "refitted": task == "topic",
+            "depths": {"2": {**found["depths"]["2"], "selection_accuracy": 0.0625}},
+        }
+        for task, found in loaded.report.items()
+    }
+    rows = search._rows(loaded)
+    seen = search._Accuracy(replace(loaded, report=report), rows)
+    expected = loaded.report["sentiment"]["depths"]["2"]["selection_accuracy"]
+    assert seen.fp32 == {"sentiment": pytest.approx(expected), "topic": 0.0625}
+    plan = Plan(2, (), "onnx-int8")
+    measured = {
+        plan: search.Measured(accuracy={"sentiment": 0.5, "topic": seen._torch(2)["topic"]})
+    }
+    own = seen.of(plan, measured, cast(Manifest, None))
+    assert own == {"sentiment": 0.5, "topic": pytest.approx(0.0625)}
 
 
 @pytest.mark.slow

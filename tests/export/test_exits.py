@@ -9,20 +9,22 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import onnx
 import pytest
 
 from mtl_edge import EdgeClassifier
-from mtl_edge.bundle import open_bundle, write_manifest
+from mtl_edge.bundle import Task, open_bundle, write_manifest
 from mtl_edge.cli import main
 from mtl_edge.errors import OptionError
 from mtl_edge.export import exits
 from mtl_edge.export.exits import Promise, cheapest, fit, fit_task, stages_of
-from mtl_edge.export.paired import p_value
+from mtl_edge.export.paired import least_rows, p_value
 from mtl_edge.training.calibration import NEVER
-from mtl_edge.training.checkpoint import load_checkpoint
+from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 from mtl_edge.training.folds import OutOfFold
 from tests.conftest import DEMO
 
@@ -65,6 +67,49 @@ def test_a_promise_is_broken_no_more_often_than_it_says(monkeypatch: pytest.Monk
         rates.append(found.exits[0])
     assert broken / draws <= 0.1 + 3 * (0.1 * 0.9 / draws) ** 0.5
     assert 0.3 < np.mean(rates) < 1, "most texts that can leave do"
+
+
+def holding_several(stages: int, rows: int, rng: np.random.Generator) -> Checkpoint:
+    """A checkpoint's answers to one task: those of so many equally bad stages, and of depth 9."""
+    one, *others = (drawn(rows, rng) for _ in range(stages))
+    logits = {0: one.logits[0], 9: one.logits[2]}
+    for depth, other in enumerate(others, 1):
+        same = other.labels == one.labels
+        logits[depth] = np.where(same[:, None], other.logits[0], other.logits[0][:, ::-1])
+    depths = {str(depth): {"temperature": 1.0, "thresholds": []} for depth in logits}
+    return cast(
+        Checkpoint,
+        SimpleNamespace(
+            depth=9,
+            tasks=(Task("any", ("no", "yes")),),
+            report={"any": {"depths": depths}},
+            out_of_fold={"any": OutOfFold(one.labels, logits)},
+        ),
+    )
+
+
+def test_the_promise_of_stages_that_were_chosen_is_broken_no_more_often_than_it_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of equally bad stages, the one that lets most rows leave is the one that was luckiest."""
+    monkeypatch.setattr(exits, "p_value", functools.cache(p_value))
+    monkeypatch.setattr(exits, "upper_bound", lambda *_: 0.0)
+    monkeypatch.setattr(exits, "THRESHOLDS", exits.THRESHOLDS[::5])
+    rng = np.random.default_rng(0)
+    costs = {**dict.fromkeys(range(6), 1.0), 9: 100.0}
+    draws, broken = 100, 0
+    for _ in range(draws):
+        several = holding_several(6, 800, rng)
+        chosen = cheapest(several, Promise(None, 0.02, 0.9), costs, most=1)
+        assert (chosen.confidence, chosen.tried) == (0.9, 6)
+        broken += true_drop(fit(several, chosen)["any"].threshold) > 0.02
+    assert broken / draws <= 0.1 + 3 * (0.1 * 0.9 / draws) ** 0.5
+
+
+def test_a_choice_among_many_stages_takes_more_rows_not_endless_ones() -> None:
+    """Of all depths of twelve layers, one or two: 78 promises, each tested at 0.06%."""
+    level = Promise(None, 0.003, 0.95, tried=78).level
+    assert 1 < least_rows(0.003, 1 - level) / (np.log(level) / np.log(1 - 0.003)) < 1.2
 
 
 def test_a_stage_as_good_as_full_depth_answers_all() -> None:
@@ -119,6 +164,10 @@ def test_too_few_rows_promise_nothing_and_the_error_says_what_they_could(
     assert "takes 1,001" in message
     assert "--exit-drop 3.00 or more" in message
     assert not (tmp_path / "b").exists()
+    chosen = fails("export", staged, "--out", tmp_path / "b", "--exits", "auto")
+    assert "has 100 rows" in chosen
+    assert "of the best of 3 choices of stages takes" in chosen
+    assert "name the stages" in chosen
 
 
 def test_stages_that_were_not_trained_are_named(
@@ -134,11 +183,23 @@ def test_stages_that_were_not_trained_are_named(
         assert "expected" in fails("export", staged, *out, "--exits", "0", option, value)
 
 
+def test_a_model_with_fewer_layers_needs_answers_of_its_own_depth(staged: Path) -> None:
+    loaded = load_checkpoint(staged)
+    without = {
+        task: OutOfFold(found.labels, {d: v for d, v in found.logits.items() if d != 1})
+        for task, found in loaded.out_of_fold.items()
+    }
+    cut = replace(loaded, out_of_fold=without).at(1)
+    with pytest.raises(OptionError, match=r"holds none of depth 1; train with --exits 0,1$"):
+        fit(cut, Promise((0,), 0.3))
+    assert fit(loaded.at(1), Promise((0,), 0.3))
+
+
 def test_auto_takes_the_stages_that_make_a_text_cheapest(staged: Path) -> None:
     loaded = load_checkpoint(staged)
     promise = Promise(None, 0.3, 0.95)
     chosen = cheapest(loaded, promise, {0: 1.0, 1: 90.0, 2: 100.0})
-    assert chosen.depths == (0,)
+    assert (chosen.depths, chosen.confidence, chosen.tried) == ((0,), 0.95, 3)
     with pytest.raises(OptionError, match="no stage of depth 0, 1 pays"):
         cheapest(loaded, promise, {0: 100.0, 1: 100.0, 2: 100.0})
 
@@ -148,7 +209,7 @@ def test_the_manifest_says_what_was_promised_and_what_was_measured(staged_bundle
     (stage,) = manifest["exits"]
     assert stage["depth"] == 0
     promise = stage["promise"]
-    assert (promise["drop"], promise["confidence"]) == (0.3, 0.95)
+    assert (promise["drop"], promise["confidence"], promise["tried"]) == (0.3, 0.95, 1)
     assert "2110.01052" in promise["method"]
     assert promise["rows"] == {"sentiment": 100, "topic": 100}
     assert set(promise["cost"]) == {"onnx-int8", "openvino-int8"}
@@ -247,6 +308,10 @@ def test_a_broken_promise_is_found_on_ones_own_rows(
     generous = promising(staged_bundle, tmp_path / "generous", NEVER, 0.03)
     assert main(["export", str(generous), *command]) == 0
     assert "kept" in capsys.readouterr().out.splitlines()[2]
+    assert main(["export", str(generous), *command, "--targets", "openvino-int8"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "openvino-int8" in lines[2]
+    assert lines[3] == "", "of the two graphs one was asked for"
 
 
 def test_the_benchmark_writes_what_stages_save(
@@ -304,8 +369,17 @@ def test_rows_that_cannot_be_checked_are_named(
     file = tmp_path / "odd.csv"
     file.write_text("text,topic\nsome text,weather\n")
     assert "does not know" in fails("export", staged_bundle, "--check-exits", f"topic={file}")
-    both = ["--check-exits", f"topic={rows}", "--out", tmp_path / "b"]
-    assert "give it alone" in fails("export", staged_bundle, *both)
+    check = ["export", staged_bundle, "--check-exits", f"topic={rows}"]
+    for idle in (
+        ["--out", tmp_path / "b"], ["--exits", "0"], ["--exit-drop", "1"],
+        ["--exit-confidence", "90"], ["--heads-only"], ["--max-accuracy-drop", "1"], ["--explain"],
+    ):  # fmt: skip
+        message = fails(*check, *idle)
+        assert f"{idle[0]} does nothing with --check-exits" in message
+    assert "the bundle has onnx-int8" in fails(*check, "--targets", "onnx-fp32")
+    assert "there is none" in fails("export", "--check-exits", f"topic={rows}")
+    out = ["--out", tmp_path / "b", "--label-column", "topic"]
+    assert "--label-column is of --check-exits" in fails("export", shared_bundle, *out)
 
 
 def test_a_promise_no_task_can_keep_is_refused(staged: Path) -> None:

@@ -62,9 +62,7 @@ def test_seven_bits_are_noisier_than_eight() -> None:
     assert seven.own < eight.own - 1
 
 
-def test_every_product_is_explained(
-    checkpoint: Path, capsys: pytest.CaptureFixture[str], fails: Callable[..., str]
-) -> None:
+def test_every_product_is_explained(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(checkpoint), "--explain"]) == 0
     onnx_lines, openvino_lines = (
         part.splitlines()[2:] for part in capsys.readouterr().out.split("openvino-int8\n")
@@ -73,13 +71,34 @@ def test_every_product_is_explained(
     assert len([line for line in openvino_lines if " x " in line]) == 6 * LAYERS
     assert sum("query, key, value" in row for row in rows) == LAYERS
     assert sorted(int(row.split()[-1]) for row in rows) == list(range(1, 4 * LAYERS + 1))
-    assert "expected 0 or more" in fails("export", checkpoint, "--explain", "--keep-worst", "-1")
 
 
-def test_the_noisiest_products_stay_in_float32_when_asked(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "idle",
+    [
+        ["--refit", "texts.csv"], ["--vocabulary", "texts.csv"], ["--embeddings", "4bit"],
+        ["--with-tokenizer"], ["--ort"], ["--keep-worst", "2"], ["--overwrite"],
+    ],
+)  # fmt: skip
+def test_what_only_a_bundle_could_have_is_not_explained(
+    checkpoint: Path, idle: list[str], fails: Callable[..., str]
+) -> None:
+    message = fails("export", checkpoint, "--explain", *idle)
+    assert f"{idle[0]} is for bundles, and --explain makes none" in message
+
+
+def test_only_int8_is_explained(checkpoint: Path, fails: Callable[..., str]) -> None:
+    message = fails("export", checkpoint, "--explain", "--targets", "onnx-fp32")
+    assert "--explain is of onnx-int8 and openvino-int8" in message
+
+
+def test_the_noisiest_products_stay_in_float32_when_asked(
+    checkpoint: Path, tmp_path: Path, fails: Callable[..., str]
+) -> None:
     out = tmp_path / "b"
-    export = ["export", str(checkpoint), "--targets", "onnx-int8", "--keep-worst", "3"]
-    assert main([*export, "--out", str(out)]) == 0
+    export = ["export", str(checkpoint), "--targets", "onnx-int8", "--out", str(out)]
+    assert "expected 0 or more" in fails(*export, "--keep-worst", "-1")
+    assert main([*export, "--keep-worst", "3"]) == 0
     operators = [node.op_type for node in onnx.load(out / "model.int8.onnx").graph.node]
     int8 = operators.count("QAttention") + operators.count("MatMulIntegerToFloat")
     assert int8 == 4 * LAYERS - 3

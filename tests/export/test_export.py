@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,15 @@ from onnx import numpy_helper
 from transformers import AutoConfig, AutoTokenizer
 
 from mtl_edge import EdgeClassifier, engines
-from mtl_edge.bundle import Task, open_bundle
+from mtl_edge.bundle import Manifest, Task, open_bundle
 from mtl_edge.cli import main
 from mtl_edge.errors import ExportError
 from mtl_edge.export import onnx_graph, proof
 from mtl_edge.export import targets as export_targets
+from mtl_edge.export.card import model_card
+from mtl_edge.export.proof import held_out
 from mtl_edge.files import sha256_of
+from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import Sample, load_checkpoint
 from mtl_edge.training.heads import hashes_of
 from mtl_edge.training.model import logits_of
@@ -131,6 +135,49 @@ def test_the_model_card_has_metadata_and_figures(shared_bundle: Path) -> None:
     assert card.startswith("---\nlibrary_name: mtl-edge\npipeline_tag: text-classification\n")
     for word in ("sentiment", "topic", "bag of words", "usual recipe", "openvino-int8", "agrees"):
         assert word in card
+
+
+def card_of(manifest: Manifest) -> str:
+    """As one line, wherever it was wrapped."""
+    return " ".join(model_card(manifest).split())
+
+
+def test_the_model_card_says_what_runs(shared_bundle: Path, tiny_backbone: Path) -> None:
+    manifest = open_bundle(shared_bundle).manifest
+    name = manifest.backbone.name
+    card = card_of(manifest)
+    assert f"One pass of a frozen `{name}` encoder (2 layers, 64 wide) answers 2 tasks" in card
+    assert "logistic regression on the same encoder." in card
+    shallow = card_of(replace(manifest, depth=1))
+    assert "logistic regression on the whole encoder, 2 layers." in shallow
+    wide = replace(manifest, depth=0, backbone=replace(manifest.backbone, hidden_size=384))
+    assert f"A table of token vectors (128 wide) from the embeddings of `{name}`" in card_of(wide)
+    found = load_backbone(str(tiny_backbone))
+    learned = found.changed(found.encoder, "top-layers").info
+    card = card_of(replace(manifest, backbone=learned))
+    assert f"One pass of a fine-tuned `{tiny_backbone}` encoder" in card
+    assert f"base_model: {tiny_backbone} tags:" in card
+    assert "frozen" not in card
+
+
+def test_rows_that_taught_the_heads_again_do_not_count_as_set_aside(checkpoint: Path) -> None:
+    loaded = load_checkpoint(checkpoint)
+    chosen = held_out(loaded)
+    assert {s.split for found in chosen.values() for s in found} == {"selection"}
+    dev = [Sample("dev", task.name, "some text", task.labels[0]) for task in loaded.tasks]
+    report = {**loaded.report, "topic": {**loaded.report["topic"], "refitted": True}}
+    again = replace(loaded, samples=[*loaded.samples, *dev], report=report)
+    rows = held_out(again)
+    assert [s.split for s in rows["topic"]] == ["dev"]
+    assert len(rows["sentiment"]) == len(chosen["sentiment"]) + 1, "its heads were not"
+
+
+@pytest.mark.parametrize("limit", ["nan", "inf", "0", "-1"])
+def test_a_cache_of_no_size_is_refused(
+    checkpoint: Path, tmp_path: Path, limit: str, fails: Fails
+) -> None:
+    message = fails("export", checkpoint, "--out", tmp_path / "b", f"--cache-limit={limit}")
+    assert "expected gigabytes" in message
 
 
 def test_no_trace_of_the_machine_or_the_training_texts_is_in_a_bundle(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,6 +127,22 @@ def test_an_update_brings_a_copy_elsewhere_to_the_new_version(
     assert contents(device) == before
 
 
+def test_a_file_of_ones_own_is_no_update_unless_it_may_be_replaced(
+    bundle: Path, extended: Path, tmp_path: Path, fails: Fails
+) -> None:
+    before = contents(bundle)
+    update = tmp_path / "update.zip"
+    update.write_text("mine")
+    command = ["export", "--heads-only", str(extended), "--into", str(bundle), "--update"]
+    assert "exists; choose another --update" in fails(*command, update)
+    assert "is a folder, expected a file" in fails(*command, tmp_path)
+    assert update.read_text() == "mine"
+    assert contents(bundle) == before
+    assert [path.name for path in bundle.parent.iterdir() if path.is_dir()] == [bundle.name]
+    assert main([*command, str(update), "--overwrite"]) == 0
+    assert zipfile.is_zipfile(update)
+
+
 def test_heads_that_read_more_states_than_the_former_are_put_into_any_precision(
     tiny_backbone: Path, rows: Path, tmp_path: Path
 ) -> None:
@@ -143,6 +160,7 @@ def test_heads_that_read_more_states_than_the_former_are_put_into_any_precision(
     ("options", "says"),
     [
         (["--heads-only", "--into", "B", "--refit", "x.csv"], "is for new bundles"),
+        (["--heads-only", "--into", "B", "--overwrite"], "is for new bundles"),
         (["--heads-only", "--into", "B", "--update", "missing/u.zip"], "no such folder"),
         (["--out", "C", "--update", "u.zip"], "--update is of --heads-only"),
         (["--out", "C", "--targets", "onnx-fp32", "--embeddings", "4bit"], "is for onnx-int8"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from mtl_edge import Answer, EdgeClassifier, Prediction
+from mtl_edge.bundle import read_manifest, write_manifest
 from mtl_edge.errors import EngineError, OptionError, TextError
 
 TARGETS = ["onnx-int8", "openvino-int8", "onnx-fp32"]
@@ -165,6 +167,22 @@ def test_a_single_text_s_graph_of_fixed_shape_answers_as_the_open_one(shared_bun
             expected = opened.logits(text)["topic"]
             for classifier in (fixed, one):
                 np.testing.assert_allclose(classifier.logits(text)["topic"], expected, atol=1e-5)
+
+
+def test_a_single_text_of_the_greatest_length_has_a_graph_of_its_own(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_manifest(bundle, replace(read_manifest(bundle), max_tokens=40))
+    load = partial(EdgeClassifier.load, bundle, engine="openvino")
+    texts = ["short", "of some length " * 9, "long " * 60]
+    with load(fixed_tokens=0) as opened:
+        expected = [opened.logits(text)["topic"] for text in texts]
+    with load(fixed_tokens=40) as most, load(fixed_tokens=39) as less, load() as fixed:
+        assert most.info.fixed_shapes == fixed.info.fixed_shapes == ((1, 16), (1, 32), (1, 40))
+        assert less.info.fixed_shapes == ((1, 16), (1, 32))
+        monkeypatch.setattr(fixed._now().engine, "_batches", None)
+        found = [fixed.logits(text)["topic"] for text in texts]
+    np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), atol=1e-4)
 
 
 def test_what_threads_do_while_they_wait_does_not_change_an_answer(shared_bundle: Path) -> None:

@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from mtl_edge import EdgeClassifier
 from mtl_edge.bundle import SCHEMA
 from mtl_edge.cli import main
+from mtl_edge.engines import failure
+from mtl_edge.engines.torch_inputs import failure as torch_failure
+from mtl_edge.errors import OutOfMemoryError
 
 Fails = Callable[..., str]
 
@@ -99,6 +103,35 @@ def test_a_mistake_in_an_option_is_one_line(fails: Callable[..., str]) -> None:
         "info", "b", "--nosuch"
     )
     assert "invalid int value" in fails("predict", "b", "text", "--threads", "many")
+
+
+def test_an_option_file_that_is_not_named_is_one_line(fails: Callable[..., str]) -> None:
+    for options in (["--config"], ["--config", "--json"]):
+        message = fails("predict", "b", "text", *options)
+        assert "--config: expected one argument; give a TOML file" in message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutOfMemoryError("even alone"),
+        failure("ONNX Runtime", (1, 8), RuntimeError("bad alloc")),
+        failure("ONNX Runtime", (1, 8), RuntimeError("an operator failed")),
+        torch_failure(RuntimeError("an operator failed"), (1, 8)),
+    ],
+)
+def test_an_engine_that_fails_is_one_line_and_exit_1(
+    error: Exception,
+    shared_bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(EdgeClassifier, "predict", broken)
+    assert main(["predict", str(shared_bundle), "a text"]) == 1
+    assert capsys.readouterr().err == f"mtl-edge: {error}\n"
 
 
 def test_unsure_answers_are_marked_and_thresholds_listed(

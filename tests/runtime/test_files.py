@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,6 +64,42 @@ def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> N
         (stage / "file").write_text("slow")
         write(target, "quick")
     assert (target / "file").read_text() == "quick"
+
+
+def test_files_are_synced_as_windows_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+
+    def fsync(number: int) -> None:
+        os.write(number, b"")  # fails unless it is open for writing
+        synced.append(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write(tmp_path / "out", "new")
+    assert len(synced) == 1
+    assert (tmp_path / "out" / "file").read_text() == "new"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="syncs what is read-only")
+def test_files_that_may_only_be_read_are_synced_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Path.open
+    synced: list[int] = []
+
+    def opened(self: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+        if self.name == "file" and "+" in mode:  # root may write all the same
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return whole(self, mode, *rest, **more)
+
+    monkeypatch.setattr(os, "fsync", synced.append)
+    with staged_folder(tmp_path / "out") as stage:
+        (stage / "file").write_text("new")
+        (stage / "file").chmod(0o444)
+        monkeypatch.setattr(Path, "open", opened)
+    assert len(synced) == 1
+    assert (tmp_path / "out" / "file").read_text() == "new"
 
 
 def dead_process() -> int:

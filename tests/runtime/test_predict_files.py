@@ -22,7 +22,9 @@ import pytest
 
 from mtl_edge import EdgeClassifier
 from mtl_edge.cli import main, progress
+from mtl_edge.errors import DataError, OutputExistsError
 from mtl_edge.rows import delimited, lines, output, parquet, parquet_writer
+from mtl_edge.rows.model import Mark
 
 Fails = Callable[..., str]
 Predict = Callable[..., None]
@@ -232,6 +234,18 @@ def test_csv_as_programs_write_it(predict: Predict, tmp_path: Path) -> None:
         assert [row["text"] for row in _read(tmp_path / "out.csv")][1] == long
     finally:
         csv.field_size_limit(limit)
+
+
+def test_a_lone_carriage_return_is_quoted(predict: Predict, tmp_path: Path) -> None:
+    rows = [{"text": "one\rtwo", "id": "\r"}, {"text": "three", "id": "4"}]
+    source = _write(tmp_path / "in.jsonl", rows)
+    for ending in ("csv", "tsv"):
+        out, back = tmp_path / f"out.{ending}", tmp_path / f"{ending}.jsonl"
+        predict("--file", source, "--out", out)
+        assert b'"one\rtwo"' in out.read_bytes()
+        predict("--file", out, "--out", back, "--prefix", "its_")
+        for found in (_read(out), _read(back)):
+            assert [{name: row[name] for name in ("text", "id")} for row in found] == rows
 
 
 MALFORMED = {
@@ -462,6 +476,37 @@ def test_a_stopped_run_ends_its_chunk_and_says_how_to_go_on(
 
 
 @pytest.mark.usefixtures("small_chunks")
+def test_a_stopped_run_that_began_anew_goes_on_without_that_option(
+    shared_bundle: Path, predict: Predict, many: list[dict[str, Any]], tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    source, out = _write(tmp_path / "in.csv", many), tmp_path / "out.csv"
+    command = ("predict", shared_bundle, "--file", source, "--out", out)
+    done = _stopped(signal.SIGTERM, 70, *command, "--restart")
+    assert "80 rows are done, and the same command without --restart goes on" in done.stderr
+    capsys.readouterr()
+    predict(*command[2:])
+    assert "going on behind row 80" in capsys.readouterr().err
+    assert len(_read(out)) == len(many)
+
+
+def test_what_is_said_of_a_stopped_run_is_what_is_there(tmp_path: Path) -> None:
+    target, facts = tmp_path / "out", {"rows": 9}
+    with output.Output(target, {}) as one:
+        assert one.advice == "nothing was written"
+        one.begin(b"header", facts)
+        one.append(b"rows", Mark(3))
+    assert "3 rows are done, and the same command goes on" in one.advice
+    with output.Output(target, {}, restart=True) as two:  # stopped before it began
+        assert two.advice == "nothing was written"
+    with output.Output(target, {}) as three:
+        assert "3 rows are done, and the same command goes on" in three.advice
+        three.begin(b"header", facts)
+        three.finish()
+    assert target.read_bytes() == b"headerrows"
+
+
+@pytest.mark.usefixtures("small_chunks")
 def test_what_another_run_left_is_not_gone_on_with(
     shared_bundle: Path,
     bundle: Path,
@@ -569,6 +614,91 @@ def test_standard_input_is_written_whole_or_not_at_all(
         "predict", shared_bundle, "--format", "csv", "--out", tmp_path / "c.csv"
     )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl"]
+
+
+NO_SPACE = OSError(28, "No space left on device")
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.write_bytes(source.read_bytes())
+
+
+def _whole(made: output.Output) -> None:
+    made.begin(b"header", {})
+    made.append(b"rows", Mark(3))
+    made.convert(_copy)
+    made.finish()
+
+
+@pytest.mark.parametrize("at", range(8))
+def test_a_full_disk_leaves_nothing_of_what_cannot_be_gone_on_with(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, calls, whole = tmp_path / "out", [0], os.replace
+
+    def fsync(number: int) -> None:
+        os.write(number, b"")  # fails unless it is open for writing, as Windows' own does
+        calls[0] += 1
+        if calls[0] == at + 1:
+            raise NO_SPACE
+
+    def replace(source: Path, to: Path) -> None:
+        if to == target:
+            raise NO_SPACE
+        whole(source, to)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        patch.setattr(os, "replace", replace)
+        with (
+            pytest.raises(OSError, match="No space left"),
+            output.Output(target, {}, lasting=False) as made,
+        ):
+            _whole(made)
+    assert calls == [min(at + 1, 7)]
+    assert list(tmp_path.iterdir()) == []
+    with output.Output(target, {}, lasting=False) as made:
+        _whole(made)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), DataError("line 3"), None])
+def test_a_disk_that_is_full_at_the_end_leaves_nothing_either(
+    error: Exception | None, tmp_path: Path
+) -> None:
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            raise NO_SPACE
+
+    def write(made: output.Output) -> None:
+        made.begin(b"", {})
+        assert made._file is not None
+        made._file.close()
+        made._file = io.BufferedWriter(Full(made.partial, "ab"))
+        made.append(b"rows", Mark(3))
+        if error is not None:
+            raise error
+
+    told = "Input/output error" if isinstance(error, OSError) else "No space left"
+    with (
+        pytest.raises(OSError, match=told),
+        output.Output(tmp_path / "out", {}, lasting=False) as made,
+    ):
+        write(made)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_run_is_writing_is_not_removed(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with output.Output(tmp_path / "out", {}) as one:
+        one.begin(b"header", {})
+        with (
+            pytest.raises(OutputExistsError, match="another process"),
+            output.Output(tmp_path / "out", {}, lasting=False) as two,
+        ):
+            two.begin(b"header", {})
+        assert one.partial.exists()
+        one.finish()
 
 
 def test_a_run_that_waits_for_input_stops_when_told_to(shared_bundle: Path) -> None:
@@ -708,6 +838,27 @@ def test_a_text_that_is_too_large_is_told_before_the_work(
     rows = [{"text": "a"}] * 3 + [{"text": "a" * (1 << 21)}]
     source = _write(tmp_path / "in.csv", rows)
     message = fails("predict", shared_bundle, "--file", source, "--out", tmp_path / "out.csv")
-    assert "3" in message
-    assert "1,048,576" in message
+    assert "row 4: its text has 2,097,152 bytes, at most 1,048,576 are allowed; short" in message
     assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_the_row_of_a_text_that_is_too_large_counts_those_without_a_text(
+    ending: str, shared_bundle: Path, tmp_path: Path, fails: Fails, predict: Predict,
+    monkeypatch: pytest.MonkeyPatch, small_chunks: None,
+) -> None:  # fmt: skip
+    rows: list[dict[str, Any]] = [{"text": "a"}, {"text": None}] * 10
+    rows += [{"text": None}, {"text": "é" * (1 << 20)}]
+    source = _write(tmp_path / f"in.{ending}", rows)
+    given = ("predict", shared_bundle, "--missing", "skip", "--file", source)
+    message = fails(*given, "--out", tmp_path / "out.csv")
+    assert "row 22: its text has 2,097,152 bytes" in message
+    assert "Limits" not in message, "of which the command line has none"
+    monkeypatch.setattr(lines, "CHUNK_ROWS", 1024)
+    monkeypatch.setattr(parquet, "CHUNK_ROWS", 1024)
+    assert message == fails(*given)
+    if ending == "jsonl":
+        stdin = io.TextIOWrapper(io.BytesIO(source.read_bytes()))
+        monkeypatch.setattr("sys.stdin", stdin)
+        options = ("--missing", "skip", "--format", ending, "--out", tmp_path / "out.jsonl")
+        assert message == fails("predict", shared_bundle, *options)

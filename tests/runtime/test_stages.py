@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtl_edge import stages
+from mtl_edge import pace, stages
 from mtl_edge.answers import in_order, predictions
 from mtl_edge.bundle import Task
 from mtl_edge.engines import Ids, Logits
 from mtl_edge.errors import EngineError
-from mtl_edge.pace import Pace
+from mtl_edge.pace import AGE, Pace
 from mtl_edge.stages import Answered, Stage, answer, answer_one
 
 TASKS = (Task("mood", ("bad", "good")), Task("topic", ("a", "b")))
@@ -33,7 +33,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     result = Clock()
-    monkeypatch.setattr(stages, "time", SimpleNamespace(perf_counter=result.perf_counter))
+    for module in (stages, pace):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=result.perf_counter))
     return result
 
 
@@ -219,6 +220,25 @@ def test_a_stage_of_which_nothing_is_known_begins_with_one_text(clock: Clock) ->
     assert 1 <= depths.count(6) < 20
 
 
+def test_one_slow_batch_does_not_keep_a_stage_out_of_all_later_calls(clock: Clock) -> None:
+    full = Engine(clock, token=0.001)
+    both = staged(Engine(), full)
+    ids = [text(i, 60) for i in range(40)]
+
+    def went() -> int:
+        return depths_of(list(answer(both, [ids], clock.now + 0.1)), 40).count(6)
+
+    both[1].pace.add(4, 60.0)  # type: ignore[union-attr]
+    assert went() == 0
+    assert answer_one(both, ids[0], clock.now + 0.1).stage.depth == 0
+    clock.now += 1.1 * AGE
+    assert went() > 10, "the first one says that they are quick now"
+    assert len(full.batches[0]) == 1
+    both[1].pace.add(4, 60.0)  # type: ignore[union-attr]
+    clock.now += 1.1 * AGE
+    assert [answer_one(both, ids[0], clock.now + 0.1).stage.depth for _ in range(2)] == [6, 6]
+
+
 def test_a_failing_second_stage_is_an_error_not_a_cheap_answer() -> None:
     class Broken(Engine):
         def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
@@ -248,6 +268,23 @@ def test_a_pace_is_known_by_what_ran_and_follows_it() -> None:
     assert pace.seconds(250) == pytest.approx(0.7, rel=0.01)
     pace.clear()
     assert pace.seconds(1) is None
+
+
+def test_a_pace_that_nothing_was_told_for_long_is_not_known(clock: Clock) -> None:
+    one = Pace()
+    for _ in range(3):
+        one.add(100, 0.5)
+        clock.now += 0.9 * AGE
+        assert one.seconds(100) == pytest.approx(0.5)
+    clock.now += 0.2 * AGE
+    assert one.seconds(100) is None
+    clock.now += 2 * AGE
+    one.add(100, 2 * AGE)
+    assert one.seconds(100) == pytest.approx(2 * AGE), "what is too old does not count again"
+    clock.now += 2 * AGE
+    one.add(100, 2 * AGE)
+    one.add(300, 2 * AGE)
+    assert one.seconds(200) == pytest.approx(2 * AGE), "batches that take long follow each other"
 
 
 def test_a_pace_never_promises_less_than_nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,16 @@ def test_the_same_command_gives_the_same_heads(
     assert sha256_of(tmp_path / "again" / "heads.safetensors") == sha256_of(
         checkpoint / "heads.safetensors"
     )
+
+
+def test_a_record_without_a_word_on_a_task_s_heads_goes_by_its_run(checkpoint: Path) -> None:
+    loaded = load_checkpoint(checkpoint)
+    assert loaded.report["topic"]["refitted"] is False
+    assert not loaded.refitted("topic")
+    older = {k: v for k, v in loaded.report["topic"].items() if k != "refitted"}
+    assert replace(loaded, report={"topic": older}, run={"refitted": True}).refitted("topic")
+    assert not replace(loaded, report={"topic": older}, run={}).refitted("topic")
+    assert not replace(loaded, run={"refitted": True}).refitted("topic")
 
 
 def test_the_report_has_the_baselines_beside_the_head(checkpoint: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mtl_edge.cli import main
@@ -63,6 +65,49 @@ def test_rows_without_a_label_are_passed_over_and_counted(tmp_path: Path) -> Non
     assert rows.unlabelled == 1
 
 
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_numbers_as_labels_read_the_same_beside_missing_ones(tmp_path: Path, ending: str) -> None:
+    texts = ["a", "b", "c", "d"]
+    names = []
+    for labels in ([1, 0, 1, 0], [1, 0, 1, None], [1.5, 2.0, None, 0.0]):
+        file = tmp_path / f"data{ending}"
+        if ending == ".parquet":
+            pq.write_table(pa.table({"text": texts, "label": labels}), file)
+        else:
+            rows = [{"text": t, "label": v} for t, v in zip(texts, labels, strict=True)]
+            file.write_text("\n".join(map(json.dumps, rows)))
+        names.append(read_rows("task", file).labels)
+    assert names == [("1", "0", "1", "0"), ("1", "0", "1"), ("1.5", "2", "0")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("unquoted.csv", "text,label\na, b,x\nc, d,y\n"),
+        ("first.csv", "text,label\na, b,x\nc,y\n"),
+        ("trailing.csv", "text,label\na,x,\nb,y,\n"),
+        ("two.csv", "text,label\na,b,c,x\nd,e,f,y\n"),
+        ("unquoted.tsv", "text\tlabel\na\tb\tx\nc\td\ty\n"),
+    ],
+)
+def test_rows_wider_than_the_header_are_refused(tmp_path: Path, name: str, content: str) -> None:
+    file = tmp_path / name
+    file.write_text(content)
+    seen = 4 if name == "two.csv" else 3
+    with pytest.raises(DataError, match=f"Expected 2 fields in line 2, saw {seen}; put texts"):
+        read_rows("task", file)
+
+
+def test_a_csv_file_may_have_a_mark_in_front_blank_lines_and_short_rows(tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    content = '\ufeff"text",label,more\n\n"a, b",x,1\nc,y\nd\n,z,\n"two\nlines",x,\n\n'
+    file.write_text(content, encoding="utf-8")
+    rows = read_rows("task", file)
+    assert rows.texts == ("a, b", "c", "", "two\nlines")
+    assert rows.labels == ("x", "y", "z", "x")
+    assert rows.unlabelled == 1
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -113,11 +158,41 @@ def test_the_split_repeats_for_a_seed_and_differs_between_seeds() -> None:
     assert first != other
 
 
+def test_the_split_is_the_same_in_every_release() -> None:
+    task = build_task("t", rows_of(["a", "b", "b"] * 20), None, seed=7)
+    assert task.selection.texts == tuple(f"text {i}" for i in (5, 7, 12, 30, 38, 52))
+
+
+def copies(texts: list[str], labels: list[str]) -> Rows:
+    return Rows(tuple(texts), tuple(labels), {"file": "f.csv"})
+
+
+def test_copies_of_a_text_are_on_one_side_of_the_split() -> None:
+    texts = [f"text {i % 70}" for i in range(210)]
+    labels = ["b" if i % 3 else "a" for i in range(210)]  # texts stand under both labels
+    for seed in range(5):
+        task = build_task("t", copies(texts, labels), None, seed)
+        assert set(task.train.texts).isdisjoint(task.selection.texts)
+        assert len(task.train) + len(task.selection) == 210
+        assert len(task.selection) == 3 * len(set(task.selection.texts))
+
+
+def test_each_label_is_taught_though_its_texts_stand_under_others_too() -> None:
+    texts = [f"text {i}" for i in range(100)]
+    labels = ["a"] * 100 + [f"also {i}" for i in range(50)]
+    for seed in range(5):
+        task = build_task("t", copies([*texts, *texts[:50]], labels), None, seed)
+        assert set(task.train.labels) == set(task.labels)
+        assert set(task.train.texts).isdisjoint(task.selection.texts)
+
+
 def test_a_task_needs_two_labels_and_some_rows() -> None:
     with pytest.raises(DataError, match="one label 'a'"):
         build_task("t", rows_of(["a"] * 20), None, seed=0)
     with pytest.raises(DataError, match="too few"):
         build_task("t", rows_of(["a", "b"]), None, seed=0)
+    with pytest.raises(DataError, match="5 or more texts of some label, all different"):
+        build_task("t", copies(["same", "other"] * 20, ["a", "b"] * 20), None, seed=0)
 
 
 @pytest.mark.parametrize("name", ["input_ids", "attention_mask", "", "a/b", "a.b", "a b", "x" * 65])

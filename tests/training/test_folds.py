@@ -14,7 +14,7 @@ from mtl_edge.errors import CheckpointError
 from mtl_edge.training import folds as folds_module
 from mtl_edge.training.batches import Labelled
 from mtl_edge.training.checkpoint import load_checkpoint
-from mtl_edge.training.folds import OutOfFold, out_of_fold
+from mtl_edge.training.folds import OutOfFold, out_of_fold, require_texts
 from mtl_edge.training.recipe import Recipe
 
 Fails = Callable[..., str]
@@ -29,8 +29,9 @@ def staged(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, rows: 
     return out
 
 
+@pytest.mark.parametrize("count", [50, 7])
 def test_every_row_is_asked_of_heads_that_were_not_taught_it(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     taught: list[set[int]] = []
     asked: list[int] = []
@@ -58,11 +59,12 @@ def test_every_row_is_asked_of_heads_that_were_not_taught_it(
 
     monkeypatch.setattr(folds_module, "fit_heads", fit_heads)
     monkeypatch.setattr(folds_module, "predict", predict)
-    texts = [*range(50), 3, 3, 7]  # a text may occur more than once
+    texts = [*range(count), 3, 3, 5]  # a text may occur more than once
     rows = Labelled(texts, [text % 2 for text in texts])
     found = out_of_fold("t", lambda: {0: object()}, object(), rows, 5, Recipe())  # type: ignore[dict-item,arg-type,return-value]
     assert sorted(asked) == sorted(texts)
     assert len(taught) == 5
+    require_texts("t", list(map(str, texts)), 5)
     assert found.labels.tolist() == rows.labels
     assert found.logits[0][:, 0].tolist() == texts, "answers stand in the rows' order"
 
@@ -111,4 +113,10 @@ def test_stages_that_cannot_be_are_refused(
     assert "needs a frozen backbone" in fails(*command, "--exits", "0", "--scenario", "full")
     extended = ["train", "--out", tmp_path / "c", "--task", f"topic={rows}", "--extend", staged]
     assert "may have seen them" in fails(*extended, "--exits", "0")
+    (tmp_path / "few.csv").write_text(
+        "text,label\n" + "".join(f"text {i % 6},{'ab'[i % 6 == 0]}\n" for i in range(60))
+    )
+    few = ["train", "--out", tmp_path / "c", "--backbone", tiny_backbone, "--exits", "0"]
+    message = fails(*few, "--task", f"t={tmp_path}/few.csv")
+    assert "--exit-folds 5 needs 7 or more texts that differ, and task 't' has 6" in message
     assert not (tmp_path / "c").exists()

@@ -17,7 +17,9 @@ import torch
 
 from mtl_edge.cli import main
 from mtl_edge.training import loop as loop_module
+from mtl_edge.training import run as run_module
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
+from mtl_edge.training.data import Rows, build_task
 
 Fails = Callable[..., str]
 
@@ -154,6 +156,7 @@ def test_the_checkpoint_holds_figures_pictures_and_its_own_command(
         assert (first / picture).read_bytes().startswith(b"\x89PNG")
     config = tomllib.loads((first / "config.toml").read_text())["train"]
     assert config["seed"] == 7
+    assert config["max-tokens"] == 128
     assert config["task"] == [f"sentiment={rows}", f"topic={rows}"]
     assert main(["train", "--config", str(first / "config.toml"), "--out", str(again)]) == 0
     assert same(first, again)
@@ -334,6 +337,29 @@ def test_losses_in_the_record_are_those_before_weighting(
             chosen = report[task]["selection"]
             assert chosen["accuracy"] == lines[task]["selection_accuracy"]
     assert losses[1] < 10 * losses[0]
+
+
+def test_accuracy_on_train_is_of_rows_from_all_over_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_module, "TRAIN_ROWS_SCORED", 10)
+    texts = tuple(f"text {i}" for i in range(100))
+    rows = Rows(texts, ("a",) * 60 + ("b",) * 40, {"file": "sorted.csv"})
+    task = build_task("t", rows, None, seed=0)
+    seen = run_module._Rows([task]).seen("t")
+    assert [seen.labels.count(label) for label in (0, 1)] == [6, 4]
+    assert [task.train.labels[row] for row in seen.rows] == ["ab"[i] for i in seen.labels]
+
+
+def test_baselines_are_taught_every_label_however_rare() -> None:
+    labels = ["a"] * 5000 + ["b"] * 4 + ["c"] + ["a"] * 5000
+    for seed in range(3):
+        some = run_module._sampled(labels, 100, seed)
+        assert {labels[i] for i in some} == {"a", "b", "c"}
+        assert [labels[i] for i in some].count("b") >= 3, "one for each fold"
+        assert 100 <= len(some) <= 104
+        assert some == sorted(set(some))
+    assert run_module._sampled(labels, 10_005, 0) == list(range(10_005))
 
 
 def test_refitting_teaches_on_the_rows_that_chose_too(

@@ -14,10 +14,13 @@ import torch
 from mtl_edge import EdgeClassifier
 from mtl_edge.cli import main
 from mtl_edge.errors import CheckpointError, OptionError
+from mtl_edge.training import run as run_module
 from mtl_edge.training import states
+from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 from mtl_edge.training.data import TaskData, build_task, read_rows
 from mtl_edge.training.heads import HEADS
+from mtl_edge.training.model import states_of
 from mtl_edge.training.recipe import Recipe
 from mtl_edge.training.run import Options, train
 from mtl_edge.training.scenarios import SCENARIOS, learning_of
@@ -196,6 +199,65 @@ def test_a_third_head_leaves_the_first_two_to_the_bit(
     }
     assert not changed(before.backbone.encoder, after.backbone.encoder)
     assert set(after.report) == {"sentiment", "topic", "third"}
+
+
+@pytest.mark.parametrize(("scenario", "depth"), [("heads", 0), ("heads", 1), ("full", 1)])
+def test_the_usual_recipe_reads_the_last_layer_of_the_model_that_ships(
+    tiny_backbone: Path, tasks: list[TaskData], scenario: str, depth: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    read: list[np.ndarray] = []
+
+    def kept(taught: np.ndarray, labels: list[str], asked: np.ndarray) -> list[str]:
+        read.append(asked)
+        return labels[:1] * len(asked)
+
+    monkeypatch.setattr(run_module, "mean_pooling", kept)
+    options = Options(scenario=scenario, depth=depth, recipe=RECIPE)
+    after = train(tasks[:1], load_backbone(str(tiny_backbone)), options)
+    texts = tasks[0].report[1].texts
+    for text, found in zip(texts[:3], read[0], strict=False):
+        ids = torch.tensor([after.backbone.text_encoder(128)([text])[0]])
+        last = states_of(after.backbone.encoder, ids, torch.ones_like(ids))[-1]
+        # States of a frozen backbone may be of bfloat16 products.
+        np.testing.assert_allclose(found, last[0].mean(0).numpy(), atol=0.03)
+
+
+def test_whether_heads_saw_the_selection_rows_is_kept_by_task(
+    tasks: list[TaskData], start: Checkpoint
+) -> None:
+    def extended(start: Checkpoint, names: list[str], **given: object) -> Checkpoint:
+        some = [replace(tasks[1], name=name, dev=tasks[1].selection) for name in names]
+        options = Options(recipe=RECIPE, baselines=False, **given)  # type: ignore[arg-type]
+        return train(some, start.backbone, options, start)
+
+    def told(of: Checkpoint) -> dict[str, bool]:
+        return {task.name: of.refitted(task.name) for task in of.tasks}
+
+    first = extended(start, ["new"], refit=True)
+    assert told(first) == {"sentiment": False, "topic": False, "new": True}
+    second = extended(first, ["newer"])
+    assert told(second) == {"sentiment": False, "topic": False, "new": True, "newer": False}
+    assert told(extended(second, ["new", "topic"])) == told(second), "heads go on from those"
+    frozen = extended(start, ["topic", "newest"], refit=True, freeze=["topic"])
+    assert told(frozen) == {"sentiment": False, "topic": False, "newest": True}
+
+
+def test_what_a_checkpoint_has_decided_is_not_decided_again(
+    checkpoint: Path, tiny_backbone: Path, rows: Path, tmp_path: Path, fails: Fails
+) -> None:
+    extend = ["train", "--extend", str(checkpoint), "--out", str(tmp_path / "out")]
+    extend += ["--epochs", "1", "--task", f"topic={rows}"]
+    assert f"checkpoint's is '{tiny_backbone}'" in fails(*extend, "--backbone", "minilm")
+    assert "was taught with 128" in fails(*extend, "--max-tokens", "64")
+    assert "head of task 'topic' is attention" in fails(*extend, "--head", "mlp")
+    assert "may have seen them; train it anew" in fails(*extend, "--abstain", "0.9")
+    assert not (tmp_path / "out").exists()
+    extend += ["--backbone", str(tiny_backbone), "--max-tokens", "128", "--abstain", "0.9"]
+    extend[extend.index(f"topic={rows}")] = f"new={rows}"
+    extend += ["--label-column", "topic", "--head", "new=linear"]
+    assert main(extend) == 0, "what is the same may be said, and a new task may have its own"
+    assert load_checkpoint(tmp_path / "out").heads["new"].config.kind == "linear"
 
 
 def test_other_labels_than_the_checkpoint_s_are_refused(

@@ -54,7 +54,17 @@ def test_states_are_the_encoder_s(backbone: Backbone, tmp_path: Path) -> None:
         for value, reference in zip(values, expected, strict=True):
             # bfloat16 products where the CPU has them, float16 on disk
             torch.testing.assert_close(value, reference, atol=0.05, rtol=0.05)
-        np.testing.assert_allclose(states.means([row])[0], values[-1][0].mean(0).numpy(), atol=2e-3)
+        for depth, value in enumerate(values):
+            found = states.means([row], depth)[0]
+            np.testing.assert_allclose(found, value[0].mean(0).numpy(), atol=2e-3)
+
+
+def test_means_without_layers_are_of_what_heads_without_layers_read(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    states = StateCache(tmp_path, GB).states(backbone, IDS, without_layers=True)
+    (values,), _, _ = states.batch([10], states=1)
+    np.testing.assert_allclose(states.means([10], 0)[0], values[0].mean(0).numpy(), atol=1e-5)
 
 
 def test_a_batch_is_padded_and_may_have_fewer_layers(backbone: Backbone, tmp_path: Path) -> None:
