@@ -313,9 +313,10 @@ def markdown(figures: Mapping[str, Any]) -> str:
         )
     rounds = [way["ms"]["full"]["rounds"] for ways in figures["targets"].values()
               for way in ways.values()]  # fmt: skip
+    counted = " to ".join(map(str, sorted({min(rounds), max(rounds)})))
     return "\n\n".join(tables) + (
         f"\n\n`{figures['command']}`, {figures['date']}: {processor_of(machine)}, "
-        f"{machine['cores']} threads; {said}. Medians of {min(rounds)} to {max(rounds)} "
+        f"{machine['cores']} threads; {said}. Medians of {counted} "
         "alternating rounds of one run, tokenization included.\n"
     )
 
