@@ -6,7 +6,7 @@ import argparse
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from mtl_edge.benchmarks.bench.comparing import compare, remarks
@@ -18,15 +18,13 @@ from mtl_edge.benchmarks.bench.stream import Texts
 from mtl_edge.benchmarks.bench.writing import terminal, write_folder, write_json
 from mtl_edge.benchmarks.demo_tasks import DATA
 from mtl_edge.bundle import Bundle, open_bundle
+from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, rows_of, texts_in
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import DataError, OptionError
 from mtl_edge.files import require_free
-from mtl_edge.rows.formats import format_of
-from mtl_edge.rows.model import ReadOptions
-from mtl_edge.rows.source import Source, open_rows
+from mtl_edge.io.labelled import read_texts
+from mtl_edge.io.model import ReadOptions
 from mtl_edge.table import text_table
-from mtl_edge.training.command import add_column_arguments, columns_of
-from mtl_edge.training.data import read_rows
 
 __all__ = ["add_arguments", "run"]
 
@@ -44,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="labelled rows to measure accuracy on; several files for a task are reported apart; "
         "default: the figures made at export",
     )
-    add_column_arguments(parser)
+    add_read_arguments(parser)
+    add_label_arguments(parser)
     parser.add_argument(
         "--texts",
         type=Path,
@@ -136,7 +135,6 @@ def _effort(args: argparse.Namespace, bundle: Bundle) -> Effort:
 
 def _labelled(bundle: Bundle, args: argparse.Namespace) -> list[Labelled]:
     tasks = {task.name: task for task in bundle.manifest.tasks}
-    columns = columns_of(args, list(tasks))
     found = []
     for value in args.data:
         name, separator, file = value.partition("=")
@@ -144,7 +142,7 @@ def _labelled(bundle: Bundle, args: argparse.Namespace) -> list[Labelled]:
             raise OptionError(f"--data {value!r}: expected TASK=FILE")
         if name not in tasks:
             raise OptionError(f"--data {name}: no such task; there are {', '.join(tasks)}")
-        rows = read_rows(name, file, columns[name], tasks[name].labels)
+        rows = rows_of(name, file, args, list(tasks), tasks[name].labels)
         found.append((file, Labelled(name, rows)))
     return _told_apart(found)
 
@@ -169,19 +167,11 @@ def _texts(args: argparse.Namespace, labelled: Sequence[Labelled]) -> Texts:
         held = {one.rows.source["sha256"]: one.rows for one in labelled}  # one may be of two tasks
         texts = [text for rows in held.values() for text in rows.texts]
         return Texts([rows.source["file"] for rows in held.values()], texts, len(texts))
-    files = args.texts or [DATA / "dev.csv", DATA / "train.csv"]
-    column = args.text_column if args.texts else "text"
-    texts = [text for file in files for text in _read(file, column)]
-    if not texts:
-        raise OptionError(f"there are no texts in {', '.join(map(str, files))}; name others")
-    names = [file.name for file in files] if args.texts else ["the demo's reviews"]
-    return Texts(names, texts, len(texts))
-
-
-def _read(file: Path, column: str) -> list[str]:
-    source = Source(format_of(file, None), ReadOptions(column), file)
-    with open_rows(source) as ((_, chunks), _):
-        return [text for chunk in chunks for text in chunk.texts if text is not None]
+    if args.texts:
+        texts = texts_in(args.texts, args)
+        return Texts([file.name for file in args.texts], texts, len(texts))
+    texts = [text for name in ("dev.csv", "train.csv") for text in read_texts(DATA / name)[0]]
+    return Texts(["the demo's reviews"], texts, len(texts))
 
 
 def _command(args: argparse.Namespace) -> str:
@@ -196,8 +186,9 @@ def _command(args: argparse.Namespace) -> str:
     for option in ("data", "texts", "label_column"):
         for value in getattr(args, option):
             parts += [f"--{option.replace('_', '-')}", str(value)]
-    if args.text_column != "text":
-        parts += ["--text-column", args.text_column]
+    for field in fields(ReadOptions):
+        if (value := getattr(args, field.name)) != field.default:
+            parts += [f"--{field.name.replace('_', '-')}", str(value)]
     parts += [f"--{option}" for option in ("quick", "full") if getattr(args, option)]
     if args.threads != default_threads():
         parts += ["--threads", str(args.threads)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mtl_edge.training.data import TaskData, build_task, read_rows
+from mtl_edge.io.labelled import read_rows
+from mtl_edge.training.data import TaskData, build_task
 
 __all__ = ["demo_tasks"]
 

@@ -37,9 +37,11 @@ from mtl_edge.benchmarks.machine import describe, processor_of
 from mtl_edge.benchmarks.shown import shown
 from mtl_edge.bundle import open_bundle
 from mtl_edge.cli import Parser
+from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, rows_of
 from mtl_edge.errors import MtlEdgeError, OptionError
 from mtl_edge.export.stages import promised, running
 from mtl_edge.files import require_free, staged_folder
+from mtl_edge.io.labelled import Rows
 from mtl_edge.loaded import Loaded, answering
 from mtl_edge.options import named
 from mtl_edge.planning import Tokens
@@ -48,7 +50,6 @@ from mtl_edge.table import markdown_table, text_table
 from mtl_edge.timing import Timing, alternate
 from mtl_edge.training.baselines import bag_of_words
 from mtl_edge.training.calibration import NEVER
-from mtl_edge.training.data import Columns, Rows, read_rows
 from mtl_edge.training.progress import Progress
 
 __all__ = ["main", "measure"]
@@ -344,8 +345,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="of the texts that leave at each cheaper stage, as 0.6 or 0.6,0.2: thresholds are set "
         "so",
     )
-    parser.add_argument("--text-column", default="text", help="default: %(default)s")
-    parser.add_argument("--label-column", help="default: label, or else the task's name")
+    add_read_arguments(parser)
+    add_label_arguments(parser)
     parser.add_argument("--targets", help="comma-separated; default: all that the bundle has")
     parser.add_argument(
         "--seconds",
@@ -383,12 +384,15 @@ def _run(args: argparse.Namespace, command: str) -> int:
     files = named("--data", args.data)
     if not files or set(files) - set(tasks):
         raise OptionError(f"--data TASK=FILE: expected some of the tasks {', '.join(tasks)}")
-    columns = Columns(args.text_column, args.label_column)
-    data = {task: read_rows(task, file, columns, tasks[task]) for task, file in files.items()}
+
+    def rows(files: Mapping[str, str]) -> dict[str, Rows]:
+        return {t: rows_of(t, file, args, list(tasks), tasks[t]) for t, file in files.items()}
+
+    data = rows(files)
     taught = named("--teach", args.teach)
     if set(taught) - set(tasks):
         raise OptionError(f"--teach TASK=FILE: expected some of the tasks {', '.join(tasks)}")
-    teach = {task: read_rows(task, file, columns, tasks[task]) for task, file in taught.items()}
+    teach = rows(taught)
     if args.simulate and len(args.simulate) != len(manifest.exits):
         raise OptionError(
             f"--simulate has {len(args.simulate)} shares, and the bundle {len(manifest.exits)} "

@@ -33,8 +33,8 @@ from mtl_edge.benchmarks.single_texts import IN_A_ROW
 from mtl_edge.bundle import open_bundle
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import DataError, EngineError, MtlEdgeError, OptionError
+from mtl_edge.io.labelled import read_texts
 from mtl_edge.table import text_table
-from mtl_edge.training.data import read_texts
 
 __all__ = ["Ratio", "judge", "main", "measure"]
 
@@ -121,7 +121,7 @@ def measure(bundle: Path, checkpoint: Path, threads: int) -> dict[str, dict[str,
         BundleError, CheckpointError, OptionError: see `enter`.
     """
     opened = open_bundle(bundle)
-    texts = read_texts(DATA / "dev.csv")[:IN_A_ROW]
+    texts = read_texts(DATA / "dev.csv")[0][:IN_A_ROW]
     with ExitStack() as stack:
         entrants, _ = enter(opened, checkpoint, threads, texts, stack)
         checked = check(entrants, texts, own_ids="vocabulary" in opened.manifest.reduced)

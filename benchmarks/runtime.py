@@ -32,11 +32,9 @@ from mtl_edge.benchmarks.shown import shown
 from mtl_edge.bundle import Bundle, Graph, open_bundle
 from mtl_edge.choosing import choose_graph
 from mtl_edge.classifier import EdgeClassifier
+from mtl_edge.cli.reading import add_read_arguments, texts_in
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MtlEdgeError, OptionError
-from mtl_edge.rows.formats import format_of
-from mtl_edge.rows.model import ReadOptions
-from mtl_edge.rows.source import Source, open_rows
 
 __all__ = ["measure"]
 
@@ -54,16 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="append",
         help="CSV, TSV, JSONL, Parquet or lines; may be given again; default: the demo's",
     )
-    parser.add_argument("--column", default="text", help="holds the texts; default: %(default)s")
+    add_read_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--passes", type=int, default=2, help="over all texts, one at a time")
     parser.add_argument("--rounds", type=int, default=4, help="of all texts in one call")
     parser.add_argument("--processes", type=int, default=9, help="fresh ones, for each start")
     args = parser.parse_args(arguments)
-    files = args.texts or [DATA / "dev.csv", DATA / "train.csv"]
     try:
-        figures = {"command": shown("runtime", arguments), **_measured(args, files)}
+        figures = {"command": shown("runtime", arguments), **_measured(args)}
     except MtlEdgeError as error:
         parser.exit(2, f"mtl-edge: {error}\n")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -74,10 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table)
 
 
-def _measured(args: argparse.Namespace, files: Sequence[Path]) -> dict[str, Any]:
-    texts = [text for file in files for text in _read(file, args.column)]
-    if not texts:
-        raise OptionError(f"there are no texts in {', '.join(map(str, files))}; name others")
+def _measured(args: argparse.Namespace) -> dict[str, Any]:
+    texts = texts_in(args.texts or [DATA / "dev.csv", DATA / "train.csv"], args)
     for option in ("passes", "rounds", "processes"):
         if getattr(args, option) < 1:
             raise OptionError(f"--{option} is {getattr(args, option)}, expected 1 or more")
@@ -229,12 +224,6 @@ def _in_process(
         "single": single,
         "many": many,
     }
-
-
-def _read(file: Path, column: str) -> list[str]:
-    source = Source(format_of(file, None), ReadOptions(column), file)
-    with open_rows(source) as ((_, chunks), _):
-        return [text for chunk in chunks for text in chunk.texts if text is not None]
 
 
 if __name__ == "__main__":

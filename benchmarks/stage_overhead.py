@@ -30,9 +30,7 @@ from mtl_edge.benchmarks.single_texts import answered, in_turn, overhead
 from mtl_edge.bundle import MANIFEST, Bundle, open_bundle, write_manifest
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.errors import OptionError
-from mtl_edge.rows.formats import format_of
-from mtl_edge.rows.model import ReadOptions
-from mtl_edge.rows.source import Source, open_rows
+from mtl_edge.io.labelled import read_texts
 from mtl_edge.table import markdown_table
 from mtl_edge.training.progress import Progress
 
@@ -114,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--texts", type=Path, action="append", required=True, metavar="FILE")
     args = parser.parse_args(argv)
     bundle = open_bundle(args.bundle)
-    texts = [text for file in args.texts for text in _read(file)]
+    texts = [text for file in args.texts for text in read_texts(file)[0]]
     np.random.default_rng(0).shuffle(texts)
     targets = [graph.target for graph in bundle.manifest.graphs]
     rows = []
@@ -161,12 +159,6 @@ def _apart(bundle: Path, texts: Sequence[str], **options: Any) -> float:
     """`resident` in a process of its own."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(resident, bundle, texts, **options).result()
-
-
-def _read(file: Path) -> list[str]:
-    source = Source(format_of(file, None), ReadOptions("text"), file)
-    with open_rows(source) as ((_, chunks), _):
-        return [text for chunk in chunks for text in chunk.texts if text is not None]
 
 
 if __name__ == "__main__":

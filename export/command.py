@@ -14,6 +14,7 @@ from typing import Any
 
 from mtl_edge.bundle import Manifest, open_bundle
 from mtl_edge.bundle.update import previous_of, write_update
+from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, texts_in
 from mtl_edge.engines import ENGINES
 from mtl_edge.errors import OptionError, OutputExistsError
 from mtl_edge.export import int8_openvino, openvino_graph
@@ -35,7 +36,7 @@ from mtl_edge.files import require_free
 from mtl_edge.table import text_table
 from mtl_edge.training.checkpoint import Checkpoint, Sample, load_checkpoint
 from mtl_edge.training.command import add_cache_arguments
-from mtl_edge.training.data import read_texts, spread
+from mtl_edge.training.data import spread
 from mtl_edge.training.run import CALIBRATION_ROWS
 
 __all__ = ["add_arguments", "run"]
@@ -112,11 +113,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write ONNX Runtime's own format and its list of operators, for a reduced build",
     )
     parser.add_argument(
-        "--text-column",
-        default="text",
-        help="of --calibration, --refit, --vocabulary and --check-exits",
-    )
-    parser.add_argument(
         "--reduce-range",
         action="store_true",
         help="of onnx-int8: weights in 7 bits, for x86 CPUs without VNNI, whose int8 products "
@@ -144,6 +140,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_budget_argument(parser)
     add_exit_arguments(parser)
+    add_read_arguments(parser)
+    add_label_arguments(parser)
     parser.add_argument(
         "--depth",
         metavar="N",
@@ -186,8 +184,8 @@ def run(args: argparse.Namespace) -> int:
     if args.depth is not None:
         checkpoint = checkpoint.at(_depth(checkpoint, args.depth, args.max_accuracy_drop))
     if args.calibration is not None:
-        checkpoint = _calibrated(checkpoint, read_texts(args.calibration, args.text_column))
-    refit = _texts(args.refit, args.text_column)
+        checkpoint = _calibrated(checkpoint, texts_in([args.calibration], args))
+    refit = _once(args.refit, args)
     if args.refit and len(refit) < FEWEST:
         raise OptionError(
             f"--refit has {len(refit)} texts, expected {FEWEST} or more: the training texts will do"
@@ -197,7 +195,7 @@ def run(args: argparse.Namespace) -> int:
         reduce_range=args.reduce_range,
         keep_worst=args.keep_worst,
         refit=refit,
-        vocabulary=_texts(args.vocabulary, args.text_column),
+        vocabulary=_once(args.vocabulary, args),
         four_bits=args.embeddings == "4bit",
         with_tokenizer=args.with_tokenizer,
         ort=args.ort,
@@ -255,7 +253,7 @@ def _require_meant(args: argparse.Namespace, all_given: Sequence[str]) -> None:
         )
     if args.update is not None:
         _require_place(args.update, args.into, overwrite=args.overwrite)
-    if args.label_column is not None:
+    if args.label_column:
         raise OptionError("--label-column is of --check-exits; give both, or neither")
     targets = targets_of(args.targets)
     if args.explain and (idle := [n for n in NOT_OF_EXPLAIN if n in all_given]):
@@ -295,9 +293,9 @@ def _given(args: argparse.Namespace) -> list[str]:
     return [name for name, default in defaults.items() if getattr(args, name) != default]
 
 
-def _texts(files: Sequence[Path], column: str) -> list[str]:
+def _once(files: Sequence[Path], args: argparse.Namespace) -> list[str]:
     """Their texts, each once."""
-    return list(dict.fromkeys(text for file in files for text in read_texts(file, column)))
+    return list(dict.fromkeys(texts_in(files, args)))
 
 
 def _replace_heads(args: argparse.Namespace) -> None:

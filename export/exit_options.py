@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from mtl_edge.bundle import Manifest, open_bundle
+from mtl_edge.cli.reading import rows_of
 from mtl_edge.errors import OptionError
 from mtl_edge.export.exits import Promise
 from mtl_edge.export.paired import p_value
 from mtl_edge.export.stages import broken, compare, promised, running
 from mtl_edge.export.targets import targets_of
+from mtl_edge.io.model import ReadOptions
 from mtl_edge.options import named
 from mtl_edge.table import text_table
 from mtl_edge.training.command import depths_of
-from mtl_edge.training.data import Columns, read_rows
 
 __all__ = ["add_exit_arguments", "asked_of", "check", "exits_table", "promise_of"]
 
 DROP, CONFIDENCE = 0.3, 95.0
 AUTO = "auto"
-OF_CHECK = ("checkpoint", "check_exits", "targets", "text_column", "label_column")
+OF_CHECK = (
+    "checkpoint", "check_exits", "targets", "label_column", *(f.name for f in fields(ReadOptions)),
+)  # fmt: skip
 
 
 def add_exit_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,9 +60,6 @@ def add_exit_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TASK=FILE",
         help="measure what the BUNDLE in the place of the checkpoint promised on labelled rows of "
         "yours, and export nothing; may be repeated; exit code 1 if the promise is broken",
-    )
-    group.add_argument(
-        "--label-column", help="of --check-exits; default: label, or else the task's name"
     )
 
 
@@ -176,9 +177,9 @@ def check(args: argparse.Namespace, given: Sequence[str]) -> int:
         raise OptionError(
             f"--check-exits {unknown[0]}: no such task; the bundle has {', '.join(tasks)}"
         )
-    columns = Columns(args.text_column, args.label_column)
     data = {
-        name: read_rows(name, file, columns, tasks[name].labels) for name, file in files.items()
+        name: rows_of(name, file, args, list(tasks), tasks[name].labels)
+        for name, file in files.items()
     }
     depths = [stage.depth for stage in bundle.manifest.exits]
     table, kept = [], True

@@ -15,14 +15,23 @@ from typing import Any
 
 import torch
 
+from mtl_edge.cli.reading import (
+    add_label_arguments,
+    add_read_arguments,
+    labels_of,
+    note,
+    rows_of,
+)
 from mtl_edge.errors import OptionError
 from mtl_edge.files import require_free, sha256_of
+from mtl_edge.io.labelled import Rows
+from mtl_edge.io.labels import look_alikes, ordered
 from mtl_edge.options import for_each, named
 from mtl_edge.table import text_table
 from mtl_edge.training.backbone import Backbone, load_backbone
 from mtl_edge.training.batches import MIXES
 from mtl_edge.training.checkpoint import RECORD, Checkpoint, load_checkpoint, save_checkpoint
-from mtl_edge.training.data import Columns, Rows, TaskData, build_task, conflicts, read_rows
+from mtl_edge.training.data import TaskData, build_task, conflicts
 from mtl_edge.training.heads import DEFAULT_HEAD, HEADS
 from mtl_edge.training.journal import Journal
 from mtl_edge.training.recipe import Recipe
@@ -34,10 +43,8 @@ from mtl_edge.training.weighting import WEIGHTINGS
 __all__ = [
     "add_arguments",
     "add_cache_arguments",
-    "add_column_arguments",
     "add_data_arguments",
     "add_recipe_arguments",
-    "columns_of",
     "depths_of",
     "options_of",
     "read_tasks",
@@ -99,7 +106,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, extends: bool = False
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help="a task and its training rows: CSV, TSV, JSONL or Parquet, or "
+        help="a task and its training rows: CSV, TSV, JSONL, Parquet or Arrow, or "
         "hub:NAME[:SUBSET][:SPLIT], a data set of the Hub; repeat for each task",
     )
     parser.add_argument(
@@ -114,7 +121,16 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, extends: bool = False
         metavar="TASK=COLUMN",
         help="of --data: a task, and the column of its labels; rows without one are passed over",
     )
-    add_column_arguments(parser)
+    add_read_arguments(parser)
+    add_label_arguments(parser)
+    parser.add_argument(
+        "--labels",
+        action="append",
+        default=[],
+        metavar="TASK=A,B,...",
+        help="a task's labels, in the order that they shall have; default: those of the rows, "
+        "numbers by their size, anything else by its characters",
+    )
     parser.add_argument(
         "--backbone",
         default=None if extends else BACKBONE,
@@ -230,24 +246,6 @@ def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_column_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options that say where files keep texts and labels."""
-    parser.add_argument("--text-column", default="text", help="default: %(default)s")
-    parser.add_argument(
-        "--label-column",
-        action="append",
-        default=[],
-        metavar="[NAME=]COLUMN",
-        help="for all tasks or for one; default: label, or else the task's name",
-    )
-
-
-def columns_of(args: argparse.Namespace, tasks: Sequence[str]) -> dict[str, Columns]:
-    """Each task's columns, from the options of `add_column_arguments`."""
-    labels = for_each("--label-column", args.label_column, tasks)
-    return {task: Columns(args.text_column, labels.get(task)) for task in tasks}
-
-
 def run(args: argparse.Namespace) -> None:
     require_free(args.out, overwrite=args.overwrite)
     started = time.monotonic()
@@ -261,8 +259,8 @@ def run(args: argparse.Namespace) -> None:
     )
     if not args.extend:
         args.resolved = {"backbone": BACKBONE, "max-tokens": MAX_TOKENS, **args.resolved}
-    tasks = read_tasks(args)
     start = load_checkpoint(args.extend) if args.extend else None
+    tasks = read_tasks(args, start)
     backbone = start.backbone if start else load_backbone(args.backbone or BACKBONE)
     if args.backbone not in (None, backbone.info.name):
         raise OptionError(
@@ -394,39 +392,51 @@ def _positive(option: str, value: float) -> Any:
     return value
 
 
-def read_tasks(args: argparse.Namespace) -> list[TaskData]:
+def read_tasks(args: argparse.Namespace, start: Checkpoint | None = None) -> list[TaskData]:
     """The tasks that the options of `add_data_arguments` name; remarks go to standard error.
+
+    Args:
+        start: a task that it has as well keeps the order of its labels.
 
     Raises:
         DataError: a file that cannot be used.
         OptionError: names that do not fit together.
     """
-    sources, labels = task_sources(args), named("--label", args.label)
-    dev = {**dict.fromkeys(labels if args.dev_data else (), args.dev_data)}
+    sources, columns = task_sources(args), named("--label", args.label)
+    dev = {**dict.fromkeys(columns if args.dev_data else (), args.dev_data)}
     dev |= named("--dev", args.dev)
     if unknown := sorted(set(dev) - set(sources)):
         raise OptionError(f"--dev {unknown[0]}: no such --task; there are {', '.join(sources)}")
-    columns = columns_of(args, list(sources))
-    columns |= {task: replace(columns[task], label=label) for task, label in labels.items()}
+    orders = labels_of(args, list(sources))
+    before = {task.name: task.labels for task in start.tasks} if start else {}
     tasks = []
     for name, source in sources.items():
-        rows = read_rows(name, source, columns[name])
-        reported = read_rows(name, dev[name], columns[name]) if name in dev else None
-        tasks.append(build_task(name, rows, reported, args.seed))
-        for remark in _remarks(name, rows, reported):
-            print(f"note: {remark}", file=sys.stderr)
+        order, column = orders.get(name), columns.get(name)
+        rows = rows_of(name, source, args, list(sources), order, column)
+        if order is None and {*before.get(name, ())} == {*rows.labels}:
+            order = list(before[name])
+        known = order or ordered(rows.labels)
+        reported = (
+            rows_of(name, dev[name], args, list(sources), known, column) if name in dev else None
+        )
+        tasks.append(build_task(name, rows, reported, args.seed, order))
+        for remark in _remarks(rows, reported):
+            note(f"task {name}: {remark}")
     return tasks
 
 
-def _remarks(name: str, rows: Rows, dev: Rows | None) -> list[str]:
+def _remarks(rows: Rows, dev: Rows | None) -> list[str]:
     """What a careful reader of the data would mention."""
     remarks = []
-    if rows.unlabelled:
-        remarks.append(f"task {name}: {rows.unlabelled} rows without a label were passed over")
+    if alike := look_alikes(ordered(rows.labels)):
+        pairs = ", ".join(f"{one!a} and {other!a}" for one, other in alike[:3])
+        remarks.append(f"the labels {pairs} look alike and are taken for different ones")
+    if count := sum(not text.strip() for text in rows.texts):
+        remarks.append(f"{count} texts of train are empty")
     if count := conflicts(rows):
-        remarks.append(f"task {name}: {count} texts stand in train with more than one label")
+        remarks.append(f"{count} texts stand in train with more than one label")
     if dev is not None and (shared := len(set(rows.texts) & set(dev.texts))):
-        remarks.append(f"task {name}: {shared} texts stand in train and in dev")
+        remarks.append(f"{shared} texts stand in train and in dev")
     return remarks
 
 

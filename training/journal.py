@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from mtl_edge.cli.changes import changes_of
+from mtl_edge.changes import changes_of
 from mtl_edge.errors import CheckpointError, MissingPackageError
 
 __all__ = ["Journal"]

@@ -18,6 +18,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from mtl_edge.bundle import Task
 from mtl_edge.errors import CheckpointError, OptionError
+from mtl_edge.io.labelled import Rows
 from mtl_edge.planning import Tokens
 from mtl_edge.probabilities import softmax
 from mtl_edge.text import TextEncoder
@@ -26,7 +27,7 @@ from mtl_edge.training.baselines import bag_of_words, mean_pooling
 from mtl_edge.training.batches import Labelled
 from mtl_edge.training.calibration import calibration_error, fit_temperature, fit_thresholds
 from mtl_edge.training.checkpoint import Checkpoint, Sample
-from mtl_edge.training.data import Rows, TaskData, spread
+from mtl_edge.training.data import TaskData, spread
 from mtl_edge.training.finetune import finetune
 from mtl_edge.training.fit import fit_heads, predict
 from mtl_edge.training.folds import out_of_fold, require_texts

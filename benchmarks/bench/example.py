@@ -13,9 +13,10 @@ from mtl_edge.benchmarks.demo_tasks import DATA
 from mtl_edge.export.build import export
 from mtl_edge.export.settings import Settings
 from mtl_edge.export.targets import DEFAULT
+from mtl_edge.io.labelled import read_rows
 from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import save_checkpoint
-from mtl_edge.training.data import build_task, read_rows
+from mtl_edge.training.data import build_task
 from mtl_edge.training.recipe import Recipe
 from mtl_edge.training.run import Options, train
 

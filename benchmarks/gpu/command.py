@@ -19,10 +19,10 @@ from mtl_edge.benchmarks.shown import shown
 from mtl_edge.bundle import Bundle, open_bundle
 from mtl_edge.errors import CheckpointError, MtlEdgeError, OptionError
 from mtl_edge.files import staged_folder
+from mtl_edge.io.labelled import Rows, read_rows
 from mtl_edge.options import named
 from mtl_edge.table import text_table
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
-from mtl_edge.training.data import Rows, read_rows
 
 __all__ = ["main"]
 

@@ -20,10 +20,10 @@ from mtl_edge.benchmarks.limits.weights import Weights, weights_of
 from mtl_edge.bundle import TOKENIZER
 from mtl_edge.engines import Ids, Logits
 from mtl_edge.errors import EngineError, OptionError
+from mtl_edge.io.labelled import Rows
 from mtl_edge.planning import in_batches
 from mtl_edge.text import TextEncoder
 from mtl_edge.timing import Timing
-from mtl_edge.training.data import Rows
 from mtl_edge.training.progress import Progress
 
 __all__ = ["Effort", "measure"]

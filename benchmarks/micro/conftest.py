@@ -10,8 +10,8 @@ import pytest
 from mtl_edge.benchmarks.demo_tasks import DATA
 from mtl_edge.bundle import TOKENIZER, open_bundle
 from mtl_edge.classifier import EdgeClassifier
+from mtl_edge.io.labelled import read_texts
 from mtl_edge.text import TextEncoder
-from mtl_edge.training.data import read_texts
 
 DEMO = Path("build/demo/bundle")
 MANY = 256
@@ -49,7 +49,7 @@ def encoder(new_encoder: Callable[[], TextEncoder]) -> TextEncoder:
 @pytest.fixture(scope="session")
 def texts() -> list[str]:
     """Some of the demo's reviews."""
-    return read_texts(DATA / "train.csv")[:MANY]
+    return read_texts(DATA / "train.csv")[0][:MANY]
 
 
 @pytest.fixture(scope="session", params=["onnxruntime", "openvino"])

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from mtl_edge.benchmarks.peers.table import Peer
 from mtl_edge.bundle import open_bundle
 from mtl_edge.errors import ExportError
+from mtl_edge.io.model import ReadOptions
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.data import TaskData
 
@@ -23,8 +25,10 @@ __all__ = ["ENGINES", "bundles_of", "entries"]
 
 ENGINES = ("openvino", "onnxruntime")
 SHOWN = {"openvino": "openvino", "onnxruntime": "onnx"}
-LISTS = ("task", "dev", "label", "label_column")
-SINGLE = ("data", "dev_data", "text_column", "backbone", "max_tokens")
+LISTS = ("task", "dev", "label", "label_column", "labels")
+SINGLE = (
+    "data", "dev_data", "backbone", "max_tokens", *(field.name for field in fields(ReadOptions)),
+)  # fmt: skip
 
 
 def bundles_of(

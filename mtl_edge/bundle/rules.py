@@ -22,6 +22,7 @@ from mtl_edge.bundle.schema import (
     Manifest,
     Task,
 )
+from mtl_edge.io.labels import plain
 
 __all__ = ["check_manifest"]
 
@@ -92,7 +93,7 @@ def _check_entry(entry: FileEntry) -> None:
 
 
 def _check_graph(graph: Graph) -> None:
-    _require(_plain(graph.target), f"{graph.target!r:.60} cannot name a graph")
+    _require(plain(graph.target), f"{graph.target!r:.60} cannot name a graph")
     _require(
         graph.latency_ms is None or graph.latency_ms >= 0,
         f"graph {graph.target!r} has the latency {graph.latency_ms}",
@@ -166,7 +167,7 @@ def _check_task(task: Task) -> None:
         "of an input",
     )
     _require(
-        len(task.labels) >= 2 and all(map(_plain, task.labels)),
+        len(task.labels) >= 2 and all(map(plain, task.labels)),
         f"task {name!r} needs two or more labels, without control characters",
     )
     _require_distinct(task.labels, f"label of task {name!r}")
@@ -178,13 +179,6 @@ def _check_thresholds(task: Task, thresholds: Sequence[float]) -> None:
     _require(
         len(thresholds) in (0, len(task.labels)) and all(t >= 0 for t in thresholds),
         f"task {task.name!r} needs a threshold of 0 or more for each label, or none",
-    )
-
-
-def _plain(text: str) -> bool:
-    """Whether there is text, and nothing in it that steers a terminal or ends a line."""
-    return bool(text) and not any(
-        unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text
     )
 
 

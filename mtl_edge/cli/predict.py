@@ -7,17 +7,17 @@ it is whole; a run that was stopped or killed goes on with the same command.
 from __future__ import annotations
 
 import argparse
+from argparse import SUPPRESS
 from pathlib import Path
 
-from mtl_edge.cli.predict_shared import load, stopped
+from mtl_edge.cli.predict_shared import load, predictions_of, stopped, told
 from mtl_edge.cli.predict_to_file import write
+from mtl_edge.cli.reading import add_read_arguments, read_options
 from mtl_edge.cli.show import print_json, print_table
 from mtl_edge.cli.stopping import Stopped, Stopper, stoppable
 from mtl_edge.errors import OptionError
-from mtl_edge.rows.answers import predictions_of
-from mtl_edge.rows.formats import FORMATS, format_of
-from mtl_edge.rows.model import ReadOptions
-from mtl_edge.rows.source import Source, open_rows
+from mtl_edge.io.model import ReadOptions, texts_of
+from mtl_edge.io.source import FORMATS, Source, format_of, open_table
 
 __all__ = ["add_arguments", "run"]
 
@@ -26,20 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, help="a bundle's folder")
     parser.add_argument("texts", nargs="*", help="texts; none: those of --file or standard input")
     parser.add_argument(
-        "--file", type=Path, help="CSV, TSV, JSONL, Parquet or one text a line, UTF-8; also .gz"
+        "--file",
+        type=Path,
+        help="CSV, TSV, JSONL, Parquet, Arrow or one text a line; text also packed, as .gz",
     )
     parser.add_argument(
         "--format", choices=FORMATS, help="of the input; default: by its ending, else lines"
-    )
-    parser.add_argument(
-        "--column", help="holds the texts; default: text", default="text", metavar="NAME"
-    )
-    parser.add_argument(
-        "--missing",
-        choices=("error", "empty", "skip"),
-        default="error",
-        help="a null in place of a text is an error, an empty text, or a row without answers; "
-        "default: %(default)s",
     )
     parser.add_argument("--tasks", metavar="A,B", help="answer these alone; default: all")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
@@ -83,20 +75,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--public-key", type=Path, metavar="FILE", help="the bundle must be signed with this key"
     )
+    add_read_arguments(parser)
+    # What it was called here before it was called alike everywhere.
+    parser.add_argument("--column", dest="text_column", default=SUPPRESS, help=SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    source = Source(
-        format_of(args.file, args.format),
-        ReadOptions(args.column, args.missing, strict=args.out is not None),
-        path=args.file,
-        texts=tuple(args.texts) or None,
-    )
+    kind, options = format_of(args.file, args.format), read_options(args)
+    source = tuple(args.texts) or args.file
     with stoppable() as stopper:
         if args.out is None:
-            return _show(args, source, stopper)
-        return write(args, source, stopper)
+            return _show(args, source, kind, options, stopper)
+        return write(args, source, kind, options, stopper)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -113,17 +104,21 @@ def _check(args: argparse.Namespace) -> None:
         raise OptionError(f"--out {args.out} is the input; choose another")
 
 
-def _show(args: argparse.Namespace, source: Source, stopper: Stopper) -> int:
+def _show(
+    args: argparse.Namespace, source: Source, kind: str, options: ReadOptions, stopper: Stopper
+) -> int:
     """Print the answers as they come."""
     show = print_json if args.json else print_table
     rows = 0
     try:
-        with load(args) as classifier, open_rows(source) as ((_, chunks), _):
+        with load(args) as classifier, open_table(source, options, kind) as table:
             names = [task.name for task in classifier.tasks]
-            for chunk in chunks:
+            for chunk in table.chunks:
                 with stopper.step():
-                    show(names, chunk.texts, predictions_of(classifier, chunk))
-                    rows = chunk.mark.rows
+                    texts = texts_of(table, chunk, options)
+                    show(names, texts, predictions_of(classifier, texts))
+                    rows = chunk.last
+            told(table)
     except Stopped as stop:
         return stopped(stop, f"{rows:,} rows were answered")
     return 0

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtl_edge.classifier import EdgeClassifier
+from mtl_edge.classifier import EdgeClassifier, Prediction
+from mtl_edge.cli.reading import note
 from mtl_edge.cli.stopping import Stopped
+from mtl_edge.io.model import Table
 
-__all__ = ["load", "stopped"]
+__all__ = ["load", "predictions_of", "stopped", "told"]
 
 TERMINATED = 128 + signal.SIGTERM
 
@@ -30,6 +32,20 @@ def load(args: argparse.Namespace, facts: Mapping[str, Any] | None = None) -> Ed
         max_depth=args.max_depth,
         depth_for=_names(args.depth_for),
     )
+
+
+def predictions_of(
+    classifier: EdgeClassifier, texts: Sequence[str | None]
+) -> list[Prediction | None]:
+    """A prediction for each row, None for those that are passed over."""
+    found = iter(classifier.predict([text for text in texts if text is not None]))
+    return [None if text is None else next(found) for text in texts]
+
+
+def told(table: Table) -> None:
+    """Say what of an input was not read as it stands."""
+    if (text := table.tally.note()) is not None:
+        note(f"{table.name}: {text}")
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import decimal
@@ -10,6 +11,7 @@ import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,9 +24,8 @@ import pytest
 
 from mtl_edge import EdgeClassifier
 from mtl_edge.cli import main, progress
-from mtl_edge.errors import DataError, OutputExistsError
-from mtl_edge.rows import delimited, lines, output, parquet, parquet_writer
-from mtl_edge.rows.model import Mark
+from mtl_edge.errors import OutputExistsError
+from mtl_edge.io import model, output, text
 
 Fails = Callable[..., str]
 Predict = Callable[..., None]
@@ -253,26 +254,26 @@ MALFORMED = {
     "too few cells": ("csv", b"text,n\na,1\nb\n", "line 3 has 1 cells, the header 2"),
     "open quote": ("csv", b'text,n\na,1\n"b,2\nc,3\n', "begins at", "line 3", "unexpected end"),
     "quote in a cell": ("tsv", b'text\tn\n"a"b\t1\n', "line 2", "malformed"),
-    "csv not utf-8": ("csv", b"text,n\na,1\n\xe9t\xe9,2\n", "line 3 is not UTF-8", "iconv"),
-    "utf-16": ("csv", "text,n\na,1\n".encode("utf-16"), "line 1 is not UTF-8"),
+    "csv not utf-8": ("csv", b"text,n\na,1\n\xe9t\xe9,2\n", "line 3 is not UTF-8", "--encoding"),
+    "utf-16": ("csv", "text,n\na,1\n".encode("utf-16-le"), "--encoding utf-16-le"),
     "lines not utf-8": ("txt", b"a\n\xff\n", "line 2 is not UTF-8"),
     "old line ends": ("csv", b"text,n\ra,1\rb,2\r", "line 1", "new-line character"),
     "names twice": ("csv", b"text,n,n\na,1,2\n", "'n' comes twice"),
-    "no column": ("csv", b"body,n\na,1\n", "no column 'text'", "'body', 'n'", "--column"),
+    "no column": ("csv", b"body,n\na,1\n", "no column 'text'", "'body', 'n'", "--text-column"),
     "no header": ("csv", b"", "is empty"),
     "not json": ("jsonl", b'{"text": "a"}\n\n{"text": \n', "line 3 is not JSON"),
     "not an object": ("jsonl", b'{"text": "a"}\n["b"]\n', "line 2 holds list"),
     "nested": ("jsonl", b'{"text": "a", "x": ' + b"[" * 100_000 + b"\n", "line 1 is not JSON"),
     "digits": ("jsonl", b'{"text": "a", "x": ' + b"1" * 5000 + b"}\n", "line 1 is not JSON"),
     "key twice": ("jsonl", b'{"text": "a", "text": "b"}\n', "'text' comes twice"),
-    "no key": ("jsonl", b'{"body": "a"}\n', "line 1 has no 'text'", "'body'"),
+    "no key": ("jsonl", b'{"body": "a"}\n', "line 1 has no column 'text'", "'body'"),
     "number": ("jsonl", b'{"text": "a"}\n{"text": 5}\n', "line 2", "is int; expected a string"),
     "null": ("jsonl", b'{"text": "a"}\n{"text": null}\n', "line 2 has no text", "--missing"),
     "json not utf-8": ("jsonl", b'{"text": "\xff"}\n', "line 1 is not UTF-8"),
     "no parquet": ("parquet", b"PAR1 not PAR1", "not a Parquet file"),
-    "no gzip": ("csv.gz", b"text\na\n", "not a whole gzip file"),
+    "no gzip": ("csv.gz", b"text\na\n", "not a whole gzip"),
     "cut gzip": ("csv.gz", gzip.compress(b"text\n" + os.urandom(9999).hex().encode())[:-999],
-                 "not a whole gzip file"),
+                 "not a whole gzip"),
     "unknown ending": ("xlsx", b"PK", "ending '.xlsx'", "--format"),
 }  # fmt: skip
 
@@ -294,11 +295,11 @@ def test_what_is_wrong_with_a_file_is_told_with_its_line(
 def test_a_cell_or_line_without_end_does_not_fill_the_memory(
     shared_bundle: Path, tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delimited, "MAX_CELL", 1000)
-    monkeypatch.setattr(lines, "MAX_LINE", 1 << 20)
+    monkeypatch.setattr(text, "MAX_CELL", 1000)
+    monkeypatch.setattr(text, "MAX_LINE", 1 << 20)
     (tmp_path / "in.csv").write_text('text\nfine\n"open\n' + "a line\n" * 1000)
     (tmp_path / "in.jsonl").write_text('{"text": "' + "a" * (2 << 20))
-    for name, word in (("in.csv", "begins at"), ("in.jsonl", "longer than 1 MiB")):
+    for name, word in (("in.csv", "begins at"), ("in.jsonl", "longer than 1 Mi characters")):
         out = tmp_path / "out.csv"
         assert word in fails("predict", shared_bundle, "--file", tmp_path / name, "--out", out)
 
@@ -377,22 +378,29 @@ def test_a_table_of_a_file_is_printed(
 STOPPED = """
 import os, signal, sys
 from mtl_edge.cli import main
-from mtl_edge.rows import lines, output, parquet
-lines.CHUNK_ROWS = parquet.CHUNK_ROWS = 16
+from mtl_edge.io import model, output
+model.CHUNK_ROWS = 16
 output.SECONDS_BETWEEN_SAVES = 0
 # Who started the tests may ignore it, as a shell does for what runs in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 whole = output.Output.append
-def append(self, data, mark):
-    if mark.rows >= {at}:
+def append(self, data, rows):
+    if rows >= {at}:
         if {number} == signal.SIGKILL:
-            self._file.write(data[:len(data) // 2])
-            self._file.flush()
+            self._store.execute("PRAGMA cache_size = 1")  # so that it is on the disk
+            self._store.execute("INSERT INTO chunks VALUES (?, ?)", (rows, data * 10000))
         os.kill(os.getpid(), {number})
-    whole(self, data, mark)
+    whole(self, data, rows)
 output.Output.append = append
 sys.exit(main(sys.argv[1:]))
 """
+
+
+def _done(out: Path) -> int:
+    """Rows that a stopped run has done."""
+    with contextlib.closing(sqlite3.connect(f"{out}.partial")) as store:
+        (rows,) = store.execute("SELECT max(rows) FROM chunks").fetchone()
+    return int(rows)
 
 
 def _stopped(number: int, at: int, *command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -403,8 +411,7 @@ def _stopped(number: int, at: int, *command: str | Path) -> subprocess.Completed
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "CHUNK_ROWS", 16)
-    monkeypatch.setattr(parquet, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(model, "CHUNK_ROWS", 16)
 
 
 @pytest.fixture
@@ -439,15 +446,13 @@ def test_a_killed_run_goes_on_and_its_file_is_that_of_a_whole_run(
     command = ("predict", shared_bundle, "--file", source, "--out", out)
     assert _stopped(signal.SIGKILL, 70, *command).returncode == -signal.SIGKILL
     assert not out.exists()
-    first = json.loads((tmp_path / f"out.{after}.partial.json").read_text())
-    torn = (tmp_path / f"out.{after}.partial").stat().st_size
-    assert first["size"] < torn, "half a chunk is behind what the journal speaks of"
+    first = _done(out)
     assert _stopped(signal.SIGKILL, 120, *command).returncode == -signal.SIGKILL
-    second = json.loads((tmp_path / f"out.{after}.partial.json").read_text())
-    assert 0 < first["mark"]["rows"] < second["mark"]["rows"] < len(many)
+    second = _done(out)
+    assert 0 < first < second < len(many)
     capsys.readouterr()
     predict(*command[2:])
-    assert f"going on behind row {second['mark']['rows']}" in capsys.readouterr().err
+    assert f"going on behind row {second}" in capsys.readouterr().err
     assert out.read_bytes() == whole.read_bytes()
     assert [row["id"] for row in _read(out)] == [row["id"] for row in many]
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([source.name, out.name, whole.name])
@@ -469,7 +474,7 @@ def test_a_stopped_run_ends_its_chunk_and_says_how_to_go_on(
     done = _stopped(number, 70, *command)
     assert done.returncode == code
     assert "80 rows are done, and the same command goes on" in done.stderr.splitlines()[-1]
-    assert json.loads((tmp_path / "out.csv.partial.json").read_text())["mark"]["rows"] == 80
+    assert _done(out) == 80
     predict(*command[2:])
     predict("--file", source, "--out", tmp_path / "whole.csv", *same)
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
@@ -495,7 +500,7 @@ def test_what_is_said_of_a_stopped_run_is_what_is_there(tmp_path: Path) -> None:
     with output.Output(target, {}) as one:
         assert one.advice == "nothing was written"
         one.begin(b"header", facts)
-        one.append(b"rows", Mark(3))
+        one.append(b"rows", 3)
     assert "3 rows are done, and the same command goes on" in one.advice
     with output.Output(target, {}, restart=True) as two:  # stopped before it began
         assert two.advice == "nothing was written"
@@ -518,7 +523,7 @@ def test_what_another_run_left_is_not_gone_on_with(
     source, out = _write(tmp_path / "in.csv", many), tmp_path / "out.csv"
     command = ("predict", shared_bundle, "--file", source, "--out", out)
     assert _stopped(signal.SIGKILL, 70, *command).returncode == -signal.SIGKILL
-    left = (tmp_path / "out.csv.partial").read_bytes()
+    left = _done(out)
     message = fails(*command, "--probabilities", "--missing", "skip")
     assert 'missing (then "error", now "skip"), probabilities (then false' in message
     assert "64 rows" in message
@@ -530,7 +535,7 @@ def test_what_another_run_left_is_not_gone_on_with(
     with source.open("a") as file:
         file.write("last,row\n")
     assert "input bytes (then" in fails(*command)
-    assert (tmp_path / "out.csv.partial").read_bytes() == left
+    assert _done(out) == left
     predict(*command[2:], "--restart")
     assert len(_read(out)) == len(many) + 1
 
@@ -539,24 +544,22 @@ def test_files_beside_the_output_that_are_no_run_are_left_alone(
     shared_bundle: Path, predict: Predict, tmp_path: Path, fails: Fails
 ) -> None:
     source, out = _write(tmp_path / "in.csv", [{"text": "a"}]), tmp_path / "out.csv"
-    partial, journal = tmp_path / "out.csv.partial", tmp_path / "out.csv.partial.json"
+    partial = tmp_path / "out.csv.partial"
     command = ("predict", shared_bundle, "--file", source, "--out", out)
     partial.write_text("mine")
-    assert "no journal" in fails(*command)
-    journal.write_text("{}")
-    assert "is damaged" in fails(*command)
+    assert "is not what a stopped run left" in fails(*command)
+    assert partial.read_text() == "mine"
+    assert "no bundle" in fails("predict", tmp_path, *command[2:], "--restart")
     assert partial.read_text() == "mine"
     predict(*command[2:], "--restart")
     assert len(_read(out)) == 1
-    assert not partial.exists()
-    assert not journal.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.csv", "out.csv"]
 
 
 def test_two_runs_do_not_write_one_file(shared_bundle: Path, tmp_path: Path, fails: Fails) -> None:
-    fcntl = pytest.importorskip("fcntl")
     source, out = _write(tmp_path / "in.csv", [{"text": "a"}]), tmp_path / "out.csv"
-    with (tmp_path / "out.csv.partial").open("w") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
+    with output.Output(out, {}) as other:
+        other.begin(b"", {})
         message = fails("predict", shared_bundle, "--file", source, "--out", out)
     assert "another process" in message
 
@@ -573,10 +576,10 @@ def test_a_full_disk_leaves_what_can_be_gone_on_with(
     source, out = _write(tmp_path / "in.csv", many), tmp_path / "out.csv"
     whole = output.Output.append
 
-    def append(self: output.Output, data: bytes, mark: Any) -> None:
-        if mark.rows > 60:
+    def append(self: output.Output, data: bytes, rows: int) -> None:
+        if rows > 60:
             raise OSError(28, "No space left on device")
-        whole(self, data, mark)
+        whole(self, data, rows)
 
     with monkeypatch.context() as patch:
         patch.setattr(output.Output, "append", append)
@@ -616,87 +619,56 @@ def test_standard_input_is_written_whole_or_not_at_all(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl"]
 
 
-NO_SPACE = OSError(28, "No space left on device")
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.write_bytes(source.read_bytes())
-
-
-def _whole(made: output.Output) -> None:
-    made.begin(b"header", {})
-    made.append(b"rows", Mark(3))
-    made.convert(_copy)
-    made.finish()
-
-
-@pytest.mark.parametrize("at", range(8))
-def test_a_full_disk_leaves_nothing_of_what_cannot_be_gone_on_with(
-    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("lasting", [True, False])
+def test_a_disk_that_is_full_is_told_and_leaves_what_can_be_gone_on_with_or_nothing(
+    lasting: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target, calls, whole = tmp_path / "out", [0], os.replace
-
-    def fsync(number: int) -> None:
-        os.write(number, b"")  # fails unless it is open for writing, as Windows' own does
-        calls[0] += 1
-        if calls[0] == at + 1:
-            raise NO_SPACE
-
-    def replace(source: Path, to: Path) -> None:
-        if to == target:
-            raise NO_SPACE
-        whole(source, to)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fsync)
-        patch.setattr(os, "replace", replace)
-        with (
-            pytest.raises(OSError, match="No space left"),
-            output.Output(target, {}, lasting=False) as made,
-        ):
-            _whole(made)
-    assert calls == [min(at + 1, 7)]
-    assert list(tmp_path.iterdir()) == []
-    with output.Output(target, {}, lasting=False) as made:
-        _whole(made)
+    monkeypatch.setattr(output, "SECONDS_BETWEEN_SAVES", 0)
+    target = tmp_path / "out"
+    with (
+        pytest.raises(OSError, match="full"),
+        output.Output(target, {}, lasting=lasting) as made,
+    ):
+        made.begin(b"header", {})
+        made.append(b"rows", 3)
+        assert made._store is not None
+        made._store.execute("PRAGMA max_page_count = 4")
+        made.append(bytes(1 << 20), 4)
+    assert [path.name for path in tmp_path.iterdir()] == (["out.partial"] if lasting else [])
+    with output.Output(target, {}, lasting=lasting) as made:
+        assert made.rows == (3 if lasting else 0)
+        made.begin(b"header", {})
+        made.finish()
+    assert target.read_bytes() == (b"headerrows" if lasting else b"header")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), DataError("line 3"), None])
-def test_a_disk_that_is_full_at_the_end_leaves_nothing_either(
-    error: Exception | None, tmp_path: Path
+def test_a_disk_that_is_full_at_the_end_costs_the_end_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Full(io.FileIO):
-        def write(self, data: Any) -> int:
-            raise NO_SPACE
+    target = tmp_path / "out"
 
-    def write(made: output.Output) -> None:
-        made.begin(b"", {})
-        assert made._file is not None
-        made._file.close()
-        made._file = io.BufferedWriter(Full(made.partial, "ab"))
-        made.append(b"rows", Mark(3))
-        if error is not None:
-            raise error
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
 
-    told = "Input/output error" if isinstance(error, OSError) else "No space left"
-    with (
-        pytest.raises(OSError, match=told),
-        output.Output(tmp_path / "out", {}, lasting=False) as made,
-    ):
-        write(made)
-    assert list(tmp_path.iterdir()) == []
+    for place, name in ((output, "sync_file"), (os, "replace")):
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(OSError, match="No space left"),
+            output.Output(target, {}) as made,
+        ):
+            patch.setattr(place, name, full)
+            made.begin(b"header", {})
+            made.finish()
+        assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
 
 
 def test_what_another_run_is_writing_is_not_removed(tmp_path: Path) -> None:
-    pytest.importorskip("fcntl")
     with output.Output(tmp_path / "out", {}) as one:
         one.begin(b"header", {})
-        with (
-            pytest.raises(OutputExistsError, match="another process"),
-            output.Output(tmp_path / "out", {}, lasting=False) as two,
-        ):
-            two.begin(b"header", {})
+        for restart in (False, True):
+            with pytest.raises(OutputExistsError, match="another process"):
+                output.Output(tmp_path / "out", {}, lasting=False, restart=restart)
         assert one.partial.exists()
         one.finish()
 
@@ -710,7 +682,7 @@ def test_a_run_that_waits_for_input_stops_when_told_to(shared_bundle: Path) -> N
         assert process.stdout
         assert process.stderr
         # A chunk is answered when it is full; it waits for the next one then.
-        process.stdin.write(b"a text\n" * lines.CHUNK_ROWS)
+        process.stdin.write(b"a text\n" * model.CHUNK_ROWS)
         process.stdin.flush()
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
@@ -723,8 +695,8 @@ MEMORY = """
 import sys
 from mtl_edge import EdgeClassifier
 from mtl_edge.cli import main
-from mtl_edge.rows import parquet_writer
-parquet_writer.GROUP_ROWS = 4096  # so that the smaller file fills one, too
+from mtl_edge.io import writers
+writers.GROUP_ROWS = 4096  # so that the smaller file fills one, too
 whole = EdgeClassifier.predict
 EdgeClassifier.predict = lambda self, texts: whole(self, ["a text"]) * len(texts)
 assert main(sys.argv[1:]) == 0
@@ -797,13 +769,13 @@ def test_a_signal_while_the_file_gets_its_name_comes_too_late(
     source = _write(tmp_path / "in.csv", [{"text": "a"}])
     whole = output.Output.finish
 
-    def finish(self: output.Output) -> None:
+    def finish(self: output.Output, make: Any) -> None:
         # Not by the system: under pytest's faulthandler signals have a stack of their own, which is
         # too small for what some engines ask the processor to keep.
         handler = signal.getsignal(signal.SIGTERM)
         assert callable(handler)
         handler(signal.SIGTERM, None)
-        whole(self)
+        whole(self, make)
 
     monkeypatch.setattr(output.Output, "finish", finish)
     before = signal.getsignal(signal.SIGTERM)
@@ -822,7 +794,7 @@ def test_a_kill_while_parquet_is_made_costs_nothing_but_that(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(parquet_writer, "_batches", stopped)
+        patch.setattr(pq.ParquetWriter, "write_table", stopped)
         assert (
             main(["predict", str(shared_bundle), "--file", str(source), "--out", str(out)]) == 130
         )
@@ -838,7 +810,9 @@ def test_a_text_that_is_too_large_is_told_before_the_work(
     rows = [{"text": "a"}] * 3 + [{"text": "a" * (1 << 21)}]
     source = _write(tmp_path / "in.csv", rows)
     message = fails("predict", shared_bundle, "--file", source, "--out", tmp_path / "out.csv")
-    assert "row 4: its text has 2,097,152 bytes, at most 1,048,576 are allowed; short" in message
+    assert (
+        "line 5: its text has 2,097,152 bytes, at most 1,048,576 are allowed; pass --too" in message
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["in.csv"]
 
 
@@ -852,13 +826,12 @@ def test_the_row_of_a_text_that_is_too_large_counts_those_without_a_text(
     source = _write(tmp_path / f"in.{ending}", rows)
     given = ("predict", shared_bundle, "--missing", "skip", "--file", source)
     message = fails(*given, "--out", tmp_path / "out.csv")
-    assert "row 22: its text has 2,097,152 bytes" in message
-    assert "Limits" not in message, "of which the command line has none"
-    monkeypatch.setattr(lines, "CHUNK_ROWS", 1024)
-    monkeypatch.setattr(parquet, "CHUNK_ROWS", 1024)
+    assert f"{'line' if ending == 'jsonl' else 'row'} 22: its text has 2,097,152 bytes" in message
+    monkeypatch.setattr(model, "CHUNK_ROWS", 1024)
     assert message == fails(*given)
     if ending == "jsonl":
         stdin = io.TextIOWrapper(io.BytesIO(source.read_bytes()))
         monkeypatch.setattr("sys.stdin", stdin)
         options = ("--missing", "skip", "--format", ending, "--out", tmp_path / "out.jsonl")
-        assert message == fails("predict", shared_bundle, *options)
+        told = fails("predict", shared_bundle, *options)
+        assert told == message.replace(str(source), "standard input")

@@ -13,8 +13,10 @@ import pytest
 
 from mtl_edge.cli import main
 from mtl_edge.errors import DataError
+from mtl_edge.io.labelled import Rows, read_rows
+from mtl_edge.io.model import ReadOptions
 from mtl_edge.training.checkpoint import load_checkpoint
-from mtl_edge.training.data import Columns, Rows, build_task, conflicts, read_rows
+from mtl_edge.training.data import build_task, conflicts
 
 Fails = Callable[..., str]
 TEXTS = ["NA", "null", 'a, "quoted" text', "two\nlines", " spaces ", "123", "über 💥"]
@@ -43,14 +45,14 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, ending: str) -> 
 def test_the_label_column_may_bear_the_task_s_name_or_be_given(tmp_path: Path) -> None:
     file = tmp_path / "data.csv"
     file.write_text("body,topic,score\nhello,a,1\nworld,b,2\n")
-    assert read_rows("topic", file, Columns(text="body")).labels == ("a", "b")
-    assert read_rows("any", file, Columns("body", "score")).labels == ("1", "2")
+    assert read_rows("topic", file, ReadOptions("body")).labels == ("a", "b")
+    assert read_rows("any", file, ReadOptions("body"), "score").labels == ("1", "2")
 
 
 def test_nothing_in_a_json_file_is_taken_for_a_date_or_a_number(tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
     file.write_text('{"date": "2020-01-01", "modified": "007"}\n{"date": "2021", "modified": "1"}')
-    rows = read_rows("task", file, Columns("modified", "date"))
+    rows = read_rows("task", file, ReadOptions("modified"), "date")
     assert rows.labels == ("2020-01-01", "2021")
     assert rows.texts == ("007", "1")
 
@@ -62,7 +64,7 @@ def test_rows_without_a_label_are_passed_over_and_counted(tmp_path: Path) -> Non
     rows = read_rows("task", file)
     assert rows.texts == ("a", "c")
     assert rows.labels == ("1", "x")
-    assert rows.unlabelled == 1
+    assert rows.note == "1 row without a label was passed over"
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
@@ -94,18 +96,20 @@ def test_rows_wider_than_the_header_are_refused(tmp_path: Path, name: str, conte
     file = tmp_path / name
     file.write_text(content)
     seen = 4 if name == "two.csv" else 3
-    with pytest.raises(DataError, match=f"Expected 2 fields in line 2, saw {seen}; put texts"):
+    with pytest.raises(DataError, match=f"line 2 has {seen} cells, the header 2; .* in quotes"):
         read_rows("task", file)
 
 
-def test_a_csv_file_may_have_a_mark_in_front_blank_lines_and_short_rows(tmp_path: Path) -> None:
+def test_a_csv_file_may_have_a_mark_in_front_and_blank_lines(tmp_path: Path) -> None:
     file = tmp_path / "data.csv"
-    content = '\ufeff"text",label,more\n\n"a, b",x,1\nc,y\nd\n,z,\n"two\nlines",x,\n\n'
+    content = '\ufeff"text",label,more\n\n"a, b",x,1\nd,,\n,z,\n"two\nlines",x,\n\n'
     file.write_text(content, encoding="utf-8")
     rows = read_rows("task", file)
-    assert rows.texts == ("a, b", "c", "", "two\nlines")
-    assert rows.labels == ("x", "y", "z", "x")
-    assert rows.unlabelled == 1
+    assert rows.texts == ("a, b", "", "two\nlines")
+    assert rows.labels == ("x", "z", "x")
+    assert rows.note == (
+        "2 blank lines; 1 line inside quoted cells; 1 row without a label was passed over"
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,15 +118,15 @@ def test_a_csv_file_may_have_a_mark_in_front_blank_lines_and_short_rows(tmp_path
         ("missing.csv", None, "cannot read"),
         ("empty.csv", "", "is empty"),
         ("header.csv", "text,label\n", "no rows"),
-        ("blank.csv", "\n\n", "not a well-formed"),
-        ("data.xlsx", "x", "expected .csv, .tsv"),
+        ("blank.csv", "\n\n", "is empty"),
+        ("data.xlsx", "x", "expected .txt, .csv, .tsv"),
         ("columns.csv", "a,b\n1,2\n", "it has 'a', 'b'; name one with --text-column"),
         ("nolabel.csv", "text,b\n1,2\n", "no column 'label' or 'task'"),
         ("unlabelled.csv", "text,label\na,\nb,\n", "no labelled row"),
-        ("broken.jsonl", '{"text": "a"', "not a well-formed"),
-        ("broken.parquet", "not parquet", "not a well-formed"),
-        ("ragged.csv", "text,label\na,b\nc,d,e,f\n", "not a well-formed"),
-        ("latin.csv", b"text,label\n\xe9\xff,x\n", "not a well-formed"),
+        ("broken.jsonl", '{"text": "a"', "line 1 is not JSON"),
+        ("broken.parquet", "not parquet", "not a Parquet file"),
+        ("ragged.csv", "text,label\na,b\nc,d,e,f\n", "line 3 has 4 cells"),
+        ("latin.csv", b"text,label\n\xe9\xff,x\n", "line 2 is not UTF-8 .*--encoding"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(
@@ -279,7 +283,7 @@ def test_a_data_set_of_the_hub_s_library_is_read_with_its_label_names(tmp_path: 
     read = read_rows("sentiment", f"hub:{tmp_path}/set")
     assert read.texts == ("fine", "awful")
     assert read.labels == ("positive", "negative")
-    assert read.unlabelled == 1
+    assert read.note == "1 row without a label was passed over"
     assert len(read.source["sha256"]) == 64
     with pytest.raises(DataError, match="check name, subset and split"):
         read_rows("sentiment", f"hub:{tmp_path}/set:nosuchsplit")

@@ -16,10 +16,11 @@ import pytest
 import torch
 
 from mtl_edge.cli import main
+from mtl_edge.io.labelled import Rows
 from mtl_edge.training import loop as loop_module
 from mtl_edge.training import run as run_module
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
-from mtl_edge.training.data import Rows, build_task
+from mtl_edge.training.data import build_task
 
 Fails = Callable[..., str]
 

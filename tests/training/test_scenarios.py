@@ -14,11 +14,12 @@ import torch
 from mtl_edge import EdgeClassifier
 from mtl_edge.cli import main
 from mtl_edge.errors import CheckpointError, OptionError
+from mtl_edge.io.labelled import read_rows
 from mtl_edge.training import run as run_module
 from mtl_edge.training import states
 from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
-from mtl_edge.training.data import TaskData, build_task, read_rows
+from mtl_edge.training.data import TaskData, build_task
 from mtl_edge.training.heads import HEADS
 from mtl_edge.training.model import states_of
 from mtl_edge.training.recipe import Recipe

@@ -1,0 +1,263 @@
+"""Parquet, Arrow files, data frames and data sets of the Hub, all through pyarrow."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, BinaryIO
+
+from mtl_edge.errors import DataError, MissingPackageError
+from mtl_edge.io import model
+from mtl_edge.io.model import Chunk, Record, Table, Tally
+from mtl_edge.io.text import lacks_column
+
+__all__ = ["arrow_of", "from_hub", "pyarrow_or_error", "read_arrow", "read_parquet", "table_of"]
+
+HUB = "hub:"
+READ_AHEAD = 1 << 20  # bytes of each column
+
+
+def pyarrow_or_error() -> Any:
+    """
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.feather
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingPackageError(
+            "Parquet, Arrow and data frames need the package pyarrow; install it with "
+            "`pip install 'mtl-edge[parquet]'`"
+        ) from None
+    return pyarrow
+
+
+def read_parquet(stream: BinaryIO, name: str, column: str) -> Table:
+    """The rows of a Parquet file, whatever its row groups are."""
+    pa = pyarrow_or_error()
+    try:
+        file = pa.parquet.ParquetFile(stream, buffer_size=READ_AHEAD, pre_buffer=False)
+        groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+        a_row = max((g.total_byte_size / max(1, g.num_rows) for g in groups), default=1.0)
+        size = min(model.CHUNK_ROWS, max(1, int(model.CHUNK_BYTES / max(1.0, a_row))))
+        batches = file.iter_batches(size, use_threads=False)
+        return table_of(file.schema_arrow, batches, name, column)
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(name, error) from None
+
+
+def read_arrow(stream: BinaryIO, name: str, column: str) -> Table:
+    """The rows of an Arrow file (Feather) or stream."""
+    pa = pyarrow_or_error()
+    try:
+        if stream.read(6) == b"ARROW1":
+            file = pa.ipc.open_file(stream)
+            batches = map(file.get_batch, range(file.num_record_batches))
+            return table_of(file.schema, batches, name, column)
+        stream.seek(0)
+        reader = pa.ipc.open_stream(stream)
+        return table_of(reader.schema, reader, name, column)
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(name, error) from None
+
+
+def _damaged(name: str, error: Exception) -> DataError:
+    kind = "Parquet" if "arquet" in str(error) else "Parquet or Arrow"
+    return DataError(
+        f"{name} is not a {kind} file that can be read: {' '.join(str(error).split())[:300]}"
+    )
+
+
+def arrow_of(frame: Any) -> Any:
+    """A data frame of pandas, Polars, Arrow or `datasets`, or a dictionary of columns, as Arrow's.
+
+    Raises:
+        DataError: it is something else, or its columns hold values of several types.
+    """
+    pa = pyarrow_or_error()
+    kind = type(frame).__name__
+    try:
+        if isinstance(frame, pa.RecordBatchReader):
+            return frame.read_all()
+        if hasattr(frame, "with_format") and hasattr(frame, "features"):  # datasets.Dataset
+            metadata = frame.features.arrow_schema.metadata
+            return frame.with_format("arrow")[:].replace_schema_metadata(metadata)
+        if type(frame).__module__.partition(".")[0] == "pandas":
+            return pa.Table.from_pandas(frame, preserve_index=False)
+        if isinstance(frame, Mapping) and hasattr(frame, "column_names"):  # datasets.DatasetDict
+            raise DataError(f"expected rows, got {kind}; give one of {', '.join(frame)}")
+        if isinstance(frame, (pa.Table, Mapping)) or hasattr(frame, "__arrow_c_stream__"):
+            return frame if isinstance(frame, pa.Table) else pa.table(frame)
+    except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{kind} cannot be read as columns of one type each: "
+            f"{' '.join(str(error).split())[:300]}"
+        ) from None
+    raise DataError(
+        f"expected a file or a data frame (pandas, Polars, Arrow, datasets), got {kind}"
+    )
+
+
+def from_hub(source: str) -> Any:
+    """A data set of the Hub, given as `hub:NAME[:SUBSET][:SPLIT]`, as Arrow's table.
+
+    Raises:
+        DataError: it cannot be loaded.
+        MissingPackageError: `datasets` is not installed.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise MissingPackageError(
+            f"{source} needs the package datasets; install it with `pip install 'mtl-edge[hub]'`"
+        ) from None
+    name, *rest = source.removeprefix(HUB).split(":")
+    if not name or len(rest) > 2:
+        raise DataError(f"{source}: expected hub:NAME, hub:NAME:SPLIT or hub:NAME:SUBSET:SPLIT")
+    subset = rest[0] if len(rest) == 2 else None
+    split = rest[-1] if rest else "train"
+    try:
+        return arrow_of(datasets.load_dataset(name, subset, split=split))
+    except Exception as error:  # bad names, no such split, no network: a dozen unrelated classes
+        raise DataError(
+            f"{source} cannot be loaded ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}); check name, subset and split, or save it as a "
+            "file where there is a network"
+        ) from None
+
+
+def table_of(schema: Any, batches: Iterable[Any], name: str, column: str) -> Table:
+    """What was opened, after a look at the columns.
+
+    Args:
+        column: that holds the texts.
+
+    Raises:
+        DataError: a column is there twice, or the texts' is not there or of another type.
+    """
+    pa = pyarrow_or_error()
+    names = schema.names
+    if twice := sorted({repr(n) for n in names if names.count(n) > 1}):
+        raise DataError(f"{name}: the column {', '.join(twice)} comes twice; rename one of them")
+    if column not in names:
+        raise lacks_column(name, [column], "--text-column", names)
+    kind = schema.field(column).type
+    if not _may_be_text(pa, kind):
+        raise DataError(f"{name}: column {column!r} is of type {kind}; expected strings")
+    chunks = _chunks(pa, batches, name, _class_names(schema))
+    return Table(name, dict.fromkeys(names, "text"), chunks, "row", Tally(), schema)
+
+
+def _may_be_text(pa: Any, kind: Any) -> bool:
+    while hasattr(kind, "storage_type") or pa.types.is_dictionary(kind):
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind.storage_type
+    tests = "string", "large_string", "string_view", "binary", "large_binary", "fixed_size_binary"
+    return any(getattr(pa.types, f"is_{test}")(kind) for test in (*tests, "binary_view", "null"))
+
+
+def _class_names(schema: Any) -> dict[str, list[str]]:
+    """Names of labels that are kept as numbers, from what `datasets` writes into a schema."""
+    try:
+        about = json.loads((schema.metadata or {})[b"huggingface"])
+        features = about["info"]["features"].items()
+        return {k: v["names"] for k, v in features if v.get("_type") == "ClassLabel"}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _chunks(
+    pa: Any, batches: Iterable[Any], name: str, class_names: Mapping[str, list[str]]
+) -> Iterator[Chunk]:
+    first = 0
+    try:
+        for batch in _sized(pa, batches):
+            places = range(first + 1, first + 1 + batch.num_rows)
+            values = partial(_values, pa, batch, class_names)
+            yield Chunk(first, places, values, partial(_records, pa, batch), batch=batch)
+            first += batch.num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(name, error) from None
+
+
+def _sized(pa: Any, batches: Iterable[Any]) -> Iterator[Any]:
+    """The same rows in batches of a chunk's size: a file's own may be of any."""
+    parts: list[Any] = []
+    rows = size = 0
+    for batch in batches:
+        for start in range(0, batch.num_rows, model.CHUNK_ROWS):
+            part = batch.slice(start, model.CHUNK_ROWS)
+            parts.append(part)
+            rows, size = rows + part.num_rows, size + part.nbytes
+            if rows >= model.CHUNK_ROWS or size >= model.CHUNK_BYTES:
+                yield _joined(pa, parts)
+                parts, rows, size = [], 0, 0
+    if parts:
+        yield _joined(pa, parts)
+
+
+def _joined(pa: Any, parts: list[Any]) -> Any:
+    if len(parts) == 1:
+        return parts[0]
+    table = pa.Table.from_batches(parts).unify_dictionaries().combine_chunks()
+    return table.to_batches()[0]
+
+
+def _values(pa: Any, batch: Any, class_names: Mapping[str, list[str]], name: str) -> list[Any]:
+    values: list[Any] = _plain(pa, batch.column(name)).to_pylist()
+    if known := class_names.get(name):
+        # -1 is how rows without a label are written.
+        return [known[v] if isinstance(v, int) and 0 <= v < len(known) else None for v in values]
+    return values
+
+
+def _records(pa: Any, batch: Any) -> list[Record]:
+    """Values for a text format.
+
+    What JSON lacks becomes a string (dates, decimals, bytes) or null (NaN, infinity).
+
+    Raises:
+        DataError: a column's values cannot be told in text.
+    """
+    columns = []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            columns.append(_plain(pa, column).to_pylist())
+        except (ValueError, TypeError, pa.ArrowException) as error:
+            raise DataError(
+                f"column {name!r} of type {column.type} cannot be written as text ({error}); "
+                "choose an --out that ends in .parquet"
+            ) from None
+    return [
+        {n: _json_value(value) for n, value in zip(batch.schema.names, row, strict=True)}
+        for row in zip(*columns, strict=True)
+    ]
+
+
+def _plain(pa: Any, column: Any) -> Any:
+    """Dates, times and decimals as pyarrow writes them: Python's have no nanoseconds."""
+    kind = column.type
+    if pa.types.is_duration(kind):
+        return column.cast(pa.int64())
+    if pa.types.is_temporal(kind) or pa.types.is_decimal(kind):
+        return column.cast(pa.string())
+    return column
+
+
+def _json_value(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case bytes():
+            return value.decode("utf-8", "backslashreplace")
+        case list():
+            return [_json_value(item) for item in value]
+        case dict():
+            return {str(name): _json_value(item) for name, item in value.items()}
+        case _:
+            return value

@@ -1,0 +1,263 @@
+"""An input with rows: a file, standard input, a data frame, a data set of the Hub, or texts."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, TypeAlias, cast
+
+from mtl_edge.errors import DataError, OptionError
+from mtl_edge.io import model
+from mtl_edge.io.columnar import HUB, arrow_of, from_hub, read_arrow, read_parquet, table_of
+from mtl_edge.io.model import Chunk, Kind, ReadOptions, Table, Tally, texts_of
+from mtl_edge.io.text import (
+    Lines,
+    lacks_column,
+    note_kinds,
+    read_delimited,
+    read_jsonl,
+    read_lines,
+)
+
+__all__ = [
+    "FORMATS",
+    "PACKED",
+    "Source",
+    "ending_of",
+    "fingerprint",
+    "format_of",
+    "open_table",
+    "survey",
+]
+
+HEAD = 1 << 20  # bytes that tell a file from another of the same size and time
+
+Source: TypeAlias = Any  # a path, `hub:...`, None for standard input, a tuple of texts, or a frame
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of file: endings of names, and how its text or its columns are read."""
+
+    endings: tuple[str, ...]
+    text: Callable[[Lines, ReadOptions, Tally], Any] | None = None
+    columns: Callable[[BinaryIO, str, str], Table] | None = None
+
+
+FORMATS: Mapping[str, Format] = {
+    "lines": Format(("", ".txt"), read_lines),
+    "csv": Format((".csv",), partial(read_delimited, separator=",")),
+    "tsv": Format((".tsv", ".tab"), partial(read_delimited, separator="\t")),
+    "jsonl": Format((".jsonl", ".ndjson", ".json"), read_jsonl),
+    "parquet": Format((".parquet", ".pq"), columns=read_parquet),
+    "arrow": Format((".arrow", ".feather"), columns=read_arrow),
+}
+
+# By the ending of a name: what packs, and the first bytes of what was packed.
+PACKED: Mapping[str, tuple[Any, bytes]] = {
+    ".gz": (gzip.open, b"\x1f\x8b"),
+    ".bz2": (bz2.open, b"BZh"),
+    ".xz": (lzma.open, b"\xfd7zXZ\0"),
+}
+# First bytes of what cannot be read as text, and what to do with it.
+STRANGE = {
+    b"PAR1": "is a Parquet file; pass --format parquet or name it .parquet",
+    b"ARROW1": "is an Arrow file; pass --format arrow or name it .arrow",
+    b"PK\x03\x04": "is a zip archive, as .xlsx and .zip are; unpack it, or save the sheet as CSV",
+    b"\xd0\xcf\x11\xe0": "is an Excel file; save the sheet as CSV",
+    b"\x28\xb5\x2f\xfd": "is packed with zstd; unpack it, as with `zstd -d`",
+    b"%PDF": "is a PDF; give its text",
+    b"SQLite f": "is an SQLite file; write its table as CSV",
+}
+
+
+def ending_of(path: PurePath) -> tuple[str, str]:
+    """A name's ending without, and that of what packs it; empty: nothing does."""
+    packed = path.suffix.lower() if path.suffix.lower() in PACKED else ""
+    return (path.with_suffix("") if packed else path).suffix.lower(), packed
+
+
+def format_of(path: Path | None, asked: str | None = None) -> str:
+    """The format of an input: as asked for, else by its ending; standard input (None) has lines.
+
+    Raises:
+        DataError: the ending is none of those known.
+    """
+    if asked is not None or path is None:
+        return asked or "lines"
+    ending, _ = ending_of(path)
+    for name, kind in FORMATS.items():
+        if ending in kind.endings:
+            return name
+    known = ", ".join(e for kind in FORMATS.values() for e in kind.endings if e)
+    raise DataError(
+        f"{path} has the ending {ending!r}; expected {known}, text also with "
+        f"{', '.join(PACKED)}; name it so, or say what it is with --format"
+    )
+
+
+@contextlib.contextmanager
+def open_table(
+    source: Source, options: ReadOptions = ReadOptions(), kind: str | None = None
+) -> Iterator[Table]:
+    """Open an input and look at its columns.
+
+    Args:
+        source: a path, or `hub:NAME[:SUBSET][:SPLIT]`; None: standard input; a tuple or list of
+            texts; or a data frame.
+        kind: its format; none: by its ending.
+
+    Raises:
+        DataError: the input is missing or malformed, here or while chunks are taken.
+        MissingPackageError: what reads it is not installed.
+    """
+    column = options.text_column
+    if isinstance(source, str) and source.startswith(HUB):
+        table = from_hub(source)
+        yield table_of(table.schema, table.to_batches(), source, column)
+    elif isinstance(source, (tuple, list)):
+        yield _at_hand(source, column)
+    elif source is None or isinstance(source, (str, PurePath)):
+        with _opened(None if source is None else Path(source), options, kind) as table:
+            yield table
+    else:
+        table = arrow_of(source)
+        yield table_of(table.schema, table.to_batches(), f"the {type(source).__name__}", column)
+
+
+@contextlib.contextmanager
+def _opened(path: Path | None, options: ReadOptions, kind: str | None) -> Iterator[Table]:
+    kind, name = format_of(path, kind), "standard input" if path is None else str(path)
+    with contextlib.ExitStack() as stack:
+        raw = _stream(path, stack)
+        if (columns := FORMATS[kind].columns) is not None:
+            if not raw.seekable():
+                raise OptionError(f"{kind} is read from a file; give --file")
+            table = columns(raw, name, options.text_column)
+            yield replace(table, read=raw.tell)
+            return
+        stream = _unpacked(raw, name, stack)
+        text = FORMATS[kind].text
+        assert text is not None
+        with _told(name):
+            lines = Lines(stream, name, options.encoding)
+            stack.callback(lines.detach)
+            tally = Tally()
+            about, chunks = text(lines, options, tally)
+        if about is not None and options.text_column not in about:
+            raise lacks_column(name, [options.text_column], "--text-column", about)
+        yield Table(name, about, _chunks(chunks, name), tally=tally, read=raw.tell)
+
+
+def _stream(path: Path | None, stack: contextlib.ExitStack) -> BinaryIO:
+    if path is None:
+        if sys.stdin.isatty():
+            print("one text a line; end with Ctrl-D", file=sys.stderr)
+        return sys.stdin.buffer
+    try:
+        return stack.enter_context(path.open("rb"))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; give a file") from None
+
+
+def _unpacked(stream: BinaryIO, name: str, stack: contextlib.ExitStack) -> BinaryIO:
+    """The text of a stream, whether it is packed or not, whatever its name says.
+
+    Raises:
+        DataError: it is no text.
+    """
+    stream = _peeking(stream)
+    for ending, (unpack, mark) in PACKED.items():
+        if _head(stream).startswith(mark):
+            stream = _peeking(stack.enter_context(unpack(stream)))
+            break
+        if name.lower().endswith(ending):
+            raise DataError(f"{name} is not a whole gzip, bzip2 or xz file; copy it again")
+    for mark, advice in STRANGE.items():
+        if _head(stream).startswith(mark):
+            raise DataError(f"{name} {advice}")
+    return stream
+
+
+def _peeking(stream: Any) -> BinaryIO:
+    return cast("BinaryIO", stream if hasattr(stream, "peek") else io.BufferedReader(stream))
+
+
+def _head(stream: Any) -> bytes:
+    head: bytes = stream.peek(8)
+    return head
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise DataError(
+            f"{name} is not a whole gzip, bzip2 or xz file ({error}); copy it again"
+        ) from None
+
+
+def _chunks(chunks: Iterator[Chunk], name: str) -> Iterator[Chunk]:
+    with _told(name):
+        yield from chunks
+
+
+def _at_hand(texts: Sequence[str], column: str) -> Table:
+    def chunk(first: int) -> Chunk:
+        part = list(texts[first : first + model.CHUNK_ROWS])
+        places = range(first + 1, first + 1 + len(part))
+        return Chunk(first, places, lambda _: part, lambda: [{column: text} for text in part])
+
+    chunks = map(chunk, range(0, len(texts), model.CHUNK_ROWS))
+    return Table("the texts", {column: "text"}, chunks, "text")
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """What tells a file from another, or from what it was, without reading it all."""
+    with path.open("rb") as file:
+        about = os.fstat(file.fileno())
+        head = hashlib.sha256(file.read(HEAD)).hexdigest()
+    return {"bytes": about.st_size, "modified_ns": about.st_mtime_ns, "head_sha256": head}
+
+
+def survey(
+    source: Source,
+    options: ReadOptions,
+    kind: str | None = None,
+    report: Callable[[int], None] = lambda read: None,
+) -> tuple[int, dict[str, Kind]]:
+    """How many rows there are, and the columns, which of JSONL only all of the rows tell.
+
+    A malformed row is so told before hours were spent on the others.
+
+    Args:
+        report: is told the bytes read so far.
+
+    Raises:
+        DataError: the input is malformed, or a text is missing or too long.
+    """
+    rows = 0
+    kinds: dict[str, Kind | None] = {}
+    with open_table(source, options, kind) as table:
+        for chunk in table.chunks:
+            texts_of(table, chunk, options)
+            rows = chunk.last
+            if table.columns is None:
+                note_kinds(chunk.records(), kinds)
+            report(table.read())
+    known = {name: kind or "text" for name, kind in kinds.items()}
+    return rows, known if table.columns is None else dict(table.columns)

@@ -1,0 +1,445 @@
+"""Text files: CSV and TSV, JSONL, and plain lines."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import itertools
+import json
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, TypeAlias, TypeVar
+
+from mtl_edge.errors import DataError
+from mtl_edge.io import model
+from mtl_edge.io.model import BLANK, INSIDE, Chunk, Kind, ReadOptions, Record, Tally
+
+__all__ = ["Lines", "lacks_column", "note_kinds", "read_delimited", "read_jsonl", "read_lines"]
+
+MAX_LINE = 64 << 20  # characters; a file without line ends must not fill the memory
+# The csv module's own limit, 131,072 characters, is less than some texts have. A quote that is
+# never closed takes all that follows for one cell: there must be a limit.
+MAX_CELL = 16 << 20
+BOM = "\ufeff"
+# The longer marks first: UTF-32's begins as UTF-16's does. These codecs take the mark away.
+MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+# Of columns, whose values tell rows that a stray quote took for the inside of a cell.
+MOST_KNOWN, LONGEST_KNOWN, MOST_DOUBTED = 4096, 64, 1000
+
+T = TypeVar("T")
+Opened: TypeAlias = "tuple[Mapping[str, Kind] | None, Iterator[Chunk]]"
+
+
+class Lines(Iterator[str]):
+    """A stream's lines with their ends, decoded and counted.
+
+    Lines end at a line feed alone: a text may hold any other separator that Unicode knows.
+
+    Args:
+        stream: has `peek`. It stays open.
+        encoding: none: what a byte order mark says, or UTF-8.
+
+    Attributes:
+        number: of the last line, from 1.
+        size: characters given so far.
+
+    Raises:
+        DataError: it seems to be of an encoding that was not given.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str, encoding: str | None) -> None:
+        self.name = name
+        head: bytes = stream.peek(64)[:64]  # type: ignore[attr-defined]
+        found = next((codec for mark, codec in MARKS.items() if head.startswith(mark)), None)
+        if encoding is None and found is None:
+            _require_no_utf16(head, name)
+        self._encoding = encoding or found or "utf-8"
+        self._text = io.TextIOWrapper(stream, self._encoding, newline="\n")
+        self.number = self.size = 0
+
+    def __next__(self) -> str:
+        try:
+            line = self._text.readline(MAX_LINE + 1)
+        except UnicodeError as error:
+            raise self._undecoded(error) from None
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self.size += len(line)
+        if len(line) > MAX_LINE:
+            raise DataError(
+                f"{self.here} is longer than {MAX_LINE >> 20} Mi characters; expected lines of text"
+            )
+        return line.removeprefix(BOM) if self.number == 1 else line
+
+    def _undecoded(self, error: UnicodeError) -> DataError:
+        name = "UTF-8" if self._encoding == "utf-8" else self._encoding
+        # What comes before the fault in the decoder's hands was not given as lines yet.
+        ahead, found = 1, ""
+        if isinstance(error, UnicodeDecodeError):
+            ahead += error.object[: error.start].count(b"\n")
+            found = f" (0x{error.object[error.start]:02x}: {error.reason})"
+        return DataError(
+            f"{self.at(self.number + ahead)} is not {name}{found}; pass --encoding, as "
+            "--encoding cp1252 (Windows, Western Europe) or utf-16"
+        )
+
+    def detach(self) -> None:
+        """Leave the stream open for others."""
+        self._text.detach()
+
+    @property
+    def here(self) -> str:
+        """The last line, for a message."""
+        return self.at(self.number)
+
+    def at(self, number: int) -> str:
+        return f"{self.name}, line {number}"
+
+
+def _require_no_utf16(head: bytes, name: str) -> None:
+    """UTF-16 without a mark would pass for UTF-8 with zeros."""
+    pairs = head[: len(head) // 2 * 2]
+    for codec, zeros, others in (("le", pairs[1::2], pairs[::2]), ("be", pairs[::2], pairs[1::2])):
+        if len(pairs) >= 4 and not any(zeros) and all(others):
+            raise DataError(
+                f"{name} seems to be UTF-16 without a mark; pass --encoding utf-16-{codec}"
+            )
+
+
+def lacks_column(name: str, wanted: Sequence[str], option: str, there: Iterable[str]) -> DataError:
+    """The error for a file without one of the columns that are wanted.
+
+    Args:
+        option: that names another.
+    """
+    there = list(there)
+    message = (
+        f"{name} has no column {' or '.join(map(repr, wanted))}; it has "
+        f"{', '.join(map(repr, there)) or 'nothing'}; name one with {option}"
+    )
+    like = {one.strip().casefold(): one for one in there}
+    for one in wanted:
+        if (found := like.get(one.casefold())) is not None:
+            return DataError(f"{message} {found!r}")
+    # One column whose name holds those that are wanted, and what separates them.
+    for separator, called in (("\t", "tab"), (";", "semicolon"), (",", "comma"), ("|", "pipe")):
+        for cell in there:
+            if separator in cell and {part.strip('" ') for part in cell.split(separator)} & {
+                *wanted
+            }:
+                return DataError(
+                    f"{message}; are cells apart by {called}s? Pass --separator {called}"
+                )
+    return DataError(message)
+
+
+def _grouped(rows: Iterable[T], lines: Lines) -> Iterator[tuple[int, list[T]]]:
+    """Rows in chunks, with how many come before.
+
+    Where a chunk ends depends on the file and nothing else, so that a run which goes on makes the
+    same ones.
+    """
+    first, begin = 0, lines.size
+    group: list[T] = []
+    for row in rows:
+        group.append(row)
+        if len(group) >= model.CHUNK_ROWS or lines.size - begin >= model.CHUNK_BYTES:
+            yield first, group
+            first, group, begin = first + len(group), [], lines.size
+    if group:
+        yield first, group
+
+
+def read_lines(lines: Lines, options: ReadOptions, tally: Tally) -> Opened:
+    """One text a line."""
+    name = options.text_column
+
+    def chunk(first: int, group: list[str]) -> Chunk:
+        places = range(first + 1, first + 1 + len(group))
+        return Chunk(first, places, lambda _: [*group], lambda: [{name: text} for text in group])
+
+    def texts() -> Iterator[str]:
+        for line in lines:
+            text = line.rstrip("\r\n")
+            if "\r" in text:
+                raise DataError(
+                    f"{lines.here} holds a carriage return, which ends lines in some files; "
+                    "replace these, as with `tr '\\r' '\\n'`, or give CSV with the text in quotes"
+                )
+            yield text
+
+    return {name: "text"}, (chunk(*part) for part in _grouped(texts(), lines))
+
+
+# CSV and TSV, after RFC 4180: a header, quoted cells may hold anything.
+
+
+def read_delimited(lines: Lines, options: ReadOptions, tally: Tally, separator: str) -> Opened:
+    """The header's columns, and the rows; empty lines are counted and passed over."""
+    cells = _Cells(lines, options, tally, options.separator or separator)
+    names = cells.names
+    if twice := sorted({repr(name) for name in names if names.count(name) > 1}):
+        raise DataError(
+            f"{lines.name}: {', '.join(twice)} comes twice in the header; rename one of them"
+        )
+
+    def chunk(first: int, group: list[tuple[int, list[str]]]) -> Chunk:
+        rows = [row for _, row in group]
+
+        def values(name: str) -> list[Any]:
+            position = names.index(name)
+            return [row[position] for row in rows]
+
+        return Chunk(
+            first,
+            [place for place, _ in group],
+            values,
+            lambda: [dict(zip(names, row, strict=True)) for row in rows],
+        )
+
+    return dict.fromkeys(names, "text"), (chunk(*part) for part in _grouped(cells, lines))
+
+
+class _Cells(Iterator[tuple[int, list[str]]]):
+    """Rows of cells behind the header, each with its first line's number.
+
+    Takes no more lines than the rows that it gave have.
+    """
+
+    def __init__(self, lines: Lines, options: ReadOptions, tally: Tally, separator: str) -> None:
+        self._lines, self._tally, self._separator = lines, tally, separator
+        self._options = options
+        self._taken: list[str] = []
+        plain = options.quoting == "none"
+        self._doubted = None if plain or options.quoting else _Swallowed(separator)
+        self._split = plain and options.escape is None
+        self._reader = csv.reader(
+            self._escaped() if options.escape else self._noted(),
+            delimiter=separator,
+            quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
+            escapechar=options.escape,
+            strict=True,
+        )
+        self.names: list[str] = []
+        first = next(self._rows(), None)
+        if first is None:
+            raise DataError(f"{lines.name} is empty; expected a header and rows")
+        self.names = first[1]
+        self._all = self._rows()
+
+    def __next__(self) -> tuple[int, list[str]]:
+        return next(self._all)
+
+    def _noted(self) -> Iterator[str]:
+        for line in self._lines:
+            self._taken.append(line)
+            yield line
+
+    def _escaped(self) -> Iterator[str]:
+        """Lines in which the escape character stands before what it may take the meaning from.
+
+        The csv module would drop it before any other character, as in `C:\\new`.
+        """
+        escape = self._options.escape or ""
+        special = {escape, '"', self._separator, "\r", "\n"}
+        pair = re.compile(re.escape(escape) + r"(.|\n|\Z)", re.DOTALL)
+        for line in self._noted():
+            yield pair.sub(lambda m: m[0] if m[1] in special else escape + m[0], line)
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        lines, width = self._lines, len(self.names)
+        doubted = self._doubted if width else None
+        for count in itertools.count(1):
+            start = lines.number + 1
+            row = self._next(start)
+            if row is None:
+                break
+            if not row:
+                self._tally[BLANK] += 1
+                continue
+            if width and len(row) != width:
+                raise DataError(
+                    f"{lines.at(start)} has {len(row)} cells, the header {width}; a cell that "
+                    f"holds the separator must be in quotes{self._hint()}"
+                )
+            if width > 1 and row == self.names:
+                raise DataError(
+                    f"{lines.at(start)} is the header again; were files put together? Take it out"
+                )
+            if lines.number > start:
+                self._tally[INSIDE] += lines.number - start
+            if doubted is not None:
+                doubted.note(start, self._taken, row)
+                if count % model.CHUNK_ROWS == 0:
+                    self._require_whole(doubted)
+            yield start, row
+        if doubted is not None:
+            self._require_whole(doubted)
+
+    def _next(self, start: int) -> list[str] | None:
+        self._taken.clear()
+        if self._split:
+            line = next(self._lines, None)
+            if line is None:
+                return None
+            line = line.rstrip("\r\n")
+            return line.split(self._separator) if line else []
+        # The limit is the process's: it is as it was whenever other code runs.
+        before = csv.field_size_limit(MAX_CELL)
+        try:
+            return next(self._reader, None)
+        except csv.Error as error:
+            reason = str(error).partition(" - ")[0]
+            raise DataError(
+                f"the row that begins at {self._lines.at(start)} is malformed: {reason}; is a "
+                f"quote open, or not doubled, or a carriage return not in quotes?{self._hint()}"
+            ) from None
+        finally:
+            csv.field_size_limit(before)
+
+    def _hint(self) -> str:
+        """Options that may read what was taken."""
+        taken = "".join(self._taken)
+        hints = []
+        if self._options.quoting != "none" and '"' in taken:
+            hints.append("--quoting none if quotes are characters like others")
+        if self._options.escape is None and re.search(rf'\\["{re.escape(self._separator)}]', taken):
+            hints.insert(0, "--escape '\\' if backslashes stand before quotes or separators")
+        return f". Pass {', or '.join(hints)}" if hints else ""
+
+    def _require_whole(self, doubted: _Swallowed) -> None:
+        if (start := doubted.found()) is not None:
+            raise DataError(
+                f"the quote that opens at {self._lines.at(start)} takes the rows behind it into "
+                "its cell; pass --quoting none if quotes are characters like others, or --quoting "
+                "double if it is one cell"
+            )
+
+
+class _Swallowed:
+    """Rows that a stray quote may have taken into a cell.
+
+    A quoted cell of several lines is doubted where each of its lines alone would be a row, and
+    these have, in some column, values that other rows have there: labels or numbers, say.
+    """
+
+    def __init__(self, separator: str) -> None:
+        self._separator = separator
+        self._known: dict[int, set[str]] = {}
+        self.pending: deque[tuple[int, list[list[str]]]] = deque(maxlen=MOST_DOUBTED)
+
+    def note(self, start: int, taken: Sequence[str], row: Sequence[str]) -> None:
+        """A row, and the lines that it was read from."""
+        if len(taken) > 1:
+            rows = [line.rstrip("\r\n").split(self._separator) for line in taken]
+            if len(row) > 1 and all(len(one) == len(row) for one in rows):
+                self.pending.append((start, rows))
+            return
+        for column, cell in enumerate(row):
+            known = self._known.setdefault(column, set())
+            if len(known) < MOST_KNOWN and len(cell) <= LONGEST_KNOWN:
+                known.add(cell)
+
+    def found(self) -> int | None:
+        """First line of a row that others went into; none: there is no such row."""
+        if not self.pending:
+            return None
+        known = {column: {*map(_shape, cells)} - {""} for column, cells in self._known.items()}
+        for start, rows in self.pending:
+            for column, shapes in known.items():
+                if all(_shape(one[column]) in shapes for one in rows):
+                    return start
+        return None
+
+
+def _shape(cell: str) -> str:
+    return re.sub(r"\d+", "0", cell.strip())
+
+
+# JSONL: one object a line, each with keys of its own.
+
+
+def read_jsonl(lines: Lines, options: ReadOptions, tally: Tally) -> Opened:
+    """One object a line; lines of white space are counted and passed over."""
+
+    def chunk(first: int, group: list[tuple[int, str, Record]]) -> Chunk:
+        records = [record for *_, record in group]
+        return Chunk(
+            first,
+            [place for place, *_ in group],
+            lambda name: [record.get(name) for record in records],
+            lambda: records,
+            [raw for _, raw, _ in group],
+        )
+
+    rows = _objects(lines, options, tally)
+    return None, (chunk(*part) for part in _grouped(rows, lines))
+
+
+def _objects(lines: Lines, options: ReadOptions, tally: Tally) -> Iterator[tuple[int, str, Record]]:
+    column, seen, keys = options.text_column, False, dict[str, None]()
+    for line in lines:
+        raw = line.strip(" \t\r\n")
+        if not raw:
+            tally[BLANK] += 1
+            continue
+        try:
+            record = json.loads(raw, object_pairs_hook=_object)
+        except (ValueError, RecursionError) as error:
+            raise DataError(
+                f"{lines.here} is not JSON: {error}; expected an object a line, as `jq -c` writes"
+            ) from None
+        if not isinstance(record, dict):
+            raise DataError(
+                f"{lines.here} holds {type(record).__name__}; expected an object a line, as "
+                "`jq -c '.[]'` makes of a list"
+            )
+        if not seen:
+            keys.update(dict.fromkeys(record))
+            seen = column in record
+            if not seen and options.missing == "error":
+                break  # most likely none has it
+        yield lines.number, raw, record
+    else:
+        if seen or not lines.number:
+            return
+    if not seen:
+        raise lacks_column(lines.here, [column], "--text-column or --missing", keys)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Record:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} comes twice")
+    return result
+
+
+def note_kinds(records: Iterable[Record], known: dict[str, Kind | None]) -> None:
+    """Note in `known` what the values of each column are; None: only nulls so far."""
+    for record in records:
+        for name, value in record.items():
+            one, other = known.get(name), _kind(value)
+            if one is None or other is None or one == other:
+                known[name] = one or other
+            else:
+                known[name] = "number" if {one, other} == {"whole", "number"} else "json"
+
+
+KINDS: Mapping[type, Kind] = {bool: "truth", str: "text", float: "number"}
+
+
+def _kind(value: Any) -> Kind | None:
+    if value is None:
+        return None
+    if type(value) is int and -(2**63) <= value < 2**63:
+        return "whole"
+    return KINDS.get(type(value), "json")
