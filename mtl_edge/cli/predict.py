@@ -17,7 +17,7 @@ from mtl_edge.cli.show import print_json, print_table
 from mtl_edge.cli.stopping import Stopped, Stopper, stoppable
 from mtl_edge.errors import OptionError
 from mtl_edge.io.model import ReadOptions, texts_of
-from mtl_edge.io.source import FORMATS, Source, format_of, open_table
+from mtl_edge.io.source import Source, format_of, open_table
 
 __all__ = ["add_arguments", "run"]
 
@@ -29,9 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--file",
         type=Path,
         help="CSV, TSV, JSONL, Parquet, Arrow or one text a line; text also packed, as .gz",
-    )
-    parser.add_argument(
-        "--format", choices=FORMATS, help="of the input; default: by its ending, else lines"
     )
     parser.add_argument("--tasks", metavar="A,B", help="answer these alone; default: all")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
@@ -82,12 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     _check(args)
-    kind, options = format_of(args.file, args.format), read_options(args)
+    options = read_options(args)
+    format_of(args.file, options.format)  # told before anything is loaded
     source = tuple(args.texts) or args.file
     with stoppable() as stopper:
         if args.out is None:
-            return _show(args, source, kind, options, stopper)
-        return write(args, source, kind, options, stopper)
+            return _show(args, source, options, stopper)
+        return write(args, source, options, stopper)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -104,14 +102,12 @@ def _check(args: argparse.Namespace) -> None:
         raise OptionError(f"--out {args.out} is the input; choose another")
 
 
-def _show(
-    args: argparse.Namespace, source: Source, kind: str, options: ReadOptions, stopper: Stopper
-) -> int:
+def _show(args: argparse.Namespace, source: Source, options: ReadOptions, stopper: Stopper) -> int:
     """Print the answers as they come."""
     show = print_json if args.json else print_table
     rows = 0
     try:
-        with load(args) as classifier, open_table(source, options, kind) as table:
+        with load(args) as classifier, open_table(source, options) as table:
             names = [task.name for task in classifier.tasks]
             for chunk in table.chunks:
                 with stopper.step():

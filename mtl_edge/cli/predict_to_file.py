@@ -26,20 +26,18 @@ from mtl_edge.version import __version__
 __all__ = ["write"]
 
 
-def write(
-    args: argparse.Namespace, source: Source, kind: str, options: ReadOptions, stopper: Stopper
-) -> int:
+def write(args: argparse.Namespace, source: Source, options: ReadOptions, stopper: Stopper) -> int:
     """Write rows and answers to --out."""
     writer = writer_of(args.out)
     require_no_file(args.out, overwrite=args.overwrite)
     file = args.file if args.file is not None and args.file.is_file() else None
-    made_by = _made_by(args, file, kind, options)
+    made_by = _made_by(args, file, options)
     output = Output(args.out, made_by, restart=args.restart, lasting=file is not None)
     try:
         with output, load(args, output.facts) as classifier:
             added = added_columns(classifier.tasks, args)
-            facts = output.facts or _facts(source, file, kind, options, classifier, added)
-            with open_table(source, options, kind) as table:
+            facts = output.facts or _facts(source, file, options, classifier, added)
+            with open_table(source, options) as table:
                 columns = table.columns if table.columns is not None else _columns(facts, writer)
                 layout = layout_of(columns, added, table.schema)
                 output.begin(writer.header(layout), facts)
@@ -70,9 +68,7 @@ def write(
     return 0
 
 
-def _made_by(
-    args: argparse.Namespace, file: Path | None, kind: str, options: ReadOptions
-) -> dict[str, Any]:
+def _made_by(args: argparse.Namespace, file: Path | None, options: ReadOptions) -> dict[str, Any]:
     """What decides the output, as far as it is known before anything is loaded."""
     manifest = args.bundle / MANIFEST
     asked = (
@@ -83,7 +79,6 @@ def _made_by(
         "version": __version__,
         "bundle": sha256_of(manifest) if manifest.is_file() else None,
         "input": None if file is None else fingerprint(file),
-        "format": kind,
         "device": args.device,
         **asdict(options),
         **{option: getattr(args, option) for option in asked},
@@ -93,7 +88,6 @@ def _made_by(
 def _facts(
     source: Source,
     file: Path | None,
-    kind: str,
     options: ReadOptions,
     classifier: EdgeClassifier,
     added: Mapping[str, Kind],
@@ -103,12 +97,12 @@ def _facts(
     if file is None:
         rows = len(source) if isinstance(source, tuple) else None
         return {**ran, "rows": rows, "kinds": None}
-    with open_table(source, options, kind) as table:
+    with open_table(source, options) as table:
         if table.columns is not None:
             layout_of(table.columns, added)  # a clash is told before the file is read
     size = file.stat().st_size
     with Progress(f"checking {file}", total=size, unit="bytes", brief=True) as progress:
-        rows, kinds = survey(source, options, kind, progress.reach)
+        rows, kinds = survey(source, options, progress.reach)
     return {**ran, "rows": rows, "kinds": kinds}
 
 

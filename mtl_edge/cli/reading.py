@@ -13,6 +13,7 @@ from mtl_edge.errors import OptionError
 from mtl_edge.io.labelled import Rows, read_rows, read_texts
 from mtl_edge.io.labels import label_of
 from mtl_edge.io.model import ReadOptions
+from mtl_edge.io.source import FORMATS
 from mtl_edge.options import for_each, named
 
 __all__ = [
@@ -34,6 +35,9 @@ def add_read_arguments(parser: argparse.ArgumentParser) -> None:
         default="text",
         metavar="NAME",
         help="holds the texts; default: %(default)s",
+    )
+    group.add_argument(
+        "--format", choices=FORMATS, help="of files; default: by their names' endings, else lines"
     )
     group.add_argument(
         "--encoding", help="of text files, as cp1252; default: UTF-8, or what a mark in them says"

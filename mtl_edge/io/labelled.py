@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -14,7 +15,7 @@ from mtl_edge.errors import DataError
 from mtl_edge.files import sha256_of
 from mtl_edge.io.columnar import HUB
 from mtl_edge.io.labels import label_of, skeleton
-from mtl_edge.io.model import UNLABELLED, ReadOptions, Table, decoded, texts_of
+from mtl_edge.io.model import MERGED, UNLABELLED, ReadOptions, Table, decoded, texts_of
 from mtl_edge.io.source import Source, open_table
 from mtl_edge.io.text import lacks_column
 
@@ -134,6 +135,8 @@ def _labels(
         if value not in before:
             before[value] = read(place, value)
         labels.append(before[value])
+    ways = Counter(label for label in before.values() if label is not None)
+    table.tally[MERGED] += sum(count > 1 for count in ways.values())
     return labels
 
 

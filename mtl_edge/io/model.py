@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 from mtl_edge.errors import DataError, OptionError
 from mtl_edge.limits import Limits
@@ -14,16 +13,14 @@ from mtl_edge.limits import Limits
 __all__ = [
     "BLANK",
     "INSIDE",
+    "MERGED",
     "UNLABELLED",
     "Chunk",
     "Kind",
-    "Missing",
-    "Quoting",
     "ReadOptions",
     "Record",
     "Table",
     "Tally",
-    "TooLong",
     "texts_of",
 ]
 
@@ -33,9 +30,6 @@ CHUNK_ROWS = 1024
 CHUNK_BYTES = 4 << 20
 
 Kind = Literal["text", "whole", "number", "truth", "json"]
-Missing = Literal["error", "skip", "empty"]
-TooLong = Literal["error", "skip", "cut"]
-Quoting = Literal["double", "none"]
 Record: TypeAlias = dict[str, Any]
 
 SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
@@ -44,6 +38,7 @@ SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": 
 BLANK = "blank line{s}"
 INSIDE = "line{s} inside quoted cells"
 UNLABELLED = "row{s} without a label {were} passed over"
+MERGED = "label{s} written in several ways (spaces, forms of accents) {were} taken for one each"
 TEXTLESS = "row{s} without a text {were} passed over"
 EMPTIED = "missing text{s} {were} read as empty"
 LONG = "row{s} whose text is too long {were} passed over"
@@ -56,6 +51,7 @@ class ReadOptions:
 
     Attributes:
         text_column: holds the texts.
+        format: one of `mtl_edge.io.source.FORMATS`; none: by the ending of the file's name.
         encoding: of text files; none: UTF-8, or what a byte order mark says.
         separator: of CSV and TSV, one character or its name, as `tab`; none: by the format.
         quoting: of CSV and TSV: `double`, after RFC 4180; or `none`, quotes are characters like
@@ -70,12 +66,13 @@ class ReadOptions:
     """
 
     text_column: str = "text"
+    format: str | None = None
     encoding: str | None = None
     separator: str | None = None
-    quoting: Quoting | None = None
+    quoting: Literal["double", "none"] | None = None
     escape: str | None = None
-    missing: Missing = "error"
-    too_long: TooLong = "error"
+    missing: Literal["error", "skip", "empty"] = "error"
+    too_long: Literal["error", "skip", "cut"] = "error"
 
     def __post_init__(self) -> None:
         separator = SEPARATORS.get(self.separator or "", self.separator)
@@ -87,23 +84,12 @@ class ReadOptions:
                 )
         if separator is not None and separator == self.escape:
             raise OptionError(f"--separator and --escape are both {separator!r}; choose two")
-        for name, known in (("quoting", Quoting), ("missing", Missing), ("too_long", TooLong)):
-            value = getattr(self, name)
-            if value is not None and value not in get_args(known):
-                option, all_of = name.replace("_", "-"), ", ".join(get_args(known))
-                raise OptionError(f"--{option} is {value!r}, expected {all_of}")
-        if self.encoding is not None:
-            _require_encoding(self.encoding)
-
-
-def _require_encoding(name: str) -> None:
-    try:
-        "a,\n".encode(name).decode(name)
-        codecs.getincrementaldecoder(name)
-    except (LookupError, UnicodeError, ValueError, TypeError) as error:
-        raise OptionError(
-            f"--encoding {name!r}: {error}; expected a name as utf-8, utf-16, cp1252 or latin-1"
-        ) from None
+        try:
+            "a,\n".encode(self.encoding or "utf-8")
+        except (LookupError, UnicodeError, ValueError) as error:
+            raise OptionError(
+                f"--encoding {self.encoding!r}: {error}; expected utf-8, utf-16, cp1252, ..."
+            ) from None
 
 
 class Tally(Counter[str]):
@@ -112,15 +98,11 @@ class Tally(Counter[str]):
     def note(self) -> str | None:
         """All of it in one line; none: there is nothing to tell."""
         parts = [
-            f"{count:,} {reason.format(s='' if count == 1 else 's', were=_were(count))}"
-            for reason, count in self.items()
-            if count
+            f"{n:,} {reason.format(s='s' * (n != 1), were='was' if n == 1 else 'were')}"
+            for reason, n in self.items()
+            if n
         ]
         return "; ".join(parts) or None
-
-
-def _were(count: int) -> str:
-    return "was" if count == 1 else "were"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +125,13 @@ class Chunk:
     raw: list[str] | None = None
     batch: Any = None
 
-    def __len__(self) -> int:
-        return len(self.places)
+    @classmethod
+    def of(
+        cls, first: int, places: Sequence[int], records: list[Record], raw: list[str] | None = None
+    ) -> Chunk:
+        """Rows that are at hand as records."""
+        values = lambda name: [record.get(name) for record in records]  # noqa: E731
+        return cls(first, places, values, lambda: records, raw)
 
     @property
     def last(self) -> int:

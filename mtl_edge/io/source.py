@@ -48,15 +48,15 @@ Source: TypeAlias = Any  # a path, `hub:...`, None for standard input, a tuple o
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A kind of file: endings of names, and how its text or its columns are read."""
+    """A kind of file: endings of names, and how it is read; as text where no columns are."""
 
     endings: tuple[str, ...]
-    text: Callable[[Lines, ReadOptions, Tally], Any] | None = None
+    text: Callable[[Lines, ReadOptions, Tally], Any] = read_lines
     columns: Callable[[BinaryIO, str, str], Table] | None = None
 
 
 FORMATS: Mapping[str, Format] = {
-    "lines": Format(("", ".txt"), read_lines),
+    "lines": Format(("", ".txt")),
     "csv": Format((".csv",), partial(read_delimited, separator=",")),
     "tsv": Format((".tsv", ".tab"), partial(read_delimited, separator="\t")),
     "jsonl": Format((".jsonl", ".ndjson", ".json"), read_jsonl),
@@ -108,15 +108,12 @@ def format_of(path: Path | None, asked: str | None = None) -> str:
 
 
 @contextlib.contextmanager
-def open_table(
-    source: Source, options: ReadOptions = ReadOptions(), kind: str | None = None
-) -> Iterator[Table]:
+def open_table(source: Source, options: ReadOptions = ReadOptions()) -> Iterator[Table]:
     """Open an input and look at its columns.
 
     Args:
         source: a path, or `hub:NAME[:SUBSET][:SPLIT]`; None: standard input; a tuple or list of
             texts; or a data frame.
-        kind: its format; none: by its ending.
 
     Raises:
         DataError: the input is missing or malformed, here or while chunks are taken.
@@ -129,7 +126,7 @@ def open_table(
     elif isinstance(source, (tuple, list)):
         yield _at_hand(source, column)
     elif source is None or isinstance(source, (str, PurePath)):
-        with _opened(None if source is None else Path(source), options, kind) as table:
+        with _opened(None if source is None else Path(source), options) as table:
             yield table
     else:
         table = arrow_of(source)
@@ -137,24 +134,21 @@ def open_table(
 
 
 @contextlib.contextmanager
-def _opened(path: Path | None, options: ReadOptions, kind: str | None) -> Iterator[Table]:
-    kind, name = format_of(path, kind), "standard input" if path is None else str(path)
+def _opened(path: Path | None, options: ReadOptions) -> Iterator[Table]:
+    format_, name = format_of(path, options.format), "standard input" if path is None else str(path)
+    kind = FORMATS[format_]
     with contextlib.ExitStack() as stack:
         raw = _stream(path, stack)
-        if (columns := FORMATS[kind].columns) is not None:
+        if kind.columns is not None:
             if not raw.seekable():
-                raise OptionError(f"{kind} is read from a file; give --file")
-            table = columns(raw, name, options.text_column)
-            yield replace(table, read=raw.tell)
+                raise OptionError(f"{format_} is read from a file; give --file")
+            yield replace(kind.columns(raw, name, options.text_column), read=raw.tell)
             return
-        stream = _unpacked(raw, name, stack)
-        text = FORMATS[kind].text
-        assert text is not None
         with _told(name):
-            lines = Lines(stream, name, options.encoding)
+            lines = Lines(_unpacked(raw, name, stack), name, options.encoding)
             stack.callback(lines.detach)
             tally = Tally()
-            about, chunks = text(lines, options, tally)
+            about, chunks = kind.text(lines, options, tally)
         if about is not None and options.text_column not in about:
             raise lacks_column(name, [options.text_column], "--text-column", about)
         yield Table(name, about, _chunks(chunks, name), tally=tally, read=raw.tell)
@@ -177,26 +171,17 @@ def _unpacked(stream: BinaryIO, name: str, stack: contextlib.ExitStack) -> Binar
     Raises:
         DataError: it is no text.
     """
-    stream = _peeking(stream)
+    file: Any = stream if hasattr(stream, "peek") else io.BufferedReader(cast("Any", stream))
     for ending, (unpack, mark) in PACKED.items():
-        if _head(stream).startswith(mark):
-            stream = _peeking(stack.enter_context(unpack(stream)))
+        if file.peek(8).startswith(mark):
+            file = stack.enter_context(unpack(file))
             break
         if name.lower().endswith(ending):
             raise DataError(f"{name} is not a whole gzip, bzip2 or xz file; copy it again")
     for mark, advice in STRANGE.items():
-        if _head(stream).startswith(mark):
+        if file.peek(8).startswith(mark):
             raise DataError(f"{name} {advice}")
-    return stream
-
-
-def _peeking(stream: Any) -> BinaryIO:
-    return cast("BinaryIO", stream if hasattr(stream, "peek") else io.BufferedReader(stream))
-
-
-def _head(stream: Any) -> bytes:
-    head: bytes = stream.peek(8)
-    return head
+    return cast("BinaryIO", file)
 
 
 @contextlib.contextmanager
@@ -218,9 +203,9 @@ def _chunks(chunks: Iterator[Chunk], name: str) -> Iterator[Chunk]:
 
 def _at_hand(texts: Sequence[str], column: str) -> Table:
     def chunk(first: int) -> Chunk:
-        part = list(texts[first : first + model.CHUNK_ROWS])
+        part = texts[first : first + model.CHUNK_ROWS]
         places = range(first + 1, first + 1 + len(part))
-        return Chunk(first, places, lambda _: part, lambda: [{column: text} for text in part])
+        return Chunk.of(first, places, [{column: text} for text in part])
 
     chunks = map(chunk, range(0, len(texts), model.CHUNK_ROWS))
     return Table("the texts", {column: "text"}, chunks, "text")
@@ -235,10 +220,7 @@ def fingerprint(path: Path) -> dict[str, Any]:
 
 
 def survey(
-    source: Source,
-    options: ReadOptions,
-    kind: str | None = None,
-    report: Callable[[int], None] = lambda read: None,
+    source: Source, options: ReadOptions, report: Callable[[int], None] = lambda read: None
 ) -> tuple[int, dict[str, Kind]]:
     """How many rows there are, and the columns, which of JSONL only all of the rows tell.
 
@@ -252,7 +234,7 @@ def survey(
     """
     rows = 0
     kinds: dict[str, Kind | None] = {}
-    with open_table(source, options, kind) as table:
+    with open_table(source, options) as table:
         for chunk in table.chunks:
             texts_of(table, chunk, options)
             rows = chunk.last

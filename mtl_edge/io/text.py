@@ -5,12 +5,11 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import itertools
 import json
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, TypeAlias, TypeVar
+from typing import Any, BinaryIO, TypeAlias
 
 from mtl_edge.errors import DataError
 from mtl_edge.io import model
@@ -33,7 +32,7 @@ MARKS = {
 # Of columns, whose values tell rows that a stray quote took for the inside of a cell.
 MOST_KNOWN, LONGEST_KNOWN, MOST_DOUBTED = 4096, 64, 1000
 
-T = TypeVar("T")
+Row: TypeAlias = tuple[int, Record, str | None]  # its line, values, and text if that is kept
 Opened: TypeAlias = "tuple[Mapping[str, Kind] | None, Iterator[Chunk]]"
 
 
@@ -129,7 +128,6 @@ def lacks_column(name: str, wanted: Sequence[str], option: str, there: Iterable[
     for one in wanted:
         if (found := like.get(one.casefold())) is not None:
             return DataError(f"{message} {found!r}")
-    # One column whose name holds those that are wanted, and what separates them.
     for separator, called in (("\t", "tab"), (";", "semicolon"), (",", "comma"), ("|", "pipe")):
         for cell in there:
             if separator in cell and {part.strip('" ') for part in cell.split(separator)} & {
@@ -141,32 +139,33 @@ def lacks_column(name: str, wanted: Sequence[str], option: str, there: Iterable[
     return DataError(message)
 
 
-def _grouped(rows: Iterable[T], lines: Lines) -> Iterator[tuple[int, list[T]]]:
-    """Rows in chunks, with how many come before.
+def _chunks(rows: Iterable[Row], lines: Lines) -> Iterator[Chunk]:
+    """Rows in chunks.
 
     Where a chunk ends depends on the file and nothing else, so that a run which goes on makes the
     same ones.
     """
     first, begin = 0, lines.size
-    group: list[T] = []
+    group: list[Row] = []
+
+    def chunk() -> Chunk:
+        places, records, raw = zip(*group, strict=True)
+        return Chunk.of(first, places, [*records], None if raw[0] is None else [*raw])
+
     for row in rows:
         group.append(row)
         if len(group) >= model.CHUNK_ROWS or lines.size - begin >= model.CHUNK_BYTES:
-            yield first, group
+            yield chunk()
             first, group, begin = first + len(group), [], lines.size
     if group:
-        yield first, group
+        yield chunk()
 
 
 def read_lines(lines: Lines, options: ReadOptions, tally: Tally) -> Opened:
     """One text a line."""
     name = options.text_column
 
-    def chunk(first: int, group: list[str]) -> Chunk:
-        places = range(first + 1, first + 1 + len(group))
-        return Chunk(first, places, lambda _: [*group], lambda: [{name: text} for text in group])
-
-    def texts() -> Iterator[str]:
+    def texts() -> Iterator[Row]:
         for line in lines:
             text = line.rstrip("\r\n")
             if "\r" in text:
@@ -174,9 +173,9 @@ def read_lines(lines: Lines, options: ReadOptions, tally: Tally) -> Opened:
                     f"{lines.here} holds a carriage return, which ends lines in some files; "
                     "replace these, as with `tr '\\r' '\\n'`, or give CSV with the text in quotes"
                 )
-            yield text
+            yield lines.number, {name: text}, None
 
-    return {name: "text"}, (chunk(*part) for part in _grouped(texts(), lines))
+    return {name: "text"}, _chunks(texts(), lines)
 
 
 # CSV and TSV, after RFC 4180: a header, quoted cells may hold anything.
@@ -184,180 +183,140 @@ def read_lines(lines: Lines, options: ReadOptions, tally: Tally) -> Opened:
 
 def read_delimited(lines: Lines, options: ReadOptions, tally: Tally, separator: str) -> Opened:
     """The header's columns, and the rows; empty lines are counted and passed over."""
-    cells = _Cells(lines, options, tally, options.separator or separator)
-    names = cells.names
+    separator = options.separator or separator
+    cells = _cells(lines, options, tally, separator)
+    _, names, _ = next(cells, (0, [], ()))
+    if not names:
+        raise DataError(f"{lines.name} is empty; expected a header and rows")
     if twice := sorted({repr(name) for name in names if names.count(name) > 1}):
         raise DataError(
             f"{lines.name}: {', '.join(twice)} comes twice in the header; rename one of them"
         )
+    stray = _StrayQuotes(lines, separator) if options.quoting is None else None
 
-    def chunk(first: int, group: list[tuple[int, list[str]]]) -> Chunk:
-        rows = [row for _, row in group]
-
-        def values(name: str) -> list[Any]:
-            position = names.index(name)
-            return [row[position] for row in rows]
-
-        return Chunk(
-            first,
-            [place for place, _ in group],
-            values,
-            lambda: [dict(zip(names, row, strict=True)) for row in rows],
-        )
-
-    return dict.fromkeys(names, "text"), (chunk(*part) for part in _grouped(cells, lines))
-
-
-class _Cells(Iterator[tuple[int, list[str]]]):
-    """Rows of cells behind the header, each with its first line's number.
-
-    Takes no more lines than the rows that it gave have.
-    """
-
-    def __init__(self, lines: Lines, options: ReadOptions, tally: Tally, separator: str) -> None:
-        self._lines, self._tally, self._separator = lines, tally, separator
-        self._options = options
-        self._taken: list[str] = []
-        plain = options.quoting == "none"
-        self._doubted = None if plain or options.quoting else _Swallowed(separator)
-        self._split = plain and options.escape is None
-        self._reader = csv.reader(
-            self._escaped() if options.escape else self._noted(),
-            delimiter=separator,
-            quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
-            escapechar=options.escape,
-            strict=True,
-        )
-        self.names: list[str] = []
-        first = next(self._rows(), None)
-        if first is None:
-            raise DataError(f"{lines.name} is empty; expected a header and rows")
-        self.names = first[1]
-        self._all = self._rows()
-
-    def __next__(self) -> tuple[int, list[str]]:
-        return next(self._all)
-
-    def _noted(self) -> Iterator[str]:
-        for line in self._lines:
-            self._taken.append(line)
-            yield line
-
-    def _escaped(self) -> Iterator[str]:
-        """Lines in which the escape character stands before what it may take the meaning from.
-
-        The csv module would drop it before any other character, as in `C:\\new`.
-        """
-        escape = self._options.escape or ""
-        special = {escape, '"', self._separator, "\r", "\n"}
-        pair = re.compile(re.escape(escape) + r"(.|\n|\Z)", re.DOTALL)
-        for line in self._noted():
-            yield pair.sub(lambda m: m[0] if m[1] in special else escape + m[0], line)
-
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        lines, width = self._lines, len(self.names)
-        doubted = self._doubted if width else None
-        for count in itertools.count(1):
-            start = lines.number + 1
-            row = self._next(start)
-            if row is None:
-                break
-            if not row:
-                self._tally[BLANK] += 1
-                continue
-            if width and len(row) != width:
+    def rows() -> Iterator[Row]:
+        for start, row, taken in cells:
+            if len(row) != len(names):
                 raise DataError(
-                    f"{lines.at(start)} has {len(row)} cells, the header {width}; a cell that "
-                    f"holds the separator must be in quotes{self._hint()}"
+                    f"{lines.at(start)} has {len(row)} cells, the header {len(names)}; a cell that "
+                    f"holds the separator must be in quotes{_hint(taken, options, separator)}"
                 )
-            if width > 1 and row == self.names:
+            if row == names and len(row) > 1:
                 raise DataError(
                     f"{lines.at(start)} is the header again; were files put together? Take it out"
                 )
-            if lines.number > start:
-                self._tally[INSIDE] += lines.number - start
-            if doubted is not None:
-                doubted.note(start, self._taken, row)
-                if count % model.CHUNK_ROWS == 0:
-                    self._require_whole(doubted)
-            yield start, row
-        if doubted is not None:
-            self._require_whole(doubted)
+            tally[INSIDE] += len(taken) - 1
+            if stray is not None:
+                stray.note(start, row, taken)
+            yield start, dict(zip(names, row, strict=True)), None
+        if stray is not None:
+            stray.require_none()
 
-    def _next(self, start: int) -> list[str] | None:
-        self._taken.clear()
-        if self._split:
-            line = next(self._lines, None)
-            if line is None:
-                return None
-            line = line.rstrip("\r\n")
-            return line.split(self._separator) if line else []
+    return dict.fromkeys(names, "text"), _chunks(rows(), lines)
+
+
+def _cells(
+    lines: Lines, options: ReadOptions, tally: Tally, separator: str
+) -> Iterator[tuple[int, list[str], Sequence[str]]]:
+    """Each row's first line, its cells, and the lines that it was read from; none of blank ones.
+
+    Takes no more lines than the rows that it gave have.
+    """
+    taken: list[str] = []
+    escape = options.escape
+    # The csv module would drop the escape character before any other, as in C:\new.
+    special = {escape, '"', separator, "\r", "\n"}
+    pair = re.compile(re.escape(escape or "\\") + r"(.|\n|\Z)", re.DOTALL)
+
+    def noted() -> Iterator[str]:
+        for line in lines:
+            taken.append(line)
+            if escape is not None:
+                line = pair.sub(lambda m: m[0] if m[1] in special else escape + m[0], line)
+            yield line
+
+    plain = options.quoting == "none"
+    reader: Iterator[list[str]] = csv.reader(
+        noted(),
+        delimiter=separator,
+        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
+        escapechar=escape,
+        strict=True,
+    )
+    if plain and escape is None:  # a lone carriage return is part of a cell, too
+        reader = (line.rstrip("\r\n").split(separator) for line in noted())
+    while True:
+        taken.clear()
+        start = lines.number + 1
         # The limit is the process's: it is as it was whenever other code runs.
         before = csv.field_size_limit(MAX_CELL)
         try:
-            return next(self._reader, None)
+            row = next(reader, None)
         except csv.Error as error:
-            reason = str(error).partition(" - ")[0]
             raise DataError(
-                f"the row that begins at {self._lines.at(start)} is malformed: {reason}; is a "
-                f"quote open, or not doubled, or a carriage return not in quotes?{self._hint()}"
+                f"the row that begins at {lines.at(start)} is malformed: "
+                f"{str(error).partition(' - ')[0]}; is a quote open, or not doubled, or a carriage "
+                f"return not in quotes?{_hint(taken, options, separator)}"
             ) from None
         finally:
             csv.field_size_limit(before)
-
-    def _hint(self) -> str:
-        """Options that may read what was taken."""
-        taken = "".join(self._taken)
-        hints = []
-        if self._options.quoting != "none" and '"' in taken:
-            hints.append("--quoting none if quotes are characters like others")
-        if self._options.escape is None and re.search(rf'\\["{re.escape(self._separator)}]', taken):
-            hints.insert(0, "--escape '\\' if backslashes stand before quotes or separators")
-        return f". Pass {', or '.join(hints)}" if hints else ""
-
-    def _require_whole(self, doubted: _Swallowed) -> None:
-        if (start := doubted.found()) is not None:
-            raise DataError(
-                f"the quote that opens at {self._lines.at(start)} takes the rows behind it into "
-                "its cell; pass --quoting none if quotes are characters like others, or --quoting "
-                "double if it is one cell"
-            )
+        if row is None:
+            return
+        if row and (len(row) > 1 or taken[0].strip("\r\n")):
+            yield start, row, taken
+        else:
+            tally[BLANK] += 1
 
 
-class _Swallowed:
-    """Rows that a stray quote may have taken into a cell.
+def _hint(taken: Sequence[str], options: ReadOptions, separator: str) -> str:
+    """Options that may read these lines."""
+    text, hints = "".join(taken), []
+    if options.escape is None and re.search(rf'\\["{re.escape(separator)}]', text):
+        hints.append("--escape '\\' if backslashes stand before quotes or separators")
+    if options.quoting != "none" and '"' in text:
+        hints.append("--quoting none if quotes are characters like others")
+    return f" Pass {', or '.join(hints)}" if hints else ""
+
+
+class _StrayQuotes:
+    """Looks for rows that a stray quote took into a cell, which the csv module cannot tell.
 
     A quoted cell of several lines is doubted where each of its lines alone would be a row, and
     these have, in some column, values that other rows have there: labels or numbers, say.
     """
 
-    def __init__(self, separator: str) -> None:
-        self._separator = separator
+    def __init__(self, lines: Lines, separator: str) -> None:
+        self._lines, self._separator = lines, separator
         self._known: dict[int, set[str]] = {}
-        self.pending: deque[tuple[int, list[list[str]]]] = deque(maxlen=MOST_DOUBTED)
+        self._doubted: deque[tuple[int, list[list[str]]]] = deque(maxlen=MOST_DOUBTED)
 
-    def note(self, start: int, taken: Sequence[str], row: Sequence[str]) -> None:
+    def note(self, start: int, row: Sequence[str], taken: Sequence[str]) -> None:
         """A row, and the lines that it was read from."""
         if len(taken) > 1:
             rows = [line.rstrip("\r\n").split(self._separator) for line in taken]
             if len(row) > 1 and all(len(one) == len(row) for one in rows):
-                self.pending.append((start, rows))
+                self._doubted.append((start, rows))
             return
         for column, cell in enumerate(row):
             known = self._known.setdefault(column, set())
             if len(known) < MOST_KNOWN and len(cell) <= LONGEST_KNOWN:
                 known.add(cell)
 
-    def found(self) -> int | None:
-        """First line of a row that others went into; none: there is no such row."""
-        if not self.pending:
-            return None
+    def require_none(self) -> None:
+        """
+        Raises:
+            DataError: a cell holds what seem to be rows; its first line is named.
+        """
+        if not self._doubted:
+            return
         known = {column: {*map(_shape, cells)} - {""} for column, cells in self._known.items()}
-        for start, rows in self.pending:
-            for column, shapes in known.items():
-                if all(_shape(one[column]) in shapes for one in rows):
-                    return start
-        return None
+        for start, rows in self._doubted:
+            if any(all(_shape(row[c]) in known[c] for row in rows) for c in known):
+                raise DataError(
+                    f"the quote that opens at {self._lines.at(start)} takes the rows behind it "
+                    "into its cell; pass --quoting none if quotes are characters like others, or "
+                    "--quoting double if it is one cell"
+                )
 
 
 def _shape(cell: str) -> str:
@@ -369,23 +328,12 @@ def _shape(cell: str) -> str:
 
 def read_jsonl(lines: Lines, options: ReadOptions, tally: Tally) -> Opened:
     """One object a line; lines of white space are counted and passed over."""
-
-    def chunk(first: int, group: list[tuple[int, str, Record]]) -> Chunk:
-        records = [record for *_, record in group]
-        return Chunk(
-            first,
-            [place for place, *_ in group],
-            lambda name: [record.get(name) for record in records],
-            lambda: records,
-            [raw for _, raw, _ in group],
-        )
-
-    rows = _objects(lines, options, tally)
-    return None, (chunk(*part) for part in _grouped(rows, lines))
+    return None, _chunks(_objects(lines, options, tally), lines)
 
 
-def _objects(lines: Lines, options: ReadOptions, tally: Tally) -> Iterator[tuple[int, str, Record]]:
-    column, seen, keys = options.text_column, False, dict[str, None]()
+def _objects(lines: Lines, options: ReadOptions, tally: Tally) -> Iterator[Row]:
+    column, seen = options.text_column, False
+    keys: dict[str, None] = {}
     for line in lines:
         raw = line.strip(" \t\r\n")
         if not raw:
@@ -407,10 +355,9 @@ def _objects(lines: Lines, options: ReadOptions, tally: Tally) -> Iterator[tuple
             seen = column in record
             if not seen and options.missing == "error":
                 break  # most likely none has it
-        yield lines.number, raw, record
+        yield lines.number, record, raw
     else:
-        if seen or not lines.number:
-            return
+        seen = seen or not keys
     if not seen:
         raise lacks_column(lines.here, [column], "--text-column or --missing", keys)
 

@@ -73,6 +73,14 @@ class Writer:
     finish: Callable[[Iterable[bytes], Path], None] | None = None
     any_columns: bool = False
 
+    def packed(self, pack: Callable[[bytes], bytes]) -> Writer:
+        """The same, each part packed: these may stand one behind the other in a file."""
+        return replace(
+            self,
+            header=lambda layout: pack(self.header(layout)),
+            encode=lambda layout, chunk, answers: pack(self.encode(layout, chunk, answers)),
+        )
+
 
 def writer_of(path: Path) -> Writer:
     """The writer of an output, by the ending of its name.
@@ -81,20 +89,12 @@ def writer_of(path: Path) -> Writer:
         OptionError: nothing is written to a file with such an ending.
     """
     ending, packed = ending_of(path)
-    name = next((name for name in WRITERS if ending and ending in FORMATS[name].endings), None)
-    if name is None or (packed and WRITERS[name].finish is not None):
-        known = ", ".join(FORMATS[name].endings[0] for name in WRITERS)
-        raise OptionError(
-            f"--out {path}: expected an ending of {known}, or of text with {', '.join(PACKERS)}"
-        )
-    writer = WRITERS[name]
-    if not packed:
-        return writer
-    pack = PACKERS[packed]  # what is packed may stand one behind the other in a file
-    return replace(
-        writer,
-        header=lambda layout: pack(writer.header(layout)),
-        encode=lambda layout, chunk, answers: pack(writer.encode(layout, chunk, answers)),
+    for name, writer in WRITERS.items():
+        if ending in FORMATS[name].endings and not (packed and writer.finish):
+            return writer.packed(PACKERS[packed]) if packed else writer
+    raise OptionError(
+        f"--out {path}: expected an ending of {', '.join(FORMATS[n].endings[0] for n in WRITERS)}, "
+        f"or of text with {', '.join(PACKERS)}"
     )
 
 
