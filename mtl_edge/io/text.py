@@ -129,13 +129,8 @@ def lacks_column(name: str, wanted: Sequence[str], option: str, there: Iterable[
         if (found := like.get(one.casefold())) is not None:
             return DataError(f"{message} {found!r}")
     for separator, called in (("\t", "tab"), (";", "semicolon"), (",", "comma"), ("|", "pipe")):
-        for cell in there:
-            if separator in cell and {part.strip('" ') for part in cell.split(separator)} & {
-                *wanted
-            }:
-                return DataError(
-                    f"{message}; are cells apart by {called}s? Pass --separator {called}"
-                )
+        if len(there) == 1 and separator in there[0]:
+            return DataError(f"{message}; are cells apart by {called}s? Pass --separator {called}")
     return DataError(message)
 
 
