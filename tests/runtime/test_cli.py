@@ -38,16 +38,23 @@ def test_predict_reads_lines_from_standard_input_or_a_file(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    fails: Fails,
 ) -> None:
-    lines = b"plain\r\n\nnot utf-8 \xff\nsep\xe2\x80\xa8arated\nno end"
-    expected = ["plain", "", "not utf-8 �", "sep\u2028arated", "no end"]
-    (tmp_path / "texts.txt").write_bytes(lines)
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
-    for source in ([], ["--file", str(tmp_path / "texts.txt")]):
+    lines = b"plain\r\n\nsep\xe2\x80\xa8arated\nno end"
+    expected = ["plain", "", "sep\u2028arated", "no end"]
+    file = tmp_path / "texts.txt"
+    file.write_bytes(lines)
+    for source in ([], ["--file", str(file)]):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines)))
         assert main(["predict", str(shared_bundle), "--json", *source]) == 0
         answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [answer["text"] for answer in answers] == expected
         assert set(answers[0]["topic"]["probabilities"]) == {"food", "gadgets", "money", "travel"}
+    file.write_bytes(b"fine\nnot utf-8 \xff\n")
+    assert "line 2 is not UTF-8" in (told := fails("predict", shared_bundle, "--file", file))
+    assert "--encoding" in told
+    assert main(["predict", str(shared_bundle), "--file", str(file), "--encoding", "cp1252"]) == 0
+    assert "not utf-8 ÿ" in capsys.readouterr().out
 
 
 def test_info_lists_tasks_and_graphs(
