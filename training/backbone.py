@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 
 from mtl_edge import bundle
 from mtl_edge.errors import BackboneError, MissingPackageError
+from mtl_edge.planning import Tokens
 from mtl_edge.text import TextEncoder
 from mtl_edge.training import claims
 from mtl_edge.training.claims import read_tokenizer
@@ -32,6 +33,7 @@ __all__ = ["PACKAGED", "Backbone", "load_backbone"]
 
 # Of a repository on the Hub, what is fetched.
 ON_THE_HUB = ["*.json", "*.txt", "*.model", claims.WEIGHTS, "model-*-of-*.safetensors"]
+MOST_SHOWN = 80  # characters of a text
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
@@ -73,6 +75,11 @@ class Backbone:
         """Texts to ids as the bundle will do it."""
         tokenizer = read_tokenizer(self.folder)
         return TextEncoder(tokenizer.backend_tokenizer, min(max_tokens, self.max_tokens))
+
+    def shown(self, tokens: Tokens) -> str:
+        """The start of a text of these tokens, for people."""
+        text = read_tokenizer(self.folder).decode([*tokens], skip_special_tokens=True)
+        return repr(text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}...")
 
     def truncated(self, depth: int) -> Backbone:
         """The same with its first `depth` layers alone; `info` still tells of all of them.
