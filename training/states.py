@@ -126,7 +126,8 @@ class TorchEncoder:
 
 def digest(*parts: str) -> str:
     """A name for a space; `finite`, as earlier releases kept infinities under other names."""
-    return hashlib.blake2b("\0".join(("finite", *parts)).encode(), digest_size=KEY_BYTES).hexdigest()
+    text = "\0".join(("finite", *parts))
+    return hashlib.blake2b(text.encode(), digest_size=KEY_BYTES).hexdigest()
 
 
 class States:
