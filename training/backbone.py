@@ -250,7 +250,7 @@ def _config(name: str, folder: Path) -> PretrainedConfig:
     """The configuration of an encoder that can be loaded here."""
     claims.require_supported(name, folder)
     try:
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+        config: PretrainedConfig = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # transformers checks each architecture's in its own way
         raise BackboneError(f"backbone {name!r}: {claims.said(error)}") from None
     claims.require_encoder(name, config)

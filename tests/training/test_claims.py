@@ -107,10 +107,10 @@ def test_what_has_an_encoder_and_a_decoder_is_refused(kind: str, folder: Path) -
     refused(folder, f"{kind!r}, which is not supported: an encoder with a decoder")
 
 
-@pytest.mark.parametrize("kind", ["vit", "deit", "resnet", "wav2vec2", "clip", "hubert"])
+@pytest.mark.parametrize("kind", ["vit", "deit", "resnet", "wav2vec2", "dinov2", "hubert"])
 def test_what_reads_no_text_is_refused(kind: str, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"model_type": kind}))
-    refused(folder, f"{kind!r}, which is not supported")
+    refused(folder, f"{kind!r}, which is not supported: it reads images or sounds")
 
 
 def test_an_adapter_is_refused_with_what_makes_it_whole(folder: Path) -> None:
@@ -313,7 +313,11 @@ def test_a_tokenizer_that_fails_on_what_it_does_not_know_is_refused(
     folder: Path, model: models.Model
 ) -> None:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model))
-    refused(with_tokenizer(folder, tokenizer), "does not know", "give it an unknown token")
+    refused(
+        with_tokenizer(folder, tokenizer),
+        "the tokenizer fails on a text",
+        "give it an unknown token",
+    )
 
 
 def test_a_padding_that_is_a_token_of_every_text_is_refused(folder: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from mtl_edge.errors import BackboneError, OptionError
+from mtl_edge.export.refit import GraphEncoder
 from mtl_edge.training import states as module
 from mtl_edge.training.backbone import Backbone, load_backbone
 from mtl_edge.training.states import StateCache
@@ -203,6 +204,15 @@ def test_states_that_take_twice_the_room_are_counted_so(backbone: Backbone, tmp_
     with pytest.raises(OptionError, match="raise --cache-limit"):
         StateCache(tmp_path, int(1.5 * size)).states(loud(backbone, 1e6), IDS)
     StateCache(tmp_path, int(1.5 * size)).states(backbone, IDS)
+
+
+def test_a_graph_s_states_are_kept_as_exactly(tmp_path: Path) -> None:
+    def run(ids: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: np.full((*ids.shape, 2), 1e5, np.float32) for name in ("state.0", "state.1")}
+
+    states = StateCache(tmp_path, GB).of(GraphEncoder(run, "graph", 2, 2), IDS[:3])
+    assert (states.of(2) == 1e5).all()
+    assert states.of(2).shape == (len(IDS[2]), 2, 2)
 
 
 def test_states_that_are_no_numbers_name_the_text(backbone: Backbone, tmp_path: Path) -> None:
