@@ -282,14 +282,20 @@ def require_tokenizer(
             "0, which the encoder is not told here; set type_id to 0 in its post_processor"
         )
     padding = padding_of(encoder)
-    if padding is not None and padding in around.ids:
-        token = around.tokens[around.ids.index(padding)]
+    if padding is not None and _read(padding, tokenizer):
         raise BackboneError(
             f"backbone {name!r} has {padding} for the padding's id (pad_token_id in config.json), "
-            f"which is {token!r} in its tokenizer; positions would be counted wrongly: give the "
-            "configuration the tokenizer's"
+            f"which is {backend.id_to_token(padding)!r} in its tokenizer; positions would be "
+            "counted wrongly: give the configuration the tokenizer's"
         )
     return tokenizer
+
+
+def _read(token: int, tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether a text may hold the token, other than as the tokenizer's padding."""
+    backend = tokenizer.backend_tokenizer
+    alone = backend.decode([token], skip_special_tokens=False)
+    return token != tokenizer.pad_token_id and token in backend.encode(alone).ids
 
 
 def _require_kind(name: str, folder: Path, backend: Tokenizer) -> None:

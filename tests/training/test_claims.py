@@ -320,12 +320,18 @@ def test_a_tokenizer_that_fails_on_what_it_does_not_know_is_refused(
     )
 
 
-def test_a_padding_that_is_a_token_of_every_text_is_refused(folder: Path) -> None:
+@pytest.mark.parametrize(("padding", "token"), [(101, "[CLS]"), (2023, "this")])
+def test_a_padding_that_texts_hold_is_refused(folder: Path, padding: int, token: str) -> None:
     """RoBERTa gives tokens of the padding's id no position."""
-    with_model(folder, RobertaModel(RobertaConfig(**SIZES, pad_token_id=101)))
-    refused(folder, "101 for the padding's id", "'[CLS]'")
-    with_model(folder, RobertaModel(RobertaConfig(**SIZES, pad_token_id=0)))
-    assert load_backbone(str(folder)).max_tokens == 511
+    config = RobertaConfig(**SIZES, pad_token_id=padding, max_position_embeddings=4000)
+    with_model(folder, RobertaModel(config))
+    refused(folder, f"{padding} for the padding's id", repr(token))
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_a_padding_that_no_text_holds_will_do(folder: Path, padding: int) -> None:
+    with_model(folder, RobertaModel(RobertaConfig(**SIZES, pad_token_id=padding)))
+    assert load_backbone(str(folder)).max_tokens == 511 - padding
 
 
 def test_types_that_the_encoder_would_not_be_told_are_refused(folder: Path) -> None:
