@@ -57,9 +57,7 @@ class TextEncoder:
             BundleError: a token that it sets around each text is none of these.
         """
         tokenizer.no_padding()
-        tokenizer.enable_truncation(
-            max_tokens
-        )  # of its file's own, nothing stays: cut on the right
+        tokenizer.enable_truncation(max_tokens)  # on the right, whatever its file says
         around = encoded(tokenizer, [""])[0].ids
         if vocabulary is not None and max(around, default=0) >= vocabulary:
             raise altered(f"the tokenizer has more tokens than the {vocabulary} of the graph")
