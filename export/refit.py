@@ -22,7 +22,7 @@ from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.fit import predict
 from mtl_edge.training.heads import AttentionHead, Head
 from mtl_edge.training.loop import Learner, Loop, Score
-from mtl_edge.training.states import StateCache, States, digest
+from mtl_edge.training.states import Kind, StateCache, States, Values, digest
 
 __all__ = ["FEWEST", "GraphEncoder", "refitted"]
 
@@ -53,11 +53,13 @@ class GraphEncoder:
         self._run = run
         self.space = digest("graph", identity)
         self.states, self.width = states, width
+        self.kind: Kind = np.float16
 
-    def encode(self, texts: Sequence[Tokens]) -> npt.NDArray[np.float16]:
+    def encode(self, texts: Sequence[Tokens]) -> Values:
         """States `[batch, tokens, states, width]`."""
         values = self._run(*pad(texts))
-        return np.stack([value.astype(np.float16) for value in values.values()], 2)
+        with np.errstate(over="ignore"):  # infinite, as is asked for
+            return np.stack([value.astype(self.kind) for value in values.values()], 2)
 
 
 def refitted(
@@ -69,7 +71,7 @@ def refitted(
         ids: tokens of texts like those that will be asked, at least `FEWEST`.
     """
     exact = cache.states(checkpoint.backbone, ids)
-    rounded = cache.of(encoder, ids)
+    rounded = cache.of(encoder, ids, checkpoint.backbone.shown)
     checkpoint.backbone.encoder.cpu()
     return {task: _fitted(task, head, exact, rounded) for task, head in checkpoint.heads.items()}
 

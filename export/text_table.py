@@ -72,6 +72,8 @@ def _word_piece(serialized: str) -> WordPiece:
     model = form["model"]
     special = {token["content"]: token["id"] for token in form["added_tokens"]}
     before, after = _around(tokenizer)
+    if not before and not after:
+        raise _unsupported("no tokens that it sets around a text")
     treatments = dict(_treatments(tokenizer))
     if any(treatments.get(ord(spare), spare) != spare for spare in SPARE):
         raise _unsupported("a normalizer that does not leave noncharacters as they are")

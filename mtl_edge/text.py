@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from mtl_edge.bundle.inside import altered
-from mtl_edge.bundle.tokenizer_file import encoded, read_tokenizer
+from mtl_edge.bundle.tokenizer_file import encoded, read_tokenizer, unknown_of
 from mtl_edge.errors import TextError
 from mtl_edge.words import words_of
 
@@ -50,11 +50,19 @@ class TextEncoder:
     ) -> None:
         """
         Args:
-            vocabulary: how many tokens the graph knows; none: not checked.
+            vocabulary: how many tokens the graph knows; none: not checked. Others that the
+                tokenizer has read as its unknown token.
+
+        Raises:
+            BundleError: a token that it sets around each text is none of these.
         """
         tokenizer.no_padding()
-        tokenizer.enable_truncation(max_tokens)
+        tokenizer.enable_truncation(max_tokens)  # on the right, whatever its file says
+        around = encoded(tokenizer, [""])[0].ids
+        if vocabulary is not None and max(around, default=0) >= vocabulary:
+            raise altered(f"the tokenizer has more tokens than the {vocabulary} of the graph")
         self._tokenizer = tokenizer
+        self._of_nothing = None if around else [unknown_of(tokenizer) or 0]
         self._words = words_of(tokenizer, max_tokens)
         self.max_tokens = max_tokens
         self._vocabulary = vocabulary
@@ -69,9 +77,11 @@ class TextEncoder:
         return cls(read_tokenizer(path, max_tokens), max_tokens, vocabulary)
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, special tokens included, at most `max_tokens`.
+        """Token ids of each text, special tokens included, at least one and at most `max_tokens`.
 
         Raises:
+            BundleError: a token of the text is unknown to the graph, and there is none to stand for
+                it.
             TextError: an item is not a string.
         """
         return self.ids(as_texts(texts))
@@ -85,11 +95,23 @@ class TextEncoder:
         # Not every engine refuses an id or a length that its tables do not have.
         if any(len(ids) > self.max_tokens for ids in result):
             raise altered(f"the tokenizer makes more than {self.max_tokens} tokens of a text")
+        if self._of_nothing is not None:
+            result = [ids or self._of_nothing for ids in result]
         if self._vocabulary is not None and any(
             ids and max(ids) >= self._vocabulary for ids in result
         ):
-            raise altered(f"the tokenizer has more tokens than the {self._vocabulary} of the graph")
+            result = [self._known(ids, self._vocabulary) for ids in result]
         return result
+
+    def _known(self, ids: list[int], vocabulary: int) -> list[int]:
+        """The same with the unknown token for tokens that the graph has no vectors of."""
+        unknown = unknown_of(self._tokenizer)
+        if unknown is None or unknown >= vocabulary:
+            raise altered(
+                f"the tokenizer has more tokens than the {vocabulary} of the graph, and no unknown "
+                "token to stand for them"
+            )
+        return [token if token < vocabulary else unknown for token in ids]
 
     def to_json(self) -> str:
         """The tokenizer with its truncation, as `save` writes it."""
@@ -103,4 +125,5 @@ class TextEncoder:
     def counted(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         """Token ids of each text, and how many texts are longer than `max_tokens`."""
         encodings = encoded(self._tokenizer, as_texts(texts))
-        return [e.ids for e in encodings], sum(bool(e.overflowing) for e in encodings)
+        ids = [e.ids or self._of_nothing or [] for e in encodings]
+        return ids, sum(bool(e.overflowing) for e in encodings)

@@ -17,19 +17,23 @@ import torch
 import transformers
 from huggingface_hub import snapshot_download
 from optimum.utils import NormalizedConfigManager
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from mtl_edge import bundle
 from mtl_edge.errors import BackboneError, MissingPackageError
-from mtl_edge.files import sha256_of
+from mtl_edge.planning import Tokens
 from mtl_edge.text import TextEncoder
+from mtl_edge.training import claims
+from mtl_edge.training.claims import read_tokenizer
 from mtl_edge.training.model import layers_of
 from mtl_edge.training.static import WIDTH, StaticEncoder, distilled, load_static
 
 __all__ = ["PACKAGED", "Backbone", "load_backbone"]
 
-WEIGHTS = "model.safetensors"
+# Of a repository on the Hub, what is fetched.
+ON_THE_HUB = ["*.json", "*.txt", "*.model", claims.WEIGHTS, "model-*-of-*.safetensors"]
+MOST_SHOWN = 80  # characters of a text
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
 
@@ -69,8 +73,13 @@ class Backbone:
 
     def text_encoder(self, max_tokens: int) -> TextEncoder:
         """Texts to ids as the bundle will do it."""
-        tokenizer = AutoTokenizer.from_pretrained(str(self.folder))
+        tokenizer = read_tokenizer(self.folder)
         return TextEncoder(tokenizer.backend_tokenizer, min(max_tokens, self.max_tokens))
+
+    def shown(self, tokens: Tokens) -> str:
+        """The start of a text of these tokens, for people."""
+        text = read_tokenizer(self.folder).decode([*tokens], skip_special_tokens=True)
+        return repr(text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}...")
 
     def truncated(self, depth: int) -> Backbone:
         """The same with its first `depth` layers alone; `info` still tells of all of them.
@@ -148,11 +157,11 @@ class Backbone:
         """Write configuration, weights and tokenizer in the format of transformers."""
         with _quiet():
             self.encoder.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(str(self.folder)).save_pretrained(folder)
+        read_tokenizer(self.folder).save_pretrained(folder)
 
     def special_tokens(self) -> tuple[int | None, list[int]]:
         """Ids of the unknown token, if there is one, and of all special tokens."""
-        tokenizer = AutoTokenizer.from_pretrained(str(self.folder))
+        tokenizer = read_tokenizer(self.folder)
         return tokenizer.unk_token_id, list(tokenizer.all_special_ids)
 
     def describe(self, folder: Path, max_tokens: int) -> None:
@@ -164,7 +173,7 @@ class Backbone:
         config = self.encoder.config.to_dict()
         config.pop("_name_or_path", None)  # a folder of the machine that trained
         (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        tokenizer = AutoTokenizer.from_pretrained(str(self.folder), model_max_length=max_tokens)
+        tokenizer = read_tokenizer(self.folder, model_max_length=max_tokens)
         with tempfile.TemporaryDirectory(prefix="mtl-edge-") as work:
             tokenizer.save_pretrained(work)
             options = json.loads((Path(work) / TOKENIZER_CONFIG).read_text())
@@ -177,26 +186,22 @@ def load_backbone(name: str) -> Backbone:
     """Load an encoder from the Hub, a local folder or a package.
 
     Raises:
-        BackboneError: unknown or unreachable, weights altered, without safetensors weights, or an
-            architecture that is no encoder or has no fast tokenizer.
+        BackboneError: unknown or unreachable, weights altered, without safetensors weights, an
+            architecture that is no encoder or has no fast tokenizer, or files that do not belong
+            together: see `mtl_edge.training.claims`.
         MissingPackageError: the package of a packaged backbone is not installed.
     """
     folder, revision = _find(name)
-    weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise BackboneError(
-            f"backbone {name!r} has no {WEIGHTS} in {folder}; pickled weights are never loaded: "
-            "convert them with `AutoModel.from_pretrained(...).save_pretrained(FOLDER)`"
-        )
-    checksum = sha256_of(weights)
+    config = _config(name, folder)
+    weights = claims.weights_of(name, folder)
+    checksum = claims.checksum_of(weights)
     if name in PACKAGED and checksum != PACKAGED[name].sha256:
         raise BackboneError(
-            f"{weights} has sha256 {checksum}, expected {PACKAGED[name].sha256}; "
+            f"{weights[0]} has sha256 {checksum}, expected {PACKAGED[name].sha256}; "
             f"reinstall the package {PACKAGED[name].package}"
         )
-    encoder = _load(name, folder)
-    config = encoder.config
-    sizes = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
+    encoder = _load(name, folder, config)
+    sizes = NormalizedConfigManager.get_normalized_config_class(config.model_type)(encoder.config)
     info = bundle.Backbone(
         name=name,
         architecture=config.model_type,
@@ -206,7 +211,9 @@ def load_backbone(name: str) -> Backbone:
         layers=sizes.num_layers,
         vocabulary=sizes.vocab_size,
     )
-    return Backbone(encoder, folder, info, sizes.num_attention_heads, _longest(encoder, folder))
+    tokenizer = claims.require_tokenizer(name, folder, encoder, info.vocabulary)
+    longest = min(_positions(encoder), tokenizer.model_max_length)
+    return Backbone(encoder, folder, info, sizes.num_attention_heads, longest)
 
 
 def _find(name: str) -> tuple[Path, str | None]:
@@ -215,13 +222,9 @@ def _find(name: str) -> tuple[Path, str | None]:
         return _packaged(PACKAGED[name], name), None
     path = Path(name)
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise BackboneError(f"{path} has no config.json; expected a transformers model folder")
         return path, None
     try:
-        found = snapshot_download(
-            name, allow_patterns=["*.json", "*.txt", "*.model", WEIGHTS], ignore_patterns=["*/*"]
-        )
+        found = snapshot_download(name, allow_patterns=ON_THE_HUB, ignore_patterns=["*/*"])
     except Exception as error:  # bad names, no such model, no network: a dozen unrelated classes
         reason = " ".join(str(error).split())[:200]
         raise BackboneError(
@@ -243,57 +246,43 @@ def _packaged(packaged: Packaged, name: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / packaged.folder
 
 
-def _load(name: str, folder: Path) -> PreTrainedModel:
+def _config(name: str, folder: Path) -> PretrainedConfig:
+    """The configuration of an encoder that can be loaded here."""
+    claims.require_supported(name, folder)
     try:
-        config = AutoConfig.from_pretrained(str(folder))
-    except (OSError, ValueError, KeyError) as error:
-        raise BackboneError(f"backbone {name!r}: {' '.join(str(error).split())[:300]}") from None
-    kind = config.model_type
-    if kind not in NormalizedConfigManager._conf or getattr(config, "is_encoder_decoder", False):
-        raise BackboneError(
-            f"backbone {name!r} is of the architecture {kind!r}, which is not supported; "
-            "expected an encoder such as bert, distilbert, roberta or electra"
-        )
+        config: PretrainedConfig = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    except Exception as error:  # transformers checks each architecture's in its own way
+        raise BackboneError(f"backbone {name!r}: {claims.said(error)}") from None
+    claims.require_encoder(name, config)
+    return config
+
+
+def _load(name: str, folder: Path, config: PretrainedConfig) -> PreTrainedModel:
     try:
         if (config.architectures or [""])[0] == StaticEncoder.__name__:
-            return load_static(config, folder / WEIGHTS)
+            return load_static(config, folder / claims.WEIGHTS)
         with _quiet():
             encoder, loading = AutoModel.from_pretrained(
                 str(folder),
                 attn_implementation="eager",
                 use_safetensors=True,
+                ignore_mismatched_sizes=True,  # so that they can be named
                 dtype=torch.float32,
                 output_loading_info=True,
+                trust_remote_code=False,
             )
     except Exception as error:  # safetensors, transformers and torch each have their own
-        raise BackboneError(
-            f"backbone {name!r} cannot be loaded: {' '.join(str(error).split())[:300]}"
-        ) from None
-    # A pooler is not used here; anything else that is missing would be random numbers.
-    if missing := sorted(k for k in loading["missing_keys"] if "pooler" not in k):
-        raise BackboneError(
-            f"backbone {name!r} lacks weights: {missing[0]} and {len(missing) - 1} more; "
-            "its configuration and its weights do not belong together"
-        )
+        raise BackboneError(f"backbone {name!r} cannot be loaded: {claims.said(error)}") from None
+    claims.require_weights(name, encoder, loading)
     frozen: PreTrainedModel = encoder.eval().requires_grad_(False)
     return frozen
 
 
-def _longest(encoder: PreTrainedModel, folder: Path) -> int:
-    """The most tokens that both the positions and the tokenizer allow."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError, KeyError) as error:
-        raise BackboneError(
-            f"{folder} has no tokenizer that transformers can load: {' '.join(str(error).split())}"
-        ) from None
-    if not tokenizer.is_fast:
-        raise BackboneError(f"{folder} has no fast tokenizer (tokenizer.json); convert it first")
+def _positions(encoder: PreTrainedModel) -> int:
+    """The most tokens that it has positions for."""
     positions: int = getattr(encoder.config, "max_position_embeddings", 512)
-    table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
-    if isinstance(table, nn.Embedding) and table.padding_idx is not None:
-        positions -= table.padding_idx + 1  # RoBERTa and its kin count from behind the padding's
-    return min(positions, tokenizer.model_max_length)
+    padding = claims.padding_of(encoder)
+    return positions if padding is None else positions - (padding + 1)
 
 
 @contextmanager

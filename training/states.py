@@ -3,7 +3,7 @@
 A frozen encoder gives the same states for the same tokens, whatever is learnt from them, so they
 are kept in a cache that all runs share:
 
-    CACHE/SPACE/ID.npy        values: float16 [tokens, layers + 1, width]
+    CACHE/SPACE/ID.npy        values: float16 or float32 [tokens, layers + 1, width]
     CACHE/SPACE/ID.index.npy  texts in it: 16 bytes of key, first row, number of rows
 
 SPACE is a digest of everything besides the tokens that decides the states: weights, configuration,
@@ -25,7 +25,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -35,15 +35,25 @@ import platformdirs
 import torch
 from torch import Tensor, nn
 
-from mtl_edge.errors import OptionError
+from mtl_edge.errors import BackboneError, OptionError
 from mtl_edge.planning import Tokens, pad, plan
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.model import states_of
 from mtl_edge.training.progress import Progress
 
-__all__ = ["Encoder", "StateCache", "States", "default_cache", "device", "digest"]
+__all__ = [
+    "Encoder",
+    "Kind",
+    "StateCache",
+    "States",
+    "Values",
+    "default_cache",
+    "device",
+    "digest",
+]
 
-Values = npt.NDArray[np.float16]
+Values = npt.NDArray[np.float16] | npt.NDArray[np.float32]
+Kind = type[np.float16] | type[np.float32]
 
 SHARD_BYTES = 64 * 10**6
 KEY_BYTES = 16
@@ -59,6 +69,10 @@ def default_cache() -> Path:
     return Path(given) if given else Path(platformdirs.user_cache_dir("mtl-edge")) / "states"
 
 
+class _TooLargeError(Exception):
+    """A state that float16 does not hold."""
+
+
 class Encoder(Protocol):
     """What computes states.
 
@@ -66,19 +80,26 @@ class Encoder(Protocol):
         space: digest of everything besides the tokens that decides them.
         states: of a token: the embeddings' and one per layer.
         width: of a state.
+        kind: that its numbers shall have.
     """
 
     space: str
     states: int
     width: int
+    kind: Kind
 
     def encode(self, texts: Sequence[Tokens]) -> Values:
-        """States `[batch, tokens, states, width]`; those of padding may be anything."""
+        """States `[batch, tokens, states, width]`, infinite where their kind is too small.
+
+        Those of padding may be anything.
+        """
         ...
 
 
 class TorchEncoder:
     """A backbone in torch."""
+
+    kind: Kind = np.float16
 
     def __init__(self, backbone: Backbone) -> None:
         self._encoder = backbone.encoder
@@ -98,13 +119,15 @@ class TorchEncoder:
         precise = self._precision == torch.float32
         with torch.autocast(device().type, self._precision, enabled=not precise):
             states = states_of(encoder, input_ids, mask)
-        result: Values = torch.stack([s.half() for s in states], 2).cpu().numpy()
+        to = torch.float16 if self.kind is np.float16 else torch.float32
+        result: Values = torch.stack([s.to(to) for s in states], 2).cpu().numpy()
         return result
 
 
 def digest(*parts: str) -> str:
-    """A name for a space."""
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=KEY_BYTES).hexdigest()
+    """A name for a space; `finite`, as earlier releases kept infinities under other names."""
+    text = "\0".join(("finite", *parts))
+    return hashlib.blake2b(text.encode(), digest_size=KEY_BYTES).hexdigest()
 
 
 class States:
@@ -112,7 +135,8 @@ class States:
 
     Text `i` has `lengths[i]` rows from `starts[i]` of the array `shards[owners[i]]`, which is
     float16 `[tokens, layers + 1, width]`; ten bits of fraction keep what heads can tell apart.
-    `ids[i]` are its tokens.
+    Where a state is beyond 65,504, the most that float16 holds, it is float32. `ids[i]` are its
+    tokens.
 
     Attributes:
         alone: float32 `[vocabulary, width]`, what heads without layers read in the place of the
@@ -164,7 +188,8 @@ class States:
         if states == 1 and self.alone is not None:
             return self.read_by(1, (), ids), mask, ids
         texts = [self.of(position)[:, :states] for position in positions]
-        padded = np.zeros((*ids.shape, *texts[0].shape[1:]), np.float16)
+        kind = np.result_type(*{text.dtype for text in texts})
+        padded = np.zeros((*ids.shape, *texts[0].shape[1:]), kind)
         for row, text in enumerate(texts):
             padded[row, : len(text)] = text
         layers = torch.from_numpy(padded).to(place).permute(2, 0, 1, 3).float().unbind(0)
@@ -208,15 +233,24 @@ class StateCache:
         Args:
             without_layers: whether heads of depth 0 will read of them, too.
         """
-        states = self.of(TorchEncoder(backbone), ids)
+        states = self.of(TorchEncoder(backbone), ids, backbone.shown)
         if without_layers and backbone.depth:
             states.alone = backbone.truncated(0).vectors
         return states
 
-    def of(self, encoder: Encoder, ids: Sequence[Tokens]) -> States:
+    def of(
+        self,
+        encoder: Encoder,
+        ids: Sequence[Tokens],
+        shown: Callable[[Tokens], str] = lambda tokens: f"of the token ids {[*tokens][:20]}",
+    ) -> States:
         """States of texts given as token ids; those that are not there yet are computed.
 
+        Args:
+            shown: what to call a text of these tokens in an error.
+
         Raises:
+            BackboneError: a state is no number.
             OptionError: what has to be added is over the limit, or over the free space.
         """
         folder = self._root / encoder.space
@@ -225,17 +259,29 @@ class StateCache:
         _clean(folder)
         keys = [_key(tokens) for tokens in ids]
         known = _Index(folder)
-        missing = {k: tokens for k, tokens in zip(keys, ids, strict=True) if k not in known}
-        if missing:
-            width = 2 * encoder.states * encoder.width
-            tokens = sum(map(len, missing.values()))
-            self._make_room(folder, tokens * width)
-            with Progress("encoding", total=tokens, unit="tokens") as progress:
-                for keys_of_shard in _shards(missing, SHARD_BYTES // width):
-                    texts = [missing[key] for key in keys_of_shard]
-                    _write(folder, keys_of_shard, texts, encoder, progress)
+        for encoder.kind in dict.fromkeys((known.kind, np.float32)):
+            missing = {k: t for k, t in zip(keys, ids, strict=True) if k not in known}
+            if not missing:
+                break
+            with contextlib.suppress(_TooLargeError):
+                self._add(folder, missing, encoder, shown)
             known = _Index(folder)
         return known.select(keys, ids)
+
+    def _add(
+        self,
+        folder: Path,
+        missing: dict[bytes, Tokens],
+        encoder: Encoder,
+        shown: Callable[[Tokens], str],
+    ) -> None:
+        width = np.dtype(encoder.kind).itemsize * encoder.states * encoder.width
+        tokens = sum(map(len, missing.values()))
+        self._make_room(folder, tokens * width)
+        with Progress("encoding", total=tokens, unit="tokens") as progress:
+            for keys in _shards(missing, SHARD_BYTES // width):
+                texts = [missing[key] for key in keys]
+                _write(folder, keys, texts, encoder, shown, progress)
 
     def _make_room(self, folder: Path, needed: int) -> None:
         """Evict other spaces until `needed` bytes more are within the limit and on the disk."""
@@ -262,7 +308,13 @@ class StateCache:
 
 
 class _Index:
-    """Where each text of a space is."""
+    """Where each text of a space is.
+
+    Attributes:
+        kind: of the numbers in it; float32 once any shard took that.
+    """
+
+    kind: Kind = np.float16
 
     def __init__(self, folder: Path) -> None:
         self._shards: list[Values] = []
@@ -276,6 +328,8 @@ class _Index:
         try:
             index = np.load(file, allow_pickle=False)
             shard = np.load(values, mmap_mode="r", allow_pickle=False)
+            if shard.dtype not in (np.float16, np.float32):
+                raise ValueError(f"its numbers are {shard.dtype}")
             if index.dtype != INDEX or len(shard) != index["length"].sum():
                 raise ValueError("index and values do not belong together")
         except (OSError, ValueError, EOFError) as error:
@@ -285,6 +339,8 @@ class _Index:
             return
         for key, start, _ in index.tolist():
             self._places[key] = (len(self._shards), start)
+        if shard.dtype == np.float32:
+            self.kind = np.float32
         self._shards.append(shard)
 
     def __contains__(self, key: bytes) -> bool:
@@ -326,9 +382,14 @@ def _write(
     keys: Sequence[bytes],
     texts: Sequence[Tokens],
     encoder: Encoder,
+    shown: Callable[[Tokens], str],
     progress: Progress,
 ) -> None:
-    """Compute one shard and put it in place."""
+    """Compute one shard and put it in place.
+
+    Raises:
+        BackboneError, _TooLargeError: a state is no number, or none of the encoder's kind.
+    """
     lengths = [len(tokens) for tokens in texts]
     starts = np.concatenate([[0], np.cumsum(lengths)])
     index = np.array(list(zip(keys, starts, lengths, strict=False)), INDEX)
@@ -337,13 +398,19 @@ def _write(
     partial = [file.with_name(file.name + PARTIAL) for file in files]
     shape = (int(starts[-1]), encoder.states, encoder.width)
     try:
-        values = np.lib.format.open_memmap(partial[0], "w+", np.float16, shape)
+        values = np.lib.format.open_memmap(partial[0], "w+", encoder.kind, shape)
         for batch in plan(lengths):
-            for position, states in zip(
-                batch, encoder.encode([texts[p] for p in batch]), strict=True
-            ):
-                start = starts[position]
-                values[start : start + lengths[position]] = states[: lengths[position]]
+            found = encoder.encode([texts[p] for p in batch])
+            for position, states in zip(batch, found, strict=True):
+                start, own = starts[position], states[: lengths[position]]
+                if not np.isfinite(own).all():
+                    if encoder.kind is np.float16:
+                        raise _TooLargeError
+                    raise BackboneError(
+                        "the encoder's states are no numbers (NaN or infinite) for the text "
+                        f"{shown(texts[position])}; take another backbone, or the text away"
+                    )
+                values[start : start + lengths[position]] = own
             progress.update(sum(lengths[position] for position in batch))
         values.flush()
         del values

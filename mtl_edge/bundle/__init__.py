@@ -15,10 +15,11 @@ from these inputs to `state.0`, `state.1`, ..., and the heads, from states and i
 
 What is promised, whoever made the bundle: nothing in it is unpickled or executed; no file outside
 the folder is read, by us or by an engine that we start, whatever the manifest, a link or a graph
-names; every file that is opened is a regular one, listed with its size and, with `verify="full"`,
-of the sha256 listed; each such check comes before an engine opens the file. What is not: that a
-graph is cheap to run, and that nobody writes into the folder between the check and the engine's own
-opening of the file. Let only those write there whom you trust with the answers.
+names, but the blobs of the same repository where it lies in the Hub's cache, which is a folder of
+links to them; every file that is opened is a regular one, listed with its size and, with
+`verify="full"`, of the sha256 listed; each such check comes before an engine opens the file. What
+is not: that a graph is cheap to run, and that nobody writes into the folder between the check and
+the engine's own opening of the file. Let only those write there whom you trust with the answers.
 """
 
 from __future__ import annotations

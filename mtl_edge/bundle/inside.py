@@ -1,4 +1,11 @@
-"""A bundle's files: regular ones, within its folder, of a size that was agreed on."""
+"""A bundle's files: regular ones, within its folder, of a size that was agreed on.
+
+What the Hub's client downloads is a folder of links into another one beside it:
+
+    models--ORGANISATION--NAME/snapshots/REVISION/model.int8.onnx -> ../../blobs/HASH
+
+Such links, and no others that lead out, are followed.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +23,8 @@ __all__ = ["altered", "contained", "opened", "read_within", "require_entry"]
 # Systems that lack a flag lack what it is against.
 _FLAGS = ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK")
 
+REPOSITORIES = ("models--", "datasets--", "spaces--")  # as the Hub's cache names their folders
+
 
 def altered(what: str) -> BundleError:
     """The error for a bundle that is not what it says it is."""
@@ -30,7 +39,8 @@ def contained(root: Path, name: str) -> Path:
         name: relative to it, with slashes.
 
     Raises:
-        BundleError: it is missing, or it is a link that leads out of the folder.
+        BundleError: it is missing, or it is a link that leads out of the folder, and not to where
+            the Hub's cache keeps the folder's files.
     """
     path = root / PurePosixPath(name)
     try:
@@ -39,9 +49,18 @@ def contained(root: Path, name: str) -> Path:
         raise altered(f"{path} is missing") from None
     except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a name too long
         raise altered(f"{path} cannot be found ({error})") from None
-    if not real.is_relative_to(root):
+    if not real.is_relative_to(root) and real.parent != _blobs(root):
         raise altered(f"{name!r} leads out of the bundle {root}")
     return real
+
+
+def _blobs(root: Path) -> Path | None:
+    """Where the Hub's cache keeps the files of a folder in it."""
+    for folder in (root, *root.parents):
+        repository = folder.parent.parent
+        if folder.parent.name == "snapshots" and repository.name.startswith(REPOSITORIES):
+            return repository / "blobs"
+    return None
 
 
 def opened(root: Path, name: str) -> io.BufferedReader:

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tokenizers import Encoding, Tokenizer
-from tokenizers.models import Model
+from tokenizers.models import Model, Unigram
 
 from mtl_edge.bundle.inside import altered
 from mtl_edge.bundle.schema import MOST_TOKENIZER_BYTES
 
-__all__ = ["encoded", "read_tokenizer", "state_of", "word_ids"]
+__all__ = ["encoded", "read_tokenizer", "state_of", "unknown_of", "word_ids"]
 
 Result = TypeVar("Result")
 
@@ -29,6 +29,8 @@ MOST_GROWTH = 160
 MOST_COMPOSED, COMPOSED_GROWTH = 33, 11.0
 # Of what is set before or after a text or a word.
 MOST_AFFIX = 100
+# What tokenizers call the unknown token whose model has none, as those of bytes.
+UNKNOWN = ("[UNK]", "<unk>")
 # WordPiece tries each part of a word: the time grows with the square of this. BERT's is 100.
 MOST_WORD = 1000
 
@@ -88,6 +90,17 @@ def _asked(call: Callable[[], Result]) -> Result:
 def state_of(part: Any) -> dict[str, Any]:
     """A part of a tokenizer as its file describes it."""
     return {} if part is None else json.loads(part.__getstate__())
+
+
+def unknown_of(tokenizer: Tokenizer) -> int | None:
+    """The id of what stands for a word that the tokenizer does not know, if there is one."""
+    model = tokenizer.model
+    if isinstance(model, Unigram):
+        unknown: int | None = state_of(model).get("unk_id")
+        return unknown
+    names = (getattr(model, "unk_token", None), *UNKNOWN)
+    known = (tokenizer.token_to_id(name) for name in names if name)
+    return next((token for token in known if token is not None), None)
 
 
 def _failed(error: BaseException) -> bool:

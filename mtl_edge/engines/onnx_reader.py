@@ -65,7 +65,6 @@ def read(files: Sequence[Path]) -> OnnxGraph:
     """
     try:
         import onnx
-        from onnx import external_data_helper
     except ImportError as error:
         raise MissingPackageError(
             "to read a graph for torch the package onnx is needed; install it with "
@@ -75,7 +74,7 @@ def read(files: Sequence[Path]) -> OnnxGraph:
     try:
         model = onnx.load(str(file), load_external_data=False)
         _check(model, file, {path.name for path in files[1:]})
-        external_data_helper.load_external_data_for_model(model, str(file.parent))
+        _load_weights(model, {path.name: path.resolve() for path in files[1:]})
         constants = {c.name: _array(c) for c in model.graph.initializer}
         nodes = tuple(map(_node, model.graph.node))
     except EngineError:
@@ -107,6 +106,21 @@ def _check(model: onnx.ModelProto, file: Path, companions: set[str]) -> None:
                     f"{file} takes weights from {entry.value!r}, which is none of its files in "
                     "the bundle: copy or export the bundle again"
                 )
+
+
+def _load_weights(model: onnx.ModelProto, files: Mapping[str, Path]) -> None:
+    """Take weights from `files`, by name: behind a link, which onnx itself does not follow."""
+    from onnx import TensorProto, external_data_helper
+
+    for constant in model.graph.initializer:
+        if not external_data_helper.uses_external_data(constant):
+            continue
+        (place,) = (entry for entry in constant.external_data if entry.key == "location")
+        real = files[place.value]
+        place.value = real.name
+        external_data_helper.load_external_data_for_tensor(constant, str(real.parent))
+        constant.data_location = TensorProto.DEFAULT
+        del constant.external_data[:]
 
 
 def _node(proto: onnx.NodeProto) -> Node:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
 
 from mtl_edge.engines import CPU, Ids, Logits, Setup, Spin, failure
@@ -22,6 +24,7 @@ SPIN: Mapping[Spin, Mapping[str, str]] = {
 }
 # What a batch goes through stays in the cache of a core or two.
 TOKENS_PER_BATCH = 768
+FROM_MEMORY = "add_external_initializers_from_files_in_memory"
 
 
 class OnnxRuntimeEngine:
@@ -63,7 +66,7 @@ def start(files: Sequence[Path], setup: Setup) -> OnnxRuntimeEngine:
         options.add_session_config_entry(key, value)
     providers = _providers(setup.device)
     try:
-        session = ort.InferenceSession(str(files[0]), options, providers=providers)
+        session = _session(files, options, providers)
     except Exception as error:  # its exceptions share no base class
         raise EngineError(f"ONNX Runtime cannot open {files[0]}: {error}") from error
     if session.get_providers()[0] != providers[0][0]:  # it goes on without, and only logs that
@@ -71,6 +74,23 @@ def start(files: Sequence[Path], setup: Setup) -> OnnxRuntimeEngine:
             f"ONNX Runtime has device {setup.device!r}, but cannot start it; is its driver there?"
         )
     return OnnxRuntimeEngine(session)
+
+
+def _session(
+    files: Sequence[Path], options: ort.SessionOptions, providers: list[tuple[str, dict[str, str]]]
+) -> ort.InferenceSession:
+    graph = str(files[0])
+    try:
+        return ort.InferenceSession(graph, options, providers=providers)
+    except Exception:
+        linked = [file for file in files[1:] if file.is_symlink()]
+        if not linked or not hasattr(options, FROM_MEMORY):
+            raise
+    # Some releases, as 1.24.1, refuse the links of the Hub's cache; those can be given the bytes.
+    names = [os.path.relpath(file, files[0].parent) for file in linked]
+    weights = [np.memmap(file, mode="r") for file in linked]
+    getattr(options, FROM_MEMORY)(names, weights, [each.size for each in weights])
+    return ort.InferenceSession(graph, options, providers=providers)
 
 
 def _providers(device: str) -> list[tuple[str, dict[str, str]]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
@@ -435,3 +436,32 @@ def test_an_id_that_the_graph_does_not_know_never_reaches_it(bundle: Path) -> No
         EdgeClassifier.load(bundle, engine="openvino") as classifier,
     ):
         classifier.predict("text")
+
+
+URL = {
+    "id": 30522, "content": "[URL]", "single_word": False, "lstrip": False, "rstrip": False,
+    "normalized": False, "special": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("target", ["onnx-int8", "openvino-int8"])
+def test_a_token_that_the_graph_does_not_know_reads_as_unknown(bundle: Path, target: str) -> None:
+    texts = ["look at [URL] now", "look at [UNK] now", "nothing of the kind"]
+    with EdgeClassifier.load(bundle, target=target) as classifier:
+        expected = classifier.logits([texts[1], texts[1], texts[2]])
+    damaged_tokenizer(bundle, lambda t: t["added_tokens"].append(URL))
+    with EdgeClassifier.load(bundle, target=target) as classifier:
+        found = classifier.logits(texts)
+        alone = classifier.logits(texts[0])
+    for task, logits in expected.items():
+        np.testing.assert_array_equal(found[task], logits)
+        np.testing.assert_allclose(alone[task][0], logits[0], atol=1e-5)
+
+
+def test_where_nothing_stands_for_the_unknown_such_a_token_is_refused(bundle: Path) -> None:
+    model = {"type": "BPE", "vocab": {"a": 0, "b": 1, "z": 30522}, "merges": []}
+    damaged_tokenizer(bundle, lambda t: t.update(model=model, post_processor=None, added_tokens=[]))
+    with EdgeClassifier.load(bundle) as classifier:
+        classifier.predict("aba")
+        with pytest.raises(BundleError, match="no unknown token to stand for them"):
+            classifier.predict("abz")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import subprocess
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_edge.errors import OptionError
+from mtl_edge.errors import BackboneError, OptionError
+from mtl_edge.export.refit import GraphEncoder
 from mtl_edge.training import states as module
 from mtl_edge.training.backbone import Backbone, load_backbone
 from mtl_edge.training.states import StateCache
@@ -147,6 +149,80 @@ def test_a_full_disk_is_said_before_any_work(
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OptionError, match="MTL_EDGE_CACHE"):
         StateCache(tmp_path, GB).states(backbone, IDS)
+
+
+def loud(backbone: Backbone, factor: float) -> Backbone:
+    """With one channel of the first layer's states so many times as large."""
+    encoder = copy.deepcopy(backbone.encoder)
+    norm = encoder.encoder.layer[0].output.LayerNorm
+    with torch.no_grad():
+        norm.weight[3] *= factor
+        norm.bias[3] += factor
+    return backbone.changed(encoder, f"loud {factor}")
+
+
+def test_states_that_float16_does_not_hold_are_kept_all_the_same(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    outlier = loud(backbone, 1e6)
+    tokens = torch.tensor([IDS[10]])
+    expected = outlier.encoder(tokens, output_hidden_states=True).hidden_states
+    assert expected[1].abs().max() > 2 * 65504
+    for _ in range(2):  # computed, then read
+        states = StateCache(tmp_path, GB).states(outlier, IDS)
+        values, _, _ = states.batch([10, 0])
+        for value, reference in zip(values, expected, strict=True):
+            found = value[:1, : len(IDS[10])]
+            torch.testing.assert_close(found, reference, atol=0.05, rtol=0.05)
+        assert np.isfinite(states.means([10], 1)).all()
+
+
+def test_a_text_that_comes_later_may_have_such_states(
+    backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encodings: list[int]
+) -> None:
+    """What was kept before stays, and is in one batch with it."""
+    small = StateCache(tmp_path, GB).states(backbone, IDS[:5]).of(4).copy()
+    encode = module.TorchEncoder.encode
+
+    def loud_for_the_last(encoder: module.TorchEncoder, texts: list[list[int]]) -> object:
+        values = encode(encoder, texts).astype(np.float32)
+        values[[tokens[1] == 2005 for tokens in texts]] *= 1e6
+        with np.errstate(over="ignore"):
+            return values.astype(encoder.kind)
+
+    monkeypatch.setattr(module.TorchEncoder, "encode", loud_for_the_last)
+    encodings.clear()
+    states = StateCache(tmp_path, GB).states(backbone, IDS[:6])
+    assert encodings == [1, 1]
+    values, _, _ = states.batch([4, 5])
+    np.testing.assert_array_equal(values[0][0, : len(small)], small[:, 0])
+    assert 65504 < values[0][1].abs().max() < float("inf")
+
+
+def test_states_that_take_twice_the_room_are_counted_so(backbone: Backbone, tmp_path: Path) -> None:
+    size = 2 * sum(map(len, IDS)) * 3 * 64
+    with pytest.raises(OptionError, match="raise --cache-limit"):
+        StateCache(tmp_path, int(1.5 * size)).states(loud(backbone, 1e6), IDS)
+    StateCache(tmp_path, int(1.5 * size)).states(backbone, IDS)
+
+
+def test_a_graph_s_states_are_kept_as_exactly(tmp_path: Path) -> None:
+    def run(ids: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: np.full((*ids.shape, 2), 1e5, np.float32) for name in ("state.0", "state.1")}
+
+    states = StateCache(tmp_path, GB).of(GraphEncoder(run, "graph", 2, 2), IDS[:3])
+    assert (states.of(2) == 1e5).all()
+    assert states.of(2).shape == (len(IDS[2]), 2, 2)
+
+
+def test_states_that_are_no_numbers_name_the_text(backbone: Backbone, tmp_path: Path) -> None:
+    encoder = copy.deepcopy(backbone.encoder)
+    with torch.no_grad():
+        encoder.embeddings.word_embeddings.weight[7592] = float("nan")  # hello
+    broken = backbone.changed(encoder, "broken")
+    ids = broken.text_encoder(128)(["good morning", "hello world, it is me"])
+    with pytest.raises(BackboneError, match=r"no numbers .* for the text 'hello world, it is me'"):
+        StateCache(tmp_path, GB).states(broken, ids)
 
 
 PROGRAM = """
