@@ -120,9 +120,9 @@ def open_table(source: Source, options: ReadOptions = ReadOptions()) -> Iterator
         MissingPackageError: what reads it is not installed.
     """
     column = options.text_column
-    if isinstance(source, str) and source.startswith(HUB):
-        table = from_hub(source)
-        yield table_of(table.schema, table.to_batches(), source, column)
+    if isinstance(source, (str, PurePath)) and str(source).startswith(HUB):
+        table = from_hub(str(source))
+        yield table_of(table.schema, table.to_batches(), str(source), column)
     elif isinstance(source, (tuple, list)):
         yield _at_hand(source, column)
     elif source is None or isinstance(source, (str, PurePath)):

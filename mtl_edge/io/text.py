@@ -337,8 +337,9 @@ def _objects(lines: Lines, options: ReadOptions, tally: Tally) -> Iterator[Row]:
         try:
             record = json.loads(raw, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
+            told = str(error).replace("line 1 column", "column")  # of this line, not of the file
             raise DataError(
-                f"{lines.here} is not JSON: {error}; expected an object a line, as `jq -c` writes"
+                f"{lines.here} is not JSON: {told}; expected an object a line, as `jq -c` writes"
             ) from None
         if not isinstance(record, dict):
             raise DataError(
