@@ -37,6 +37,7 @@ from mtl_edge.errors import MtlEdgeError, OptionError
 from mtl_edge.rows.formats import format_of
 from mtl_edge.rows.model import ReadOptions
 from mtl_edge.rows.source import Source, open_rows
+from mtl_edge.training.drawing import drawn
 
 __all__ = ["measure"]
 
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     (args.out / "runtime.json").write_text(json.dumps(figures, indent=1) + "\n")
     table = runtime_report.markdown(figures)
     (args.out / "runtime.md").write_text(table)
-    runtime_report.draw(figures, args.out / "runtime.png")
+    drawn(args.out / "runtime.png", runtime_report.draw, figures)
     print(table)
 
 
