@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["attempted", "drawn", "style"]
+__all__ = ["attempted", "drawn", "style", "without_formulas"]
 
 DOTS_PER_INCH, MOST_DOTS = 110, 30_000_000
 STYLE: Mapping[str, Any] = {"text.parse_math": False, "text.usetex": False}
@@ -55,6 +55,14 @@ def style(settings: Mapping[str, Any]) -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
+
+
+def without_formulas(axis: Any, base: int = 10) -> None:
+    """Give a logarithmic axis plain numbers; by default they would be formulas."""
+    from matplotlib.ticker import LogFormatter
+
+    axis.set_major_formatter("{x:,.10g}")
+    axis.set_minor_formatter(LogFormatter(base))
 
 
 def _save(file: Path, draw: Callable[..., Any], *args: object) -> bool:

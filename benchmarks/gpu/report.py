@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtl_edge.benchmarks.gpu.ways import OURS
 from mtl_edge.table import markdown_table
+from mtl_edge.training.drawing import without_formulas
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -161,6 +162,8 @@ def draw(figures: Figures) -> Figure:
     ):
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
+        without_formulas(axis.xaxis, 2)
+        without_formulas(axis.yaxis)
         axis.set_title(f"{common} tokens, {title}", fontsize=10, loc="left")
         axis.set_xlabel("batch", fontsize=9)
         axis.set_ylabel(unit, fontsize=9)

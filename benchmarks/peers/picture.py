@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtl_edge.training.drawing import without_formulas
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -66,6 +68,7 @@ def _panel(
         alpha=0.6,
     )
     axis.set_xscale("log")
+    without_formulas(axis.xaxis)
     rows = figures["rows"].get(title)
     axis.set_title(f"{title}, {rows['reported']} rows" if rows else title, fontsize=10, loc="left")
     axis.set_xlabel(
