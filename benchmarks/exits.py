@@ -37,6 +37,7 @@ from mtl_edge.benchmarks.machine import describe, processor_of
 from mtl_edge.benchmarks.shown import shown
 from mtl_edge.bundle import open_bundle
 from mtl_edge.cli import Parser
+from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.errors import MtlEdgeError, OptionError
 from mtl_edge.export.stages import promised, running
 from mtl_edge.files import require_free, staged_folder
@@ -409,4 +410,5 @@ def _run(args: argparse.Namespace, command: str) -> int:
 
 
 if __name__ == "__main__":
+    take_any_text()
     raise SystemExit(main())

@@ -30,6 +30,7 @@ from mtl_edge.benchmarks.demo_tasks import demo_tasks
 from mtl_edge.benchmarks.limits.rates import matrix_rates
 from mtl_edge.benchmarks.machine import describe, processor_of
 from mtl_edge.bundle import open_bundle
+from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.export.build import export
 from mtl_edge.export.targets import DEFAULT
@@ -75,9 +76,9 @@ def main() -> None:
         "backbones": results,
     }
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (args.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     table = markdown(figures)
-    (args.out / "figures.md").write_text(table)
+    (args.out / "figures.md").write_text(table, encoding="utf-8")
     drawn(args.out / "figures.png", _draw, figures)
     print(table)
 
@@ -275,4 +276,5 @@ def _draw(figures: Mapping[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
+    take_any_text()
     main()

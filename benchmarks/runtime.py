@@ -32,6 +32,7 @@ from mtl_edge.benchmarks.shown import shown
 from mtl_edge.bundle import Bundle, Graph, open_bundle
 from mtl_edge.choosing import choose_graph
 from mtl_edge.classifier import EdgeClassifier
+from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MtlEdgeError, OptionError
 from mtl_edge.rows.formats import format_of
@@ -68,9 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MtlEdgeError as error:
         parser.exit(2, f"mtl-edge: {error}\n")
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "runtime.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (args.out / "runtime.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     table = runtime_report.markdown(figures)
-    (args.out / "runtime.md").write_text(table)
+    (args.out / "runtime.md").write_text(table, encoding="utf-8")
     drawn(args.out / "runtime.png", runtime_report.draw, figures)
     print(table)
 
@@ -239,4 +240,5 @@ def _read(file: Path, column: str) -> list[str]:
 
 
 if __name__ == "__main__":
+    take_any_text()
     main()

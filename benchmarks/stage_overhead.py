@@ -29,6 +29,7 @@ from mtl_edge.benchmarks.machine import describe
 from mtl_edge.benchmarks.single_texts import answered, in_turn, overhead
 from mtl_edge.bundle import MANIFEST, Bundle, open_bundle, write_manifest
 from mtl_edge.classifier import EdgeClassifier
+from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.errors import OptionError
 from mtl_edge.rows.formats import format_of
 from mtl_edge.rows.model import ReadOptions
@@ -170,4 +171,5 @@ def _read(file: Path) -> list[str]:
 
 
 if __name__ == "__main__":
+    take_any_text()
     main()

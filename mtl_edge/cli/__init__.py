@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from mtl_edge.cli.config import config_of, with_config
+from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.errors import MissingPackageError, MtlEdgeError, OptionError, RunError
 from mtl_edge.version import __version__
 
@@ -65,6 +66,7 @@ NOT_THE_RUNS = frozenset(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    take_any_text()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in COMMANDS:
         _front().parse_args(arguments or ["--help"])
