@@ -58,6 +58,7 @@ COMMANDS: Mapping[str, Command] = {
 }
 
 
+NO_TEMPORARY = "No usable temporary directory"  # as tempfile says it
 # What a command is told about where to write, not about what.
 NOT_THE_RUNS = frozenset(
     {"help", "config", "out", "overwrite", "restart", "tensorboard", "cache", "cache_limit"}
@@ -84,7 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:  # no space, no permission: what failed folders left was removed
-        print(f"mtl-edge: {error.strerror or error}: {error.filename or 'write'}", file=sys.stderr)
+        why = error.strerror or str(error)
+        if why.startswith(NO_TEMPORARY):
+            print(f"mtl-edge: {why}; set TMPDIR to a folder that is one", file=sys.stderr)
+            return 2
+        print(f"mtl-edge: {why}: {error.filename or 'write'}", file=sys.stderr)
         return 1
 
 
