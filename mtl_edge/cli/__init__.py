@@ -68,6 +68,7 @@ NOT_THE_RUNS = frozenset(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     take_any_text()
+    _need_no_home()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in COMMANDS:
         _front().parse_args(arguments or ["--help"])
@@ -87,10 +88,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:  # no space, no permission: what failed folders left was removed
         why = error.strerror or str(error)
         if why.startswith(NO_TEMPORARY):
-            print(f"mtl-edge: {why}; set TMPDIR to a folder that is one", file=sys.stderr)
+            print(f"mtl-edge: {why}; set TMPDIR to one that can be written to", file=sys.stderr)
             return 2
         print(f"mtl-edge: {why}: {error.filename or 'write'}", file=sys.stderr)
         return 1
+
+
+def _need_no_home() -> None:
+    """Keep packages that are imported from failing, or warning, for want of a home folder."""
+    if not os.path.isabs(os.path.expanduser("~")):  # the system does not know the user
+        os.environ["HOME"] = os.devnull
+    # OpenVINO does without; it would keep an identifier in the home folder, or tell that it cannot.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def _front() -> argparse.ArgumentParser:
