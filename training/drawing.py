@@ -6,14 +6,14 @@ import contextlib
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 __all__ = ["attempted", "drawn", "style", "without_formulas"]
 
 DOTS_PER_INCH, MOST_DOTS = 110, 30_000_000
-STYLE: Mapping[str, Any] = {"text.parse_math": False, "text.usetex": False}
+STYLE: dict[Any, Any] = {"text.parse_math": False, "text.usetex": False}
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def attempted(name: str, draw: Callable[..., T], *args: object) -> T | None:
 
 
 @contextlib.contextmanager
-def style(settings: Mapping[str, Any]) -> Iterator[None]:
+def style(settings: dict[Any, Any]) -> Iterator[None]:
     """Matplotlib with these settings, dollar signs that are no formulas, and nothing to say.
 
     It tells of every character that its fonts lack, and of folders that it cannot write to.
