@@ -61,8 +61,12 @@ def without_formulas(axis: Any, base: int = 10) -> None:
     """Give a logarithmic axis plain numbers; by default they would be formulas."""
     from matplotlib.ticker import LogFormatter
 
-    axis.set_major_formatter("{x:,.10g}")
-    axis.set_minor_formatter(LogFormatter(base))
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:,.6g}" if super().__call__(x, pos) else ""  # some have no room for a number
+
+    axis.set_major_formatter(Plain(base))
+    axis.set_minor_formatter(Plain(base))
 
 
 def _save(file: Path, draw: Callable[..., Any], *args: object) -> bool:

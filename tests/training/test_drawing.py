@@ -17,7 +17,7 @@ from mtl_edge.cli import main
 from mtl_edge.training import checkpoint as checkpoints
 from mtl_edge.training import study
 from mtl_edge.training.checkpoint import load_checkpoint
-from mtl_edge.training.drawing import MOST_DOTS, drawn, style
+from mtl_edge.training.drawing import MOST_DOTS, drawn, style, without_formulas
 from mtl_edge.training.figures import draw_confusion
 
 ODD = ("$", "$$", "$$$", r"\frac{$", "喜欢", "😀", "سعيد", "_a_b_", "x" * 900, "a\nb")
@@ -153,3 +153,24 @@ def test_a_picture_that_fails_half_way_leaves_no_file(tmp_path: Path) -> None:
 
     assert not drawn(tmp_path / "picture.png", Figure)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_logarithmic_axes_have_plain_numbers() -> None:
+    from matplotlib.figure import Figure
+
+    with style({}):
+        figure = Figure()
+        axis = figure.subplots()
+        axis.plot([0.03, 2_000_000], [1, 4], label="a")
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        without_formulas(axis.xaxis)
+        without_formulas(axis.yaxis)
+        figure.draw_without_rendering()
+        wide, narrow = (
+            {text.get_text() for text in labels} - {""}
+            for labels in (axis.get_xticklabels(which="both"), axis.get_yticklabels(which="both"))
+        )
+    assert {"0.1", "10", "1,000", "100,000"} & wide
+    assert {"1", "2", "3", "4"} <= narrow
+    assert not any("$" in text for text in wide | narrow)
