@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from mtl_edge.bundle import TOKENIZER, Bundle, Graph
 from mtl_edge.engines import Ids, Setup
 from mtl_edge.engines import openvino as layout
+from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.planning import pad
 
 __all__ = ["BARE", "Bare", "Call"]
@@ -52,13 +53,9 @@ class Bare:
 
 
 def _onnxruntime(bundle: Bundle, graph: Graph, threads: int) -> Bare:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    file = str(bundle.file(graph.file))
-    session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        str(bundle.file(graph.file)), session_options(threads), providers=["CPUExecutionProvider"]
+    )
     names = [output.name for output in session.get_outputs()]
 
     def call(input_ids: Ids, mask: Ids) -> object:

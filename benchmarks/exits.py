@@ -38,6 +38,7 @@ from mtl_edge.benchmarks.shown import shown
 from mtl_edge.bundle import open_bundle
 from mtl_edge.cli import Parser
 from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, rows_of
+from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.errors import MtlEdgeError, OptionError
 from mtl_edge.export.stages import promised, running
 from mtl_edge.files import require_free, staged_folder
@@ -413,4 +414,5 @@ def _run(args: argparse.Namespace, command: str) -> int:
 
 
 if __name__ == "__main__":
+    take_any_text()
     raise SystemExit(main())

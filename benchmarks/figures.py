@@ -20,9 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 
 from mtl_edge.benchmarks import random_backbone
@@ -31,6 +30,7 @@ from mtl_edge.benchmarks.demo_tasks import demo_tasks
 from mtl_edge.benchmarks.limits.rates import matrix_rates
 from mtl_edge.benchmarks.machine import describe, processor_of
 from mtl_edge.bundle import open_bundle
+from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.export.build import export
 from mtl_edge.export.targets import DEFAULT
@@ -39,8 +39,12 @@ from mtl_edge.table import markdown_table
 from mtl_edge.timing import Timing, alternate
 from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import Checkpoint
+from mtl_edge.training.drawing import drawn
 from mtl_edge.training.progress import Progress
 from mtl_edge.training.run import train
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHAPES = ((1, 16), (1, 32), (1, 128), (8, 32), (32, 32), (32, 128))
 MAIN = ("1x32", "32x32")  # what the first table and the picture show
@@ -72,10 +76,10 @@ def main() -> None:
         "backbones": results,
     }
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (args.out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     table = markdown(figures)
-    (args.out / "figures.md").write_text(table)
-    _draw(figures, args.out / "figures.png")
+    (args.out / "figures.md").write_text(table, encoding="utf-8")
+    drawn(args.out / "figures.png", _draw, figures)
     print(table)
 
 
@@ -226,14 +230,12 @@ def _all_shapes(figures: Mapping[str, Any]) -> str:
     return markdown_table(["backbone", "graph", *shapes], rows)
 
 
-def _draw(figures: Mapping[str, Any], file: Path) -> None:
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
+def _draw(figures: Mapping[str, Any]) -> Figure:
+    from matplotlib.figure import Figure
 
     backbones = figures["backbones"]
-    figure, axes = plt.subplots(
-        len(backbones), len(MAIN), figsize=(11, 2.9 * len(backbones)), squeeze=False
-    )
+    figure = Figure(figsize=(11, 2.9 * len(backbones)))
+    axes = figure.subplots(len(backbones), len(MAIN), squeeze=False)
     for row, (backbone, result) in zip(axes, backbones.items(), strict=True):
         for axis, shape in zip(row, MAIN, strict=True):
             times = result["latency_ms"][shape]
@@ -270,8 +272,9 @@ def _draw(figures: Mapping[str, Any], file: Path) -> None:
         ha="left",
     )
     figure.tight_layout()
-    figure.savefig(file, dpi=110)
+    return figure
 
 
 if __name__ == "__main__":
+    take_any_text()
     main()

@@ -13,9 +13,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 
 from mtl_edge.benchmarks.contenders import Contender, from_bundle
@@ -26,10 +25,14 @@ from mtl_edge.export.build import export
 from mtl_edge.export.settings import Settings
 from mtl_edge.export.targets import DEFAULT, targets_of
 from mtl_edge.files import require_free, staged_folder
-from mtl_edge.table import markdown_table, text_table
+from mtl_edge.table import clip, markdown_table, text_table
 from mtl_edge.timing import alternate
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
+from mtl_edge.training.drawing import drawn
 from mtl_edge.training.progress import Progress
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["add_arguments", "measure", "run"]
 
@@ -65,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         text = json.dumps(figures, indent=2) + "\n"
         (stage / "frontier.json").write_text(text, encoding="utf-8")
         (stage / "frontier.md").write_text(markdown(figures), encoding="utf-8")
-        _draw(figures, stage / "frontier.png")
+        drawn(stage / "frontier.png", _draw, figures)
     print(text_table(header, rows))
     print(f"\n{NOTE}\nfigures {args.out}")
 
@@ -172,13 +175,13 @@ def _table(figures: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def _draw(figures: Mapping[str, Any], file: Path) -> None:
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
+def _draw(figures: Mapping[str, Any]) -> Figure:
+    from matplotlib.figure import Figure
 
     points = figures["points"]
     tasks, shape = list(points[0]["tasks"]), next(iter(points[0]["latency_ms"]))
-    figure, axes = plt.subplots(1, len(tasks), figsize=(5.5 * len(tasks), 4), squeeze=False)
+    figure = Figure(figsize=(5.5 * len(tasks), 4))
+    axes = figure.subplots(1, len(tasks), squeeze=False)
     for axis, task in zip(axes[0], tasks, strict=True):
         for target in dict.fromkeys(point["target"] for point in points):
             own = [point for point in points if point["target"] == target]
@@ -194,11 +197,10 @@ def _draw(figures: Mapping[str, Any], file: Path) -> None:
             label = {"mean_pooling": "usual recipe", "bag_of_words": "bag of words"}[name]
             axis.axhline(score, linestyle=style, color="#777777", linewidth=1, label=label)
         rows = figures["measured_on"][task]["rows"]
-        axis.set_title(f"{task}, {rows} rows; number: layers", fontsize=10, loc="left")
+        axis.set_title(f"{clip(task, 40)}, {rows} rows; number: layers", fontsize=10, loc="left")
         axis.set_xlabel(f"ms for {shape} on {figures['threads']} threads", fontsize=9)
         axis.set_ylabel("accuracy, %", fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(fontsize=8, frameon=False, loc="lower right")
     figure.tight_layout()
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+    return figure

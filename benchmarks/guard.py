@@ -31,6 +31,7 @@ from mtl_edge.benchmarks.demo_tasks import DATA
 from mtl_edge.benchmarks.machine import describe
 from mtl_edge.benchmarks.single_texts import IN_A_ROW
 from mtl_edge.bundle import open_bundle
+from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import DataError, EngineError, MtlEdgeError, OptionError
 from mtl_edge.io.labelled import read_texts
@@ -206,4 +207,5 @@ def _write(file: Path, data: object) -> None:
 
 
 if __name__ == "__main__":
+    take_any_text()
     main()

@@ -25,6 +25,7 @@ from mtl_edge.benchmarks.bench import record
 from mtl_edge.benchmarks.bench.overview import machine_of, notes_of, overview
 from mtl_edge.benchmarks.bench.schema import Report
 from mtl_edge.benchmarks.peers import report as peers_report
+from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.table import markdown_table
 
 __all__ = ["fill"]
@@ -84,4 +85,5 @@ def _replace(text: str, block: str, content: str) -> str:
 
 
 if __name__ == "__main__":
+    take_any_text()
     fill(Path(sys.argv[1] if len(sys.argv) > 1 else "."))

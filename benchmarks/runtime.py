@@ -33,8 +33,10 @@ from mtl_edge.bundle import Bundle, Graph, open_bundle
 from mtl_edge.choosing import choose_graph
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.cli.reading import add_read_arguments, texts_in
+from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MtlEdgeError, OptionError
+from mtl_edge.training.drawing import drawn
 
 __all__ = ["measure"]
 
@@ -64,10 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except MtlEdgeError as error:
         parser.exit(2, f"mtl-edge: {error}\n")
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "runtime.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (args.out / "runtime.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     table = runtime_report.markdown(figures)
-    (args.out / "runtime.md").write_text(table)
-    runtime_report.draw(figures, args.out / "runtime.png")
+    (args.out / "runtime.md").write_text(table, encoding="utf-8")
+    drawn(args.out / "runtime.png", runtime_report.draw, figures)
     print(table)
 
 
@@ -227,4 +229,5 @@ def _in_process(
 
 
 if __name__ == "__main__":
+    take_any_text()
     main()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 
 from mtl_edge.benchmarks.cold_start import PARTS
 from mtl_edge.benchmarks.machine import processor_of
 from mtl_edge.table import markdown_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["draw", "markdown"]
 
@@ -227,18 +228,13 @@ def _guest(figures: Figures, names: Sequence[str]) -> list[list[str]]:
     return [row[:-1] for row in _rows(names, rows)]
 
 
-def draw(figures: Figures, file: Path) -> None:
+def draw(figures: Figures) -> Figure:
     """Latency by share of texts, and the cold start's parts."""
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     names = list(figures["bundle"]["graphs"])
-    figure, axes = plt.subplots(
-        1,
-        len(names) + 1,
-        figsize=(4 * len(names) + 5.5, 3.6),
-        width_ratios=[1] * len(names) + [1.5],
-    )
+    figure = Figure(figsize=(4 * len(names) + 5.5, 3.6))
+    axes = figure.subplots(1, len(names) + 1, width_ratios=[1] * len(names) + [1.5])
     most = max(figures["single"][name]["hundredths"][99] for name in names) * 1.05
     for axis, name in zip(axes, names, strict=False):
         for key, color, label in (
@@ -262,13 +258,14 @@ def draw(figures: Figures, file: Path) -> None:
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+    return figure
 
 
 def _draw_starts(figures: Figures, axis: Any) -> None:
+    from matplotlib import colormaps
+
     found = {name: start for name, start in figures["cold_start"].items() if name in TITLES}
-    colors = mpl.colormaps["tab20c"]([0, 1, 2, 8, 9, 4, 5, 6])
+    colors = colormaps["tab20c"]([0, 1, 2, 8, 9, 4, 5, 6])
     labels = [TITLES[name].replace(" ", "\n") for name in found]
     left = np.zeros(len(found))
     for part, color in zip(PARTS, colors, strict=True):

@@ -29,6 +29,7 @@ from mtl_edge.benchmarks.machine import describe
 from mtl_edge.benchmarks.single_texts import answered, in_turn, overhead
 from mtl_edge.bundle import MANIFEST, Bundle, open_bundle, write_manifest
 from mtl_edge.classifier import EdgeClassifier
+from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.errors import OptionError
 from mtl_edge.io.labelled import read_texts
 from mtl_edge.table import markdown_table
@@ -162,4 +163,5 @@ def _apart(bundle: Path, texts: Sequence[str], **options: Any) -> float:
 
 
 if __name__ == "__main__":
+    take_any_text()
     main()

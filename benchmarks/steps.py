@@ -33,6 +33,7 @@ from onnxruntime.quantization import (
 from mtl_edge import engines
 from mtl_edge.benchmarks.demo_tasks import demo_tasks
 from mtl_edge.benchmarks.machine import describe, processor_of
+from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.engines import Engine, Logits, Setup
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph
@@ -62,8 +63,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mtl-edge-") as work:
         figures = _measure(Path(work), args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "steps.json").write_text(json.dumps(figures, indent=2) + "\n")
-    (args.out / "steps.md").write_text(markdown(figures))
+    (args.out / "steps.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    (args.out / "steps.md").write_text(markdown(figures), encoding="utf-8")
     print(markdown(figures))
 
 
@@ -234,4 +235,5 @@ def markdown(figures: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    take_any_text()
     main()

@@ -39,7 +39,7 @@ from mtl_edge.export.refit import refitted
 from mtl_edge.export.settings import DEFAULTS, Settings
 from mtl_edge.export.smaller import share_kept, used_tokens
 from mtl_edge.export.targets import DEFAULT, TARGETS, Source, Target
-from mtl_edge.files import staged_folder
+from mtl_edge.files import require_cache, staged_folder
 from mtl_edge.timing import alternate
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.states import StateCache
@@ -66,6 +66,8 @@ def export(
     """
     if settings.with_tokenizer:
         text_graph.require_packages({TARGETS[name].engine for name in targets})
+    if settings.refit:
+        require_cache(settings.cache)
     exits: tuple[Exit, ...] = ()
     if settings.promise is not None:
         with _step("fit exits"):

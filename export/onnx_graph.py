@@ -28,6 +28,7 @@ import onnxruntime as ort
 from onnx import TensorProto, compose, external_data_helper, helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
+from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.export.capture import INPUTS, state_names
 
 __all__ = ["join", "places_of", "replace_heads", "states_of", "write"]
@@ -174,7 +175,9 @@ def states_of(
     encoder: onnx.ModelProto, depth: int
 ) -> Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64]], Mapping[str, Array]]:
     """The encoder as a function of `input_ids` and `attention_mask` to states by name."""
-    session = ort.InferenceSession(encoder.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        encoder.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
+    )
     names = state_names(depth)
     known = {value.name for value in session.get_inputs()}  # depth 0 reads no mask
 

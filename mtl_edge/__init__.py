@@ -8,6 +8,7 @@ classifier.predict("a quiet triumph")["sentiment"].label
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from mtl_edge.version import __version__
@@ -27,6 +28,10 @@ __all__ = [
     "Prediction",
     "__version__",
 ]
+
+# Some builds of ONNX Runtime, once imported, keep an identifier of the user in the home folder for
+# their telemetry, and warn on the app's standard error where they cannot.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # Imported when they are first asked for (PEP 562): numpy alone takes 50 ms, and an app that may
 # never classify anything should not pay for it when it starts.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import os
@@ -12,10 +13,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mtl_edge.errors import OutputExistsError
+from mtl_edge.errors import OptionError, OutputExistsError
 
-__all__ = ["exchange", "recover", "require_free", "sha256_of", "staged_folder", "sync_file"]
+__all__ = [
+    "exchange",
+    "recover",
+    "require_cache",
+    "require_free",
+    "sha256_of",
+    "staged_folder",
+    "sync_file",
+]
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 PARTIAL, OLD = ".partial", ".old"
 DAY = 24 * 60 * 60
 _at_work: set[Path] = set()  # what this process is writing or replacing just now
@@ -36,6 +46,25 @@ def sync_file(path: Path) -> None:
         if os.name == "posix":
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+
+
+def require_cache(folder: Path) -> None:
+    """Make the folder of a cache, if it is not there, before work is done that would go there.
+
+    Raises:
+        OptionError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise OptionError(
+            f"the cache cannot be kept in {folder}: {error.strerror or error}; name a folder that "
+            "can be written to with --cache, or for all runs with MTL_EDGE_CACHE"
+        ) from error
 
 
 def require_free(target: Path, *, overwrite: bool) -> None:

@@ -9,7 +9,8 @@ backbone/            configuration, weights and tokenizer, as transformers write
 samples.jsonl        texts for calibrating int8 and for comparing what export makes
 config.toml          the options of the run: `mtl-edge train --config` repeats it
 metrics.jsonl        losses and accuracies by epoch
-curves.png, confusion.png   the same as pictures, and the reported rows' confusion matrices
+curves.png, confusion.png   the same as pictures, and the reported rows' confusion matrices; what
+                     cannot be drawn is left out
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from mtl_edge.bundle import FileEntry, Task
 from mtl_edge.errors import CheckpointError, OptionError
 from mtl_edge.files import sha256_of, staged_folder
 from mtl_edge.training.backbone import Backbone, load_backbone
+from mtl_edge.training.drawing import drawn
 from mtl_edge.training.figures import draw_confusion, draw_curves
 from mtl_edge.training.folds import OutOfFold
 from mtl_edge.training.heads import Head, HeadConfig, build_head
@@ -161,9 +163,9 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = F
         if checkpoint.metrics:
             lines = "".join(json.dumps(line) + "\n" for line in checkpoint.metrics)
             (stage / METRICS).write_text(lines, encoding="utf-8")
-            draw_curves(checkpoint.metrics, stage / "curves.png")
+            drawn(stage / "curves.png", draw_curves, checkpoint.metrics)
         if checkpoint.report:
-            draw_confusion(checkpoint.tasks, checkpoint.report, stage / "confusion.png")
+            drawn(stage / "confusion.png", draw_confusion, checkpoint.tasks, checkpoint.report)
         record = {
             "schema": SCHEMA,
             "tasks": [asdict(task) for task in checkpoint.tasks],

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 
 from mtl_edge.bundle import Task
+from mtl_edge.table import clip
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["draw_confusion", "draw_curves"]
 
 MOST_CURVES = 8
+MOST_NAMED, WIDEST = 72, 32  # labels that have room beside each other, and columns of one
 WITH_NUMBERS = 12  # labels up to which cells are large enough to be read
 TRAIN, SELECTION = "#8fa3b3", "#c0562b"
 
 
-def draw_curves(metrics: Sequence[Mapping[str, Any]], file: Path) -> None:
+def draw_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
     """Loss of train and selection and accuracy of selection by epoch, one row a part."""
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     # Of heads for many depths the deepest are the ones of interest.
     # Heads of a fold only answer for others.
     named = dict.fromkeys(line["part"] for line in metrics)
     parts = [part for part in named if not re.search(r"\.fold\d+@", part)][-MOST_CURVES:]
-    figure, axes = plt.subplots(
-        len(parts), 2, figsize=(8, 0.6 + 2.2 * len(parts)), squeeze=False, sharex="row"
-    )
+    figure = Figure(figsize=(8, 0.6 + 2.2 * len(parts)))
+    axes = figure.subplots(len(parts), 2, squeeze=False, sharex="row")
     for (left, right), part in zip(axes, parts, strict=True):
         lines = [line for line in metrics if line["part"] == part]
         epochs = [line["epoch"] for line in lines]
@@ -45,8 +46,8 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], file: Path) -> None:
             f"{accuracy[best]:.1f}", (epochs[best], accuracy[best]), xytext=(0, 5),
             textcoords="offset points", ha="center", fontsize=8,
         )  # fmt: skip
-        left.set_title(f"{part}: loss", fontsize=9, loc="left")
-        right.set_title(f"{part}: selection accuracy, %", fontsize=9, loc="left")
+        left.set_title(f"{clip(part, WIDEST)}: loss", fontsize=9, loc="left")
+        right.set_title(f"{clip(part, WIDEST)}: selection accuracy, %", fontsize=9, loc="left")
         right.margins(y=0.2)
         for axis in (left, right):
             axis.spines[["top", "right"]].set_visible(False)
@@ -56,26 +57,25 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], file: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel("epoch", fontsize=8)
     figure.tight_layout()
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+    return figure
 
 
-def draw_confusion(tasks: Sequence[Task], report: Mapping[str, Any], file: Path) -> None:
+def draw_confusion(tasks: Sequence[Task], report: Mapping[str, Any]) -> Figure:
     """One matrix a task: rows are the right labels, columns the answers, shade the row's share."""
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     sizes = [2.2 + 0.45 * min(len(task.labels), 2 * WITH_NUMBERS) for task in tasks]
-    figure, axes = plt.subplots(
-        1, len(tasks), figsize=(sum(sizes), max(sizes) + 0.4), squeeze=False, width_ratios=sizes
-    )
+    figure = Figure(figsize=(sum(sizes), max(sizes) + 0.4))
+    axes = figure.subplots(1, len(tasks), squeeze=False, width_ratios=sizes)
     for axis, task in zip(axes[0], tasks, strict=True):
         counts = np.array(report[task.name]["confusion"])
         shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
         axis.imshow(shares, cmap="Oranges", vmin=0, vmax=1)
         places = range(len(task.labels))
-        axis.set_xticks(places, task.labels, fontsize=7, rotation=45, ha="right")
-        axis.set_yticks(places, task.labels, fontsize=7)
+        step = -(-len(places) // MOST_NAMED)
+        labels = [clip(label, WIDEST) for label in task.labels[::step]]
+        axis.set_xticks(places[::step], labels, fontsize=7, rotation=45, ha="right")
+        axis.set_yticks(places[::step], labels, fontsize=7)
         if len(task.labels) <= WITH_NUMBERS:
             for row in places:
                 for column in places:
@@ -83,12 +83,10 @@ def draw_confusion(tasks: Sequence[Task], report: Mapping[str, Any], file: Path)
                     axis.text(column, row, counts[row, column], ha="center", va="center",
                               fontsize=8, color=color)  # fmt: skip
         found = report[task.name]
-        axis.set_title(
-            f"{task.name}, {found['reported']['split']}: {found['head']['accuracy']:.1%}",
-            fontsize=9, loc="left",
-        )  # fmt: skip
+        split, accuracy = found["reported"]["split"], found["head"]["accuracy"]
+        title = f"{clip(task.name, WIDEST)}, {split}: {accuracy:.1%}"
+        axis.set_title(title, fontsize=9, loc="left")
         axis.set_xlabel("answer", fontsize=8)
         axis.set_ylabel("right", fontsize=8)
     figure.tight_layout()
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+    return figure

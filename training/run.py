@@ -18,6 +18,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from mtl_edge.bundle import Task
 from mtl_edge.errors import CheckpointError, OptionError
+from mtl_edge.files import require_cache
 from mtl_edge.io.labelled import Rows
 from mtl_edge.planning import Tokens
 from mtl_edge.probabilities import softmax
@@ -170,6 +171,7 @@ def train(
         _require_as_taught(options, tasks, start)
     if options.exits:
         _require_exits(options, learning, tasks, start)
+    require_cache(options.cache)
     depths = _depths(options, learning, backbone, start)
     depth = depths[-1]
     heads = {d: _heads(tasks, kept, backbone, d, options, start) for d in depths}

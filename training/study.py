@@ -15,14 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 
 from mtl_edge.errors import OptionError
 from mtl_edge.files import require_free, staged_folder
-from mtl_edge.table import markdown_table, text_table
+from mtl_edge.table import clip, markdown_table, text_table
 from mtl_edge.training.backbone import Backbone, load_backbone
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.command import (
@@ -33,8 +32,12 @@ from mtl_edge.training.command import (
     task_sources,
 )
 from mtl_edge.training.data import TaskData
+from mtl_edge.training.drawing import drawn
 from mtl_edge.training.run import Options, train
 from mtl_edge.training.scenarios import SCENARIOS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Row", "add_arguments", "run", "study"]
 
@@ -97,9 +100,9 @@ def run(args: argparse.Namespace) -> None:
         }
         (stage / "study.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (stage / "study.md").write_text(markdown_table(header, cells) + "\n", encoding="utf-8")
-        _draw(rows, tasks, stage / "study.png")
+        picture = ", study.png" if drawn(stage / "study.png", _draw, rows, tasks) else ""
     print(text_table(header, cells))
-    print(f"\nstudy {args.out}: study.md, study.json, study.png")
+    print(f"\nstudy {args.out}: study.md, study.json{picture}")
 
 
 def study(
@@ -185,14 +188,12 @@ def _percent(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ±{100 * np.std(values):.1f}"
 
 
-def _draw(rows: Sequence[Row], tasks: Sequence[str], file: Path) -> None:
+def _draw(rows: Sequence[Row], tasks: Sequence[str]) -> Figure:
     """Per task: before, after and on train, one group a scenario."""
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
-    figure, axes = plt.subplots(
-        1, len(tasks), figsize=(1 + 5 * len(tasks), 0.55 * len(rows) + 1.6), squeeze=False
-    )
+    figure = Figure(figsize=(1 + 5 * len(tasks), 0.55 * len(rows) + 1.6))
+    axes = figure.subplots(1, len(tasks), squeeze=False)
     names = [
         row.scenario + (f" ({row.learned[0]})" if SCENARIOS[row.scenario].heads == "asked" else "")
         for row in rows
@@ -211,11 +212,11 @@ def _draw(rows: Sequence[Row], tasks: Sequence[str], file: Path) -> None:
             axis.barh(places + 0.27 * (1 - offset), means, 0.27, xerr=spread, color=color,
                       label=label, ecolor="#333333")  # fmt: skip
         axis.set_yticks(places, names if axis is axes[0][0] else [""] * len(rows), fontsize=8)
-        axis.set_title(task, fontsize=10, loc="left")
+        axis.set_title(clip(task, 60), fontsize=10, loc="left")
         axis.set_xlabel("accuracy, %", fontsize=8)
         axis.set_xlim(0, 100)
         axis.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper right", ncols=3, fontsize=8)
     figure.suptitle("What learns, and what comes of it", x=0.01, ha="left", fontsize=11)
     figure.tight_layout()
-    figure.savefig(file, dpi=110)
+    return figure

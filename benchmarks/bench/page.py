@@ -6,7 +6,7 @@ from html import escape
 
 from mtl_edge.benchmarks.bench.cells import Table
 from mtl_edge.benchmarks.bench.overview import machine_of, notes_of
-from mtl_edge.benchmarks.bench.pictures import PICTURES, svg
+from mtl_edge.benchmarks.bench.pictures import drawn_of, svg
 from mtl_edge.benchmarks.bench.schema import Report
 from mtl_edge.benchmarks.bench.tables import tables_of
 
@@ -75,11 +75,7 @@ def page(report: Report) -> str:
         f'<div class="warning" role="note"><ul>{warnings}</ul></div>' if warnings else "",
         _section(tables[0], [*notes_of(report)]),
         '<div class="pictures">',
-        *(
-            f"<figure>{svg(report, picture)}</figure>"
-            for picture in PICTURES.values()
-            if picture.shows(report)
-        ),
+        *(f"<figure>{element}</figure>" for element in drawn_of(report, svg, "svg").values()),
         "</div>",
         *(_section(table) for table in tables[1:]),
         "<h2>Method</h2><ol>",

@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import cycle
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
-import matplotlib as mpl
 import numpy as np
 
 from mtl_edge.benchmarks.bench.schema import Report
+from mtl_edge.training.drawing import attempted, style
 
-__all__ = ["PICTURES", "Picture", "png", "svg"]
+__all__ = ["PICTURES", "Picture", "drawn_of", "png", "svg"]
+
+T = TypeVar("T")
 
 # Of Okabe and Ito's palette, which the colour-blind can tell apart; mid tones, for light and dark.
 COLORS = ("#7f8fa1", "#d55e00", "#0b8fd6", "#009e73", "#cc79a7", "#b58900")
@@ -134,6 +136,16 @@ PICTURES: Mapping[str, Picture] = {
 }
 
 
+def drawn_of(report: Report, draw: Callable[[Report, Picture], T], kind: str) -> dict[str, T]:
+    """By name, those pictures that the report has what it takes for, and that could be drawn."""
+    tried = {
+        name: attempted(f"{name}.{kind}", draw, report, picture)
+        for name, picture in PICTURES.items()
+        if picture.shows(report)
+    }
+    return {name: found for name, found in tried.items() if found is not None}
+
+
 def png(report: Report, picture: Picture) -> bytes:
     """On white."""
     data = io.BytesIO()
@@ -158,7 +170,7 @@ def _save(report: Report, picture: Picture, data: io.BytesIO, kind: str, how: An
     from matplotlib.figure import Figure
 
     # The hash makes ids: equal ones in two pictures of a page would clash.
-    with mpl.rc_context({**STYLE, "svg.hashsalt": picture.words}):
+    with style({**STYLE, "svg.hashsalt": picture.words}):
         figure = Figure(figsize=(5, 3.3), layout="constrained")
         picture.draw(report, figure.subplots())
         figure.savefig(data, format=kind, **how)

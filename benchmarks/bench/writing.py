@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from mtl_edge.benchmarks.bench.cells import Table
 from mtl_edge.benchmarks.bench.overview import machine_of, notes_of
 from mtl_edge.benchmarks.bench.page import METHOD, page
-from mtl_edge.benchmarks.bench.pictures import PICTURES, png
+from mtl_edge.benchmarks.bench.pictures import PICTURES, drawn_of, png
 from mtl_edge.benchmarks.bench.record import text_of
 from mtl_edge.benchmarks.bench.schema import Report
 from mtl_edge.benchmarks.bench.tables import tables_of
@@ -31,15 +32,11 @@ def terminal(report: Report) -> str:
     return "\n\n".join(parts)
 
 
-def markdown(report: Report, *, pictures: bool = True) -> str:
-    """All tables, the pictures beside the file, the method."""
+def markdown(report: Report, pictures: Collection[str] = ()) -> str:
+    """All tables, the pictures of these names beside the file, the method."""
     tables = tables_of(report)
     warnings = "".join(f"> **Warning:** {warning}.\n>\n" for warning in report.warnings)
-    shown = [
-        f"![{picture.words}]({name}.png)"
-        for name, picture in PICTURES.items()
-        if pictures and picture.shows(report)
-    ]
+    shown = [f"![{PICTURES[name].words}]({name}.png)" for name in pictures]
     parts = [
         f"# {report.model.folder}: {', '.join(report.model.tasks)}",
         f"`{report.command}`, {report.date}: {machine_of(report)}.",
@@ -82,8 +79,8 @@ def write_folder(report: Report, folder: Path, *, overwrite: bool) -> None:
     """
     with staged_folder(folder, overwrite=overwrite) as stage:
         (stage / JSON).write_text(text_of(report), encoding="utf-8")
-        (stage / MARKDOWN).write_text(markdown(report), encoding="utf-8")
+        pictures = drawn_of(report, png, "png")
+        for name, data in pictures.items():
+            (stage / f"{name}.png").write_bytes(data)
+        (stage / MARKDOWN).write_text(markdown(report, pictures), encoding="utf-8")
         (stage / HTML).write_text(page(report), encoding="utf-8")
-        for name, picture in PICTURES.items():
-            if picture.shows(report):
-                (stage / f"{name}.png").write_bytes(png(report, picture))

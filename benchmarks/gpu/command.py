@@ -23,6 +23,7 @@ from mtl_edge.io.labelled import Rows, read_rows
 from mtl_edge.options import named
 from mtl_edge.table import text_table
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
+from mtl_edge.training.drawing import drawn
 
 __all__ = ["main"]
 
@@ -156,7 +157,7 @@ def _write(out: Path, figures: dict[str, Any]) -> None:
         text = json.dumps(figures, indent=1) + "\n"
         (stage / FIGURES).write_text(text, encoding="utf-8")
         (stage / TABLE).write_text(report.markdown(figures), encoding="utf-8")
-        report.draw(figures, stage / PICTURE)
+        drawn(stage / PICTURE, report.draw, figures)
 
 
 def _printed(figures: dict[str, Any]) -> str:

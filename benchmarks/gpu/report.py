@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-import matplotlib as mpl
+from typing import TYPE_CHECKING, Any
 
 from mtl_edge.benchmarks.gpu.ways import OURS
 from mtl_edge.table import markdown_table
+from mtl_edge.training.drawing import without_formulas
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["COMMAND", "NOT_MEASURED", "Table", "card_table", "draw", "failures", "markdown",
            "scores_table", "times_table"]  # fmt: skip
@@ -124,17 +125,18 @@ def markdown(figures: Figures) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def draw(figures: Figures, file: Path) -> None:
+def draw(figures: Figures) -> Figure:
     """Texts a second by batch at the length that most shapes have, and the times of all others."""
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
 
     shapes = {tuple(map(int, name.split("x"))): ways for name, ways in figures["shapes"].items()}
     lengths = [tokens for _, tokens in shapes]
     common = max(dict.fromkeys(lengths), key=lengths.count)
     names = dict.fromkeys(name for ways in shapes.values() for name in ways)
-    figure, (speed, times) = plt.subplots(1, 2, figsize=(13, 5.2))
-    colors = mpl.colormaps["tab20"].colors  # type: ignore[attr-defined]
+    figure = Figure(figsize=(13, 5.2))
+    speed, times = figure.subplots(1, 2)
+    colors = colormaps["tab20"].colors  # type: ignore[attr-defined]
     for number, name in enumerate(names):
         points = [
             (batch, ways[name]) for (batch, tokens), ways in sorted(shapes.items())
@@ -160,6 +162,8 @@ def draw(figures: Figures, file: Path) -> None:
     ):
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
+        without_formulas(axis.xaxis, 2)
+        without_formulas(axis.yaxis)
         axis.set_title(f"{common} tokens, {title}", fontsize=10, loc="left")
         axis.set_xlabel("batch", fontsize=9)
         axis.set_ylabel(unit, fontsize=9)
@@ -169,5 +173,4 @@ def draw(figures: Figures, file: Path) -> None:
     figure.legend(handles, labels, fontsize=8, frameon=False, loc="center right")
     figure.suptitle(device_of(figures), fontsize=11, x=0.01, ha="left")
     figure.tight_layout(rect=(0, 0, 0.8, 1))
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+    return figure

@@ -19,6 +19,8 @@ import openvino as ov
 from onnx import TensorProto, helper, numpy_helper
 from openvino import opset13 as ops
 
+from mtl_edge.engines.onnxruntime import session_options
+
 __all__ = ["PRODUCTS", "Call", "Shape", "operations"]
 
 Call = Callable[[], object]
@@ -145,13 +147,8 @@ def _session(
         [numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        model.SerializeToString(), session_options(threads), providers=["CPUExecutionProvider"]
     )
     binding = session.io_binding()
     for name, value in inputs.items():

@@ -15,6 +15,7 @@ import openvino as ov
 from mtl_edge.bundle import Bundle, Graph
 from mtl_edge.engines import Ids, Setup
 from mtl_edge.engines import openvino as layout
+from mtl_edge.engines.onnxruntime import session_options
 
 __all__ = ["PROFILES", "profile", "share_of_products"]
 
@@ -47,13 +48,9 @@ def share_of_products(found: Mapping[str, float]) -> float:
 
 def _onnxruntime(bundle: Bundle, graph: Graph, ids: Ids, threads: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="mtl-edge-") as work:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
+        options = session_options(threads)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(work) / "profile")
-        options.add_session_config_entry("session.force_spinning_stop", "1")
         session = ort.InferenceSession(
             str(bundle.file(graph.file)), options, providers=["CPUExecutionProvider"]
         )

@@ -24,6 +24,7 @@ from mtl_edge.benchmarks.peers import report
 from mtl_edge.benchmarks.peers.run import Plan, Ready, measure, prepare
 from mtl_edge.benchmarks.peers.table import PEERS
 from mtl_edge.benchmarks.shown import shown
+from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MtlEdgeError, OptionError
 from mtl_edge.files import require_free, staged_folder
@@ -134,4 +135,5 @@ def _depths(asked: str, layers: int) -> list[int]:
 
 
 if __name__ == "__main__":
+    take_any_text()
     main()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
+
+from mtl_edge.training.drawing import without_formulas
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["draw"]
 
@@ -16,14 +19,13 @@ FONT = 7.5
 LINE_HEIGHT = 1.35  # of a label, in its font size
 
 
-def draw(figures: Mapping[str, Any], frontier: Sequence[Mapping[str, Any]], file: Path) -> None:
+def draw(figures: Mapping[str, Any], frontier: Sequence[Mapping[str, Any]]) -> Figure:
     """One panel for the mean over the tasks, and one for each task.
 
     Args:
         frontier: those of ours that are drawn as a line, from slow to fast.
     """
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     tasks = list(figures["rows"])
     panels: dict[str, Callable[[Mapping[str, Any]], float]] = {
@@ -31,17 +33,14 @@ def draw(figures: Mapping[str, Any], frontier: Sequence[Mapping[str, Any]], file
     }
     for task in tasks:
         panels[task] = lambda way, task=task: way["accuracy"][task]  # type: ignore[misc]
-    layout = "constrained"
-    figure, axes = plt.subplots(
-        len(panels), 1, figsize=(10, 5.2 * len(panels)), squeeze=False, layout=layout
-    )
+    figure = Figure(figsize=(10, 5.2 * len(panels)), layout="constrained")
+    axes = figure.subplots(len(panels), 1, squeeze=False)
     for axis, (title, score) in zip(axes[:, 0], panels.items(), strict=True):
         _panel(axis, figures, frontier, title, score)
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     for axis, (_, score) in zip(axes[:, 0], panels.items(), strict=True):
         _label(axis, figures["ways"], score)
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+    return figure
 
 
 def _panel(
@@ -69,6 +68,7 @@ def _panel(
         alpha=0.6,
     )
     axis.set_xscale("log")
+    without_formulas(axis.xaxis)
     rows = figures["rows"].get(title)
     axis.set_title(f"{title}, {rows['reported']} rows" if rows else title, fontsize=10, loc="left")
     axis.set_xlabel(

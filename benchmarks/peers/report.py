@@ -12,6 +12,7 @@ from mtl_edge.benchmarks.machine import processor_of
 from mtl_edge.benchmarks.peers.fits import Bench, Fitted
 from mtl_edge.benchmarks.peers.picture import draw
 from mtl_edge.table import clip, markdown_table, text_table
+from mtl_edge.training.drawing import drawn
 
 __all__ = ["fitted", "frontier", "markdown", "summary", "text", "write"]
 
@@ -23,7 +24,7 @@ def write(figures: Figures, folder: Path) -> None:
     content = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
     (folder / "peers.json").write_text(content, encoding="utf-8")
     (folder / "peers.md").write_text(markdown(figures), encoding="utf-8")
-    draw(figures, frontier(figures), folder / "peers.png")
+    drawn(folder / "peers.png", draw, figures, frontier(figures))
 
 
 def text(figures: Figures) -> str:

@@ -67,7 +67,8 @@ def keep(of: Mapping[str, Any], measurement: Measurement) -> str | None:
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-        return f"it cannot be kept in {place.parent}: {error.strerror or error}"
+        why = error.strerror or error
+        return f"it cannot be kept in {place.parent}: {why}; MTL_EDGE_CACHE would name another"
     return None
 
 

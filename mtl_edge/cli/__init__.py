@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from mtl_edge.cli.config import config_of, with_config
+from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.errors import MissingPackageError, MtlEdgeError, OptionError, RunError
 from mtl_edge.version import __version__
 
@@ -57,6 +58,7 @@ COMMANDS: Mapping[str, Command] = {
 }
 
 
+NO_TEMPORARY = "No usable temporary directory"  # as tempfile says it
 # What a command is told about where to write, not about what.
 NOT_THE_RUNS = frozenset(
     {"help", "config", "out", "overwrite", "restart", "tensorboard", "cache", "cache_limit"}
@@ -65,6 +67,8 @@ NOT_THE_RUNS = frozenset(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    take_any_text()
+    _need_no_home()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in COMMANDS:
         _front().parse_args(arguments or ["--help"])
@@ -82,8 +86,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:  # no space, no permission: what failed folders left was removed
-        print(f"mtl-edge: {error.strerror or error}: {error.filename or 'write'}", file=sys.stderr)
+        why = error.strerror or str(error)
+        if why.startswith(NO_TEMPORARY):
+            print(f"mtl-edge: {why}; set TMPDIR to one that can be written to", file=sys.stderr)
+            return 2
+        print(f"mtl-edge: {why}: {error.filename or 'write'}", file=sys.stderr)
         return 1
+
+
+def _need_no_home() -> None:
+    """Keep packages that are imported from failing, or warning, for want of a home folder."""
+    if not os.path.isabs(os.path.expanduser("~")):  # the system does not know the user
+        os.environ["HOME"] = os.devnull
+    # OpenVINO does without; it would keep an identifier in the home folder, or tell that it cannot.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def _front() -> argparse.ArgumentParser:

@@ -187,7 +187,7 @@ def start(name: str, files: Sequence[Path], setup: Setup = Setup()) -> Engine:
     setup = replace(setup, threads=setup.threads or default_threads())
     try:
         module = importlib.import_module(info.module)
-    except (ImportError, OSError) as error:  # what it links to is missing, or of another version
+    except (ImportError, OSError, RuntimeError) as error:  # what it links to is missing or other
         raise EngineError(
             f"engine {name} is installed, but its import fails ({error}); install it again with "
             f"`pip install --force-reinstall '{info.install}'`"

@@ -9,12 +9,13 @@ import onnx
 import onnxruntime as ort
 import openvino as ov
 
+from mtl_edge.engines.onnxruntime import session_options
+
 
 def onnxruntime_operators(file: Path, work: Path) -> tuple[Counter[str], list[tuple[int, ...]]]:
     """Operators of the optimized graph, and the shapes of weights that are multiplied in fp32."""
-    options = ort.SessionOptions()
+    options = session_options()
     options.optimized_model_filepath = str(work / "optimized.onnx")
-    options.log_severity_level = 3
     ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     graph = onnx.load(work / "optimized.onnx", load_external_data=False).graph
     shapes = {c.name: tuple(c.dims) for c in graph.initializer}

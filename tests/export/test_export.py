@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoTokenizer
 from mtl_edge import EdgeClassifier, engines
 from mtl_edge.bundle import Manifest, Task, open_bundle
 from mtl_edge.cli import main
+from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.errors import ExportError
 from mtl_edge.export import onnx_graph, proof
 from mtl_edge.export import targets as export_targets
@@ -63,7 +64,7 @@ def test_torch_batches_do_not_change_torch_logits(checkpoint: Path) -> None:
 def test_onnx_graph_opens_without_this_package(shared_bundle: Path, target: str) -> None:
     file = shared_bundle / export_targets.TARGETS[target].files[0]
     onnx.checker.check_model(str(file))
-    session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(file), session_options(), providers=["CPUExecutionProvider"])
     assert [i.name for i in session.get_inputs()] == ["input_ids", "attention_mask"]
     assert [o.name for o in session.get_outputs()] == ["sentiment", "topic"]
     for shape in ((1, 1), (3, 7), (2, 128)):
@@ -110,7 +111,9 @@ def test_int8_product_equals_exact_integer_arithmetic(shared_bundle: Path, tmp_p
     )
     opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("com.microsoft", 1)]
     model = onnx.helper.make_model(alone, opset_imports=opsets, ir_version=8)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        model.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
+    )
     result = session.run(None, {node.input[0]: extreme})[0]
     scale, scales, zero = (numpy_helper.to_array(constants[n]) for n in node.input[2:5])
     exact = (extreme.astype(np.int64) - int(zero)) @ weight.astype(np.int64)
@@ -321,7 +324,7 @@ def test_transformers_opens_the_tokenizer_and_plain_onnxruntime_the_graph(
     texts = ["a quiet triumph", "the parcel was late " * 60, "Ärger & Ölpreis: 4 % 你好"]
     tokenizer = AutoTokenizer.from_pretrained(str(shared_bundle))
     inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="np")
-    session = ort.InferenceSession(str(shared_bundle / "model.int8.onnx"))
+    session = ort.InferenceSession(str(shared_bundle / "model.int8.onnx"), session_options())
     names = [value.name for value in session.get_inputs()]
     outputs = session.run(["topic"], {name: inputs[name].astype(np.int64) for name in names})
     with EdgeClassifier.load(shared_bundle, target="onnx-int8") as classifier:
@@ -481,6 +484,8 @@ def test_fp16_keeps_inputs_outputs_and_answers(checkpoint: Path, tmp_path: Path)
     evaluation = json.loads((out / "manifest.json").read_text())["evaluation"]
     for task in ("sentiment", "topic"):
         assert evaluation[task]["graphs"]["onnx-fp16"]["max_probability_change"] < 0.01
-    session = ort.InferenceSession(str(out / "model.fp16.onnx"), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        str(out / "model.fp16.onnx"), session_options(), providers=["CPUExecutionProvider"]
+    )
     assert [i.type for i in session.get_inputs()] == ["tensor(int64)"] * 2
     assert [o.type for o in session.get_outputs()] == ["tensor(float)"] * 2

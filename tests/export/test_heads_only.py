@@ -17,6 +17,7 @@ from mtl_edge import EdgeClassifier
 from mtl_edge.bundle import open_bundle
 from mtl_edge.bundle.update import previous_of
 from mtl_edge.cli import main
+from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.errors import ExportError
 from mtl_edge.training.checkpoint import load_checkpoint
 from mtl_edge.training.model import logits_of
@@ -188,7 +189,7 @@ def test_graphs_that_take_strings_get_the_new_heads_too(
     assert set(after) == set(before)
     for name in ("model.int8.text.onnx", "model.int8.ort"):
         assert after[name] != before[name]
-    options = ort.SessionOptions()
+    options = session_options()
     options.register_custom_ops_library(onnxruntime_extensions.get_library_path())
     session = ort.InferenceSession(str(out / "model.int8.text.onnx"), options)
     texts = ["a quiet triumph", "the parcel was late"]

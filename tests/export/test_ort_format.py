@@ -12,6 +12,7 @@ import pytest
 
 from mtl_edge import EdgeClassifier
 from mtl_edge.bundle import TOKENIZER
+from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.errors import ExportError
 from mtl_edge.export import ort_format
 from mtl_edge.export.ort_format import write_ort
@@ -31,7 +32,7 @@ def converted(bundle: Path) -> Path:
 def logits_of(file: Path, folder: Path, text: str) -> Mapping[str, npt.NDArray[np.float32]]:
     encoder = TextEncoder.from_file(folder / TOKENIZER, 128)
     ids = np.array(encoder([text]), np.int64)
-    session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(file), session_options(), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     values = session.run(names, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
     return dict(zip(names, values, strict=True))

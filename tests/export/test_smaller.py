@@ -16,6 +16,7 @@ import pytest
 from onnx import numpy_helper
 
 from mtl_edge.cli import main
+from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.errors import ExportError, OptionError
 from mtl_edge.export import int8_openvino, onnx_graph, openvino_graph
 from mtl_edge.export.build import captured
@@ -77,7 +78,9 @@ def rows_of(model: onnx.ModelProto, ids: Sequence[int]) -> Array:
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
     probed.graph.output.append(onnx.helper.make_tensor_value_info(name, 1, None))
-    session = ort.InferenceSession(probed.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        probed.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
+    )
     input_ids, mask = pad([ids])
     rows: Array = session.run([name], {"input_ids": input_ids, "attention_mask": mask})[0]
     return rows[0]
@@ -187,7 +190,7 @@ def test_a_written_graph_of_both_opens_and_takes_less(
         onnx_graph.write(joined, tmp_path, f"{name}.onnx", f"{name}.bin", f"{name}.heads.bin")
         sizes.append((tmp_path / f"{name}.bin").stat().st_size)
         session = ort.InferenceSession(
-            str(tmp_path / f"{name}.onnx"), providers=["CPUExecutionProvider"]
+            str(tmp_path / f"{name}.onnx"), session_options(), providers=["CPUExecutionProvider"]
         )
         ids, mask = pad(CORPUS)
         answers.append(session.run(None, {"input_ids": ids, "attention_mask": mask}))

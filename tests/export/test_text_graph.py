@@ -19,6 +19,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
 from mtl_edge import EdgeClassifier
 from mtl_edge.bundle import TOKENIZER, read_manifest
+from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.errors import ExportError, MissingPackageError
 from mtl_edge.export.capture import INPUTS
 from mtl_edge.export.ort_format import write_ort
@@ -122,7 +123,7 @@ def encoder(folder: Path) -> TextEncoder:
 
 
 def session(file: Path) -> ort.InferenceSession:
-    options = ort.SessionOptions()
+    options = session_options()
     options.register_custom_ops_library(extensions.get_library_path())
     options.intra_op_num_threads = 1
     return ort.InferenceSession(str(file), options)
