@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         text = json.dumps(figures, indent=2) + "\n"
         (stage / "frontier.json").write_text(text, encoding="utf-8")
         (stage / "frontier.md").write_text(markdown(figures), encoding="utf-8")
-        drawn(stage / "frontier.png", _draw, figures)
+    drawn(args.out / "frontier.png", _draw, figures)
     print(text_table(header, rows))
     print(f"\n{NOTE}\nfigures {args.out}")
 

@@ -115,8 +115,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reduce-range",
         action="store_true",
-        help="of onnx-int8: weights in 7 bits, for x86 CPUs without VNNI, whose int8 products "
-        "overflow with 8",
+        help="of onnx-int8: weights in 7 bits, which x86 CPUs without VNNI multiply exactly and "
+        "fast; those of 8 bits are exact but slower there",
     )
     parser.add_argument(
         "--explain",

@@ -9,8 +9,8 @@ backbone/            configuration, weights and tokenizer, as transformers write
 samples.jsonl        texts for calibrating int8 and for comparing what export makes
 config.toml          the options of the run: `mtl-edge train --config` repeats it
 metrics.jsonl        losses and accuracies by epoch
-curves.png, confusion.png   the same as pictures, and the reported rows' confusion matrices; what
-                     cannot be drawn is left out
+curves.png, confusion.png   the same as pictures, and the reported rows' confusion matrices; drawn
+                     when all else is there, and no part of what is checked
 """
 
 from __future__ import annotations
@@ -163,9 +163,6 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = F
         if checkpoint.metrics:
             lines = "".join(json.dumps(line) + "\n" for line in checkpoint.metrics)
             (stage / METRICS).write_text(lines, encoding="utf-8")
-            drawn(stage / "curves.png", draw_curves, checkpoint.metrics)
-        if checkpoint.report:
-            drawn(stage / "confusion.png", draw_confusion, checkpoint.tasks, checkpoint.report)
         record = {
             "schema": SCHEMA,
             "tasks": [asdict(task) for task in checkpoint.tasks],
@@ -186,6 +183,10 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = F
         }
         text = json.dumps(record, indent=2, ensure_ascii=False)
         (stage / RECORD).write_text(text + "\n", encoding="utf-8")
+    if checkpoint.metrics:
+        drawn(folder / "curves.png", draw_curves, checkpoint.metrics)
+    if checkpoint.report:
+        drawn(folder / "confusion.png", draw_confusion, checkpoint.tasks, checkpoint.report)
 
 
 def _head_files(

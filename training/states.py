@@ -31,10 +31,10 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 import torch
 from torch import Tensor, nn
 
+from mtl_edge.choosing.machine import cache_folder
 from mtl_edge.errors import BackboneError, OptionError
 from mtl_edge.planning import Tokens, pad, plan
 from mtl_edge.training.backbone import Backbone
@@ -66,7 +66,8 @@ DAY = 24 * 60 * 60
 def default_cache() -> Path:
     """`$MTL_EDGE_CACHE`, or the user's cache folder."""
     given = os.environ.get("MTL_EDGE_CACHE")
-    return Path(given) if given else Path(platformdirs.user_cache_dir("mtl-edge")) / "states"
+    # Without a home folder: a place that no folder can be made in, so that one has to be named.
+    return Path(given) if given else (cache_folder() or Path(os.devnull)) / "states"
 
 
 class _TooLargeError(Exception):
@@ -255,7 +256,8 @@ class StateCache:
         """
         folder = self._root / encoder.space
         folder.mkdir(parents=True, exist_ok=True)
-        os.utime(folder)  # the time of last use, by which spaces are evicted
+        with contextlib.suppress(PermissionError):  # it is another user's
+            os.utime(folder)  # the time of last use, by which spaces are evicted
         _clean(folder)
         keys = [_key(tokens) for tokens in ids]
         known = _Index(folder)

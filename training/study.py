@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
         }
         (stage / "study.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (stage / "study.md").write_text(markdown_table(header, cells) + "\n", encoding="utf-8")
-        picture = ", study.png" if drawn(stage / "study.png", _draw, rows, tasks) else ""
+    picture = ", study.png" if drawn(args.out / "study.png", _draw, rows, tasks) else ""
     print(text_table(header, cells))
     print(f"\nstudy {args.out}: study.md, study.json{picture}")
 

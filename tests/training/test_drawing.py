@@ -62,8 +62,9 @@ def test_labels_that_look_like_formulas_are_learned_and_drawn(
     out = tmp_path / "checkpoint"
     assert main([*train, "--out", str(out)]) == 0
     listed = {entry["path"] for entry in json.loads((out / "checkpoint.json").read_text())["files"]}
-    assert {"confusion.png", "curves.png"} <= listed
-    assert (out / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    assert not [name for name in listed if name.endswith(".png")], "they may be lost"
+    for picture in ("confusion.png", "curves.png"):
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_picture_that_fails_costs_no_checkpoint(
@@ -80,6 +81,15 @@ def test_a_picture_that_fails_costs_no_checkpoint(
     assert not (out / "confusion.png").exists()
     assert (out / "curves.png").is_file()
     assert load_checkpoint(out).tasks[0].labels == ("$", "$$", "$$$")
+
+
+def test_what_was_learned_is_there_when_drawing_begins(
+    train: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, found = tmp_path / "checkpoint", []
+    monkeypatch.setattr(checkpoints, "draw_curves", lambda _: found.append(load_checkpoint(out)))
+    assert main([*train, "--out", str(out)]) == 0
+    assert [checkpoint.tasks[0].name for checkpoint in found] == ["price"]
 
 
 def test_a_picture_that_fails_costs_no_study(
