@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,56 +17,121 @@ from mtl_edge.cli.progress import Progress
 from mtl_edge.cli.reading import note
 from mtl_edge.cli.stopping import Stopped, Stopper
 from mtl_edge.errors import DataError, OptionError
-from mtl_edge.files import sha256_of
-from mtl_edge.io.model import Kind, ReadOptions, texts_of
-from mtl_edge.io.output import Output, require_no_file
+from mtl_edge.files import sha256_of, sync_file
+from mtl_edge.io.model import Chunk, Kind, ReadOptions, Table, texts_of
 from mtl_edge.io.source import Source, fingerprint, open_table, survey
-from mtl_edge.io.writers import Writer, layout_of, writer_of
+from mtl_edge.io.store import Store, require_no_file
+from mtl_edge.io.writers import (
+    Answers,
+    Layout,
+    Writer,
+    layout_of,
+    writer_of,
+    writes_any_columns,
+)
 from mtl_edge.version import __version__
 
 __all__ = ["write"]
 
 
 def write(args: argparse.Namespace, source: Source, options: ReadOptions, stopper: Stopper) -> int:
-    """Write rows and answers to --out."""
+    """Write rows and answers to --out.
+
+    Answers are kept as they come; when all are there, the file is written at one go.
+    """
     writer = writer_of(args.out)
     require_no_file(args.out, overwrite=args.overwrite)
     file = args.file if args.file is not None and args.file.is_file() else None
     made_by = _made_by(args, file, options)
-    output = Output(args.out, made_by, restart=args.restart, lasting=file is not None)
+    store = Store(args.out, made_by, restart=args.restart, lasting=file is not None)
     try:
-        with output, load(args, output.facts) as classifier:
+        with store, load(args, store.facts) as classifier:
             added = added_columns(classifier.tasks, args)
-            facts = output.facts or _facts(source, file, options, classifier, added)
+            facts = store.facts or _facts(source, file, options, classifier, added)
             with open_table(source, options) as table:
-                columns = table.columns if table.columns is not None else _columns(facts, writer)
+                columns = _columns(facts, args.out) if table.columns is None else table.columns
                 layout = layout_of(columns, added, table.schema)
-                output.begin(writer.header(layout), facts)
-                if output.rows:
-                    note(f"going on behind row {output.rows:,}")
-                with Progress(
-                    str(args.out), total=facts["rows"], unit="rows", done=output.rows
-                ) as progress:
-                    for chunk in table.chunks:
-                        texts = texts_of(table, chunk, options)
-                        if chunk.last <= output.rows:
-                            continue
-                        with stopper.step():
-                            found = predictions_of(classifier, texts)
-                            answers = [values_of(prediction, args) for prediction in found]
-                            output.append(writer.encode(layout, chunk, answers), chunk.last)
-                            progress.reach(chunk.last)
-                    if file is not None and made_by["input"] != fingerprint(file):
-                        raise DataError(
-                            f"{file} changed while it was read; begin anew with --restart"
-                        )
-                    with stopper.step():
-                        output.finish(writer.finish)
+                store.begin(facts)
+                answered = _answered(classifier, table, options, store, facts, stopper, args)
+                if file is None:  # it cannot be read again
+                    _publish(args.out, writer, layout, answered, store, stopper)
+                else:
+                    for chunk, answers in answered:
+                        store.append(answers, chunk.last)
                 told(table)
+            if file is not None:
+                pairs = _kept(file, options, made_by["input"], store)
+                _publish(args.out, writer, layout, pairs, store, stopper)
     except Stopped as stop:
-        if not output.done:
-            return stopped(stop, output.advice)
+        if not store.done:
+            return stopped(stop, store.advice)
     return 0
+
+
+def _answered(
+    classifier: EdgeClassifier,
+    table: Table,
+    options: ReadOptions,
+    store: Store,
+    facts: Mapping[str, Any],
+    stopper: Stopper,
+    args: argparse.Namespace,
+) -> Iterator[tuple[Chunk, Answers]]:
+    """The chunks behind those that a stopped run answered, each with its answers."""
+    if store.rows:
+        note(f"going on behind row {store.rows:,}")
+    with Progress(str(args.out), total=facts["rows"], unit="rows", done=store.rows) as progress:
+        for chunk in table.chunks:
+            texts = texts_of(table, chunk, options)
+            if chunk.last <= store.rows:
+                continue
+            with stopper.step():
+                found = predictions_of(classifier, texts)
+                yield chunk, [values_of(prediction, args) for prediction in found]
+                progress.reach(chunk.last)
+
+
+def _kept(
+    file: Path, options: ReadOptions, print_: Mapping[str, Any], store: Store
+) -> Iterator[tuple[Chunk, Answers]]:
+    """The chunks of a file, read once more, and the answers that were kept.
+
+    Args:
+        print_: the file's fingerprint when its rows were answered.
+    """
+    with (
+        open_table(file, options) as table,
+        Progress(f"writing {store.target}", total=store.rows, unit="rows", brief=True) as progress,
+    ):
+        for chunk, answers in zip(table.chunks, store.answers(), strict=False):
+            if print_ != fingerprint(file) or len(chunk) != len(answers):
+                break
+            yield chunk, answers
+            progress.reach(chunk.last)
+    if print_ != fingerprint(file):
+        raise DataError(f"{file} changed while it was read; begin anew with --restart")
+
+
+def _publish(
+    out: Path,
+    writer: Writer,
+    layout: Layout,
+    pairs: Iterable[tuple[Chunk, Answers]],
+    store: Store,
+    stopper: Stopper,
+) -> None:
+    """Make the file of rows and answers; it gets its name when it is whole."""
+    made = out.with_name(out.name + ".partial.made")
+    try:
+        with writer(made, layout) as add:
+            for chunk, answers in pairs:
+                add(chunk, answers)
+        sync_file(made)
+        with stopper.step():
+            os.replace(made, out)
+            store.done = True
+    finally:
+        made.unlink(missing_ok=True)
 
 
 def _made_by(args: argparse.Namespace, file: Path | None, options: ReadOptions) -> dict[str, Any]:
@@ -106,12 +172,12 @@ def _facts(
     return {**ran, "rows": rows, "kinds": kinds}
 
 
-def _columns(facts: Mapping[str, Any], writer: Writer) -> Mapping[str, Kind]:
+def _columns(facts: Mapping[str, Any], out: Path) -> Mapping[str, Kind]:
     """The columns of JSONL, which only all of its rows tell."""
     if facts["kinds"] is not None:
         kinds: Mapping[str, Kind] = facts["kinds"]
         return kinds
-    if writer.any_columns:
+    if writes_any_columns(out):
         return {}
     raise OptionError(
         "the columns of JSONL are known when all of it was read: give it with --file, or write "

@@ -133,6 +133,9 @@ class Chunk:
         values = lambda name: [record.get(name) for record in records]  # noqa: E731
         return cls(first, places, values, lambda: records, raw)
 
+    def __len__(self) -> int:
+        return len(self.places)
+
     @property
     def last(self) -> int:
         """How many rows there are up to the end of these."""

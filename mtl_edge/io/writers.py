@@ -1,21 +1,19 @@
-"""Rows and answers as CSV, TSV, JSONL and Parquet: a chunk at a time, as bytes to append.
-
-A Parquet file can only be written in one go. Its chunks are Arrow streams, which can stand one
-behind the other in a file, and of which `finish_parquet` makes the Parquet file at the end.
-"""
+"""Rows and their answers as CSV, TSV, JSONL and Parquet."""
 
 from __future__ import annotations
 
 import bz2
+import contextlib
 import csv
 import gzip
 import json
 import lzma
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 from mtl_edge.errors import DataError, OptionError
 from mtl_edge.io.columnar import pyarrow_or_error
@@ -23,7 +21,7 @@ from mtl_edge.io.model import Chunk, Kind
 from mtl_edge.io.source import FORMATS, ending_of
 from mtl_edge.text import as_texts
 
-__all__ = ["Answers", "Layout", "Writer", "layout_of", "writer_of"]
+__all__ = ["Answers", "Layout", "Writer", "layout_of", "writer_of", "writes_any_columns"]
 
 GROUP_ROWS = 1 << 16
 GROUP_BYTES = 32 << 20
@@ -44,6 +42,12 @@ class Layout:
     schema: Any = None
 
 
+# Takes a path and a layout; gives a function that adds a chunk and its answers.
+Writer: TypeAlias = Callable[
+    [Path, Layout], AbstractContextManager[Callable[[Chunk, Answers], None]]
+]
+
+
 def layout_of(columns: Mapping[str, Kind], added: Mapping[str, Kind], schema: Any = None) -> Layout:
     """
     Raises:
@@ -57,31 +61,6 @@ def layout_of(columns: Mapping[str, Kind], added: Mapping[str, Kind], schema: An
     return Layout(columns, added, schema)
 
 
-@dataclass(frozen=True, slots=True)
-class Writer:
-    """How a kind of file is written: by appending.
-
-    Attributes:
-        header: what it begins with.
-        encode: a chunk and its answers as bytes to append.
-        finish: makes the file of what was appended; none: that is the file.
-        any_columns: whether each row may have columns of its own.
-    """
-
-    header: Callable[[Layout], bytes]
-    encode: Callable[[Layout, Chunk, Answers], bytes]
-    finish: Callable[[Iterable[bytes], Path], None] | None = None
-    any_columns: bool = False
-
-    def packed(self, pack: Callable[[bytes], bytes]) -> Writer:
-        """The same, each part packed: these may stand one behind the other in a file."""
-        return replace(
-            self,
-            header=lambda layout: pack(self.header(layout)),
-            encode=lambda layout, chunk, answers: pack(self.encode(layout, chunk, answers)),
-        )
-
-
 def writer_of(path: Path) -> Writer:
     """The writer of an output, by the ending of its name.
 
@@ -89,33 +68,53 @@ def writer_of(path: Path) -> Writer:
         OptionError: nothing is written to a file with such an ending.
     """
     ending, packed = ending_of(path)
-    for name, writer in WRITERS.items():
-        if ending in FORMATS[name].endings and not (packed and writer.finish):
-            return writer.packed(PACKERS[packed]) if packed else writer
+    for name, write in WRITERS.items():
+        if ending in FORMATS[name].endings and not (packed and name == "parquet"):
+            return partial(_to_file, write=write, packed=packed)
     raise OptionError(
         f"--out {path}: expected an ending of {', '.join(FORMATS[n].endings[0] for n in WRITERS)}, "
         f"or of text with {', '.join(PACKERS)}"
     )
 
 
-def _in_utf8(text: str) -> bytes:
-    """`text` as UTF-8; lone surrogates, which are not part of it, become U+FFFD."""
-    return as_texts([text])[0].encode()
+def writes_any_columns(path: Path) -> bool:
+    """Whether each row of such a file may have columns of its own."""
+    return ending_of(path)[0] in FORMATS["jsonl"].endings
 
 
-def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+@contextlib.contextmanager
+def _to_file(
+    path: Path, layout: Layout, write: Callable[..., Any], packed: str
+) -> Iterator[Callable[[Chunk, Answers], None]]:
+    with contextlib.ExitStack() as stack:
+        file: Any = stack.enter_context(path.open("wb"))
+        if packed:
+            file = stack.enter_context(PACKERS[packed](file))
+        yield stack.enter_context(write(file, layout))
 
 
-def _as_cell(value: Any) -> str:
-    """A value as text: JSON, but for null, which is empty, and strings, which are themselves."""
-    if isinstance(value, str):
-        return value
-    return "" if value is None else _dumps(value)
+@contextlib.contextmanager
+def _delimited(
+    file: IO[bytes], layout: Layout, separator: str
+) -> Iterator[Callable[[Chunk, Answers], None]]:
+    def write(rows: list[list[str]]) -> None:
+        out = _Lines()
+        # Some versions of Python quote only those line ends that are in the terminator.
+        csv.writer(out, delimiter=separator, lineterminator="\r\n").writerows(rows)
+        file.write(_in_utf8("".join(out.lines)))
 
+    def add(chunk: Chunk, answers: Answers) -> None:
+        none = [None] * len(layout.added)
+        write(
+            [
+                [_cell(record.get(name)) for name in layout.columns]
+                + [f"{v:.6f}" if isinstance(v, float) else _cell(v) for v in values or none]
+                for record, values in zip(chunk.records(), answers, strict=True)
+            ]
+        )
 
-def _answer_cell(value: Any) -> str:
-    return f"{value:.6f}" if isinstance(value, float) else _as_cell(value)
+    write([[*layout.columns, *layout.added]])
+    yield add
 
 
 class _Lines:
@@ -128,137 +127,98 @@ class _Lines:
         self.lines.append(row.removesuffix("\r\n") + "\n")
 
 
-def _delimited(separator: str) -> Writer:
-    def written(rows: list[list[str]]) -> bytes:
-        out = _Lines()
-        # Some versions of Python quote only those line ends that are in the terminator.
-        csv.writer(out, delimiter=separator, lineterminator="\r\n").writerows(rows)
-        return _in_utf8("".join(out.lines))
-
-    def encode(layout: Layout, chunk: Chunk, answers: Answers) -> bytes:
-        empty = [""] * len(layout.added)
-        return written(
-            [
-                [
-                    *(_as_cell(record.get(name)) for name in layout.columns),
-                    *(empty if values is None else map(_answer_cell, values)),
-                ]
-                for record, values in zip(chunk.records(), answers, strict=True)
-            ]
-        )
-
-    return Writer(lambda layout: written([[*layout.columns, *layout.added]]), encode)
+def _cell(value: Any) -> str:
+    """A value as text: JSON, but for null, which is empty, and strings, which are themselves."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else _dumps(value)
 
 
-def _encode_jsonl(layout: Layout, chunk: Chunk, answers: Answers) -> bytes:
-    """An object a line: what the row had, then the answers, null where there is none.
-
-    Raises:
-        DataError: a row has what would be added. Other formats tell that by their columns.
-    """
-    records = chunk.records()
-    if clash := next((n for record in records for n in record.keys() & layout.added.keys()), None):
-        raise DataError(
-            f"a row has {clash!r}, which predict would add; pass --prefix predicted_ to name the "
-            "added ones otherwise"
-        )
-    rows = chunk.raw or [_dumps(record) for record in records]
-    out = []
-    for row, values in zip(rows, answers, strict=True):
-        added = _dumps(dict(zip(layout.added, values or [None] * len(layout.added), strict=True)))
-        body = row[:-1].rstrip()
-        out.append(f"{body}{'' if body == '{' else ', '}{added[1:]}\n")
-    return _in_utf8("".join(out))
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _arrow_schema(pa: Any, layout: Layout) -> Any:
+def _in_utf8(text: str) -> bytes:
+    """`text` as UTF-8; lone surrogates, which are not part of it, become U+FFFD."""
+    return as_texts([text])[0].encode()
+
+
+@contextlib.contextmanager
+def _jsonl(file: IO[bytes], layout: Layout) -> Iterator[Callable[[Chunk, Answers], None]]:
+    """An object a line: what the row had, then the answers, null where there is none."""
+
+    def add(chunk: Chunk, answers: Answers) -> None:
+        none = [None] * len(layout.added)
+        raw = chunk.raw or map(_dumps, chunk.records())
+        for record, row, values in zip(chunk.records(), raw, answers, strict=True):
+            # Other formats tell that by their columns.
+            if clash := sorted(record.keys() & layout.added.keys()):
+                raise DataError(
+                    f"a row has {clash[0]!r}, which predict would add; pass --prefix predicted_ "
+                    "to name the added ones otherwise"
+                )
+            added = _dumps(dict(zip(layout.added, values or none, strict=True)))
+            body = row[:-1].rstrip()
+            file.write(_in_utf8(f"{body}{'' if body == '{' else ', '}{added[1:]}\n"))
+
+    yield add
+
+
+@contextlib.contextmanager
+def _parquet(file: IO[bytes], layout: Layout) -> Iterator[Callable[[Chunk, Answers], None]]:
+    """Columnar input keeps its types; row groups are of like size."""
+    pa = pyarrow_or_error()
     types = {"whole": pa.int64(), "number": pa.float64(), "truth": pa.bool_()}
+    kinds = {**({} if layout.schema else layout.columns), **layout.added}
+    own = [pa.field(name, types.get(kind, pa.string())) for name, kind in kinds.items()]
+    metadata = layout.schema.metadata if layout.schema else None
+    schema = pa.schema([*(layout.schema or ()), *own], metadata=metadata)
+    group: list[Any] = []
 
-    def fields(kinds: Mapping[str, Kind]) -> list[Any]:
-        return [pa.field(name, types.get(kind, pa.string())) for name, kind in kinds.items()]
+    def add(chunk: Chunk, answers: Answers) -> None:
+        none = [None] * len(layout.added)
+        rows = [dict(zip(layout.added, values or none, strict=True)) for values in answers]
+        arrays = [] if chunk.batch is None else list(chunk.batch.columns)
+        if not layout.schema:
+            rows = [{**r, **added} for r, added in zip(chunk.records(), rows, strict=True)]
+        for name, kind in kinds.items():
+            values = [_stored(kind, row.get(name)) for row in rows]
+            arrays.append(pa.array(values, schema.field(name).type))
+        group.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+        if (
+            sum(batch.num_rows for batch in group) >= GROUP_ROWS
+            or sum(batch.nbytes for batch in group) >= GROUP_BYTES
+        ):
+            write()
 
-    source = layout.schema
-    before = fields(layout.columns) if source is None else list(source)
-    metadata = None if source is None else source.metadata
-    return pa.schema([*before, *fields(layout.added)], metadata=metadata)
+    def write() -> None:
+        if group:
+            writer.write_table(pa.Table.from_batches(group, schema).unify_dictionaries())
+            group.clear()
 
-
-def _parquet_header(layout: Layout) -> bytes:
-    """No rows, so that the schema is known where there are none."""
-    pa = pyarrow_or_error()
-    return _stream(pa, _arrow_schema(pa, layout), None)
-
-
-def _encode_parquet(layout: Layout, chunk: Chunk, answers: Answers) -> bytes:
-    pa = pyarrow_or_error()
-    schema = _arrow_schema(pa, layout)
-    none = [None] * len(layout.added)
-    added = list(zip(*(values or none for values in answers), strict=True))
-    arrays = [] if chunk.batch is None else list(chunk.batch.columns)
-    if chunk.batch is None:
-        records = chunk.records()
-        for name, kind in layout.columns.items():
-            values = [_stored(kind, record.get(name)) for record in records]
-            arrays.append(_array(pa, values, schema.field(name)))
-    for name, column in zip(layout.added, added, strict=True):
-        arrays.append(_array(pa, list(column), schema.field(name)))
-    return _stream(pa, schema, pa.RecordBatch.from_arrays(arrays, schema=schema))
+    with pa.parquet.ParquetWriter(file, schema) as writer:
+        yield add
+        write()
 
 
 def _stored(kind: Kind, value: Any) -> Any:
     """A value as a column of its kind takes it."""
-    if value is None or (kind == "json" and isinstance(value, str)):
+    if isinstance(value, str):
+        return value if value.isascii() else as_texts([value])[0]
+    if value is None or kind not in ("number", "json"):
         return value
-    return float(value) if kind == "number" else json.dumps(value) if kind == "json" else value
+    return float(value) if kind == "number" else json.dumps(value)
 
 
-def _array(pa: Any, values: list[Any], field: Any) -> Any:
-    try:
-        return pa.array(values, field.type)
-    except UnicodeEncodeError:  # lone surrogates
-        texts = iter(as_texts([value for value in values if value is not None]))
-        return pa.array([None if v is None else next(texts) for v in values], field.type)
-
-
-def _stream(pa: Any, schema: Any, batch: Any) -> bytes:
-    sink = pa.BufferOutputStream()
-    codec = "zstd" if pa.Codec.is_available("zstd") else None
-    with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as out:
-        if batch is not None:
-            out.write_batch(batch)
-    return bytes(sink.getvalue())
-
-
-def finish_parquet(appended: Iterable[bytes], target: Path) -> None:
-    """Make a Parquet file of Arrow streams, in row groups of like size."""
-    pa = pyarrow_or_error()
-    streams = (pa.ipc.open_stream(data) for data in appended)
-    schema = next(streams).schema  # the header's
-    with pa.parquet.ParquetWriter(target, schema) as writer:
-        group: list[Any] = []
-
-        def write() -> None:
-            if group:
-                writer.write_table(pa.Table.from_batches(group, schema).unify_dictionaries())
-                group.clear()
-
-        for batch in (batch for stream in streams for batch in stream):
-            group.append(batch)
-            rows, size = sum(b.num_rows for b in group), sum(b.nbytes for b in group)
-            if rows >= GROUP_ROWS or size >= GROUP_BYTES:
-                write()
-        write()
-
-
-PACKERS: Mapping[str, Callable[[bytes], bytes]] = {
-    ".gz": partial(gzip.compress, compresslevel=6, mtime=0),
-    ".bz2": bz2.compress,
-    ".xz": lzma.compress,
+PACKERS: Mapping[str, Callable[[IO[bytes]], Any]] = {
+    ".gz": lambda file: gzip.GzipFile("", "wb", 6, file, mtime=0),  # the same bytes each time
+    ".bz2": partial(bz2.BZ2File, mode="wb"),
+    ".xz": partial(lzma.LZMAFile, mode="wb"),
 }
 # By the format's name in `FORMATS`, which has the endings.
-WRITERS: Mapping[str, Writer] = {
-    "csv": _delimited(","),
-    "tsv": _delimited("\t"),
-    "jsonl": Writer(lambda layout: b"", _encode_jsonl, any_columns=True),
-    "parquet": Writer(_parquet_header, _encode_parquet, finish_parquet),
+WRITERS: Mapping[str, Callable[..., Any]] = {
+    "csv": partial(_delimited, separator=","),
+    "tsv": partial(_delimited, separator="\t"),
+    "jsonl": _jsonl,
+    "parquet": _parquet,
 }

@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mtl_edge import EdgeClassifier
-from mtl_edge.cli import main, progress
+from mtl_edge.cli import main, predict_to_file, progress
 from mtl_edge.errors import OutputExistsError
-from mtl_edge.io import model, output, text
+from mtl_edge.io import model, store, text
 
 Fails = Callable[..., str]
 Predict = Callable[..., None]
@@ -378,28 +378,28 @@ def test_a_table_of_a_file_is_printed(
 STOPPED = """
 import os, signal, sys
 from mtl_edge.cli import main
-from mtl_edge.io import model, output
+from mtl_edge.io import model, store
 model.CHUNK_ROWS = 16
-output.SECONDS_BETWEEN_SAVES = 0
+store.SECONDS_BETWEEN_SAVES = 0
 # Who started the tests may ignore it, as a shell does for what runs in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-whole = output.Output.append
-def append(self, data, rows):
+whole = store.Store.append
+def append(self, answers, rows):
     if rows >= {at}:
         if {number} == signal.SIGKILL:
-            self._store.execute("PRAGMA cache_size = 1")  # so that it is on the disk
-            self._store.execute("INSERT INTO chunks VALUES (?, ?)", (rows, data * 10000))
+            self._file.execute("PRAGMA cache_size = 1")  # so that it is on the disk
+            self._file.execute("INSERT INTO chunks VALUES (?, ?)", (rows, "[" * 100000))
         os.kill(os.getpid(), {number})
-    whole(self, data, rows)
-output.Output.append = append
+    whole(self, answers, rows)
+store.Store.append = append
 sys.exit(main(sys.argv[1:]))
 """
 
 
 def _done(out: Path) -> int:
     """Rows that a stopped run has done."""
-    with contextlib.closing(sqlite3.connect(f"{out}.partial")) as store:
-        (rows,) = store.execute("SELECT max(rows) FROM chunks").fetchone()
+    with contextlib.closing(sqlite3.connect(f"{out}.partial")) as file:
+        (rows,) = file.execute("SELECT max(rows) FROM chunks").fetchone()
     return int(rows)
 
 
@@ -497,18 +497,20 @@ def test_a_stopped_run_that_began_anew_goes_on_without_that_option(
 
 def test_what_is_said_of_a_stopped_run_is_what_is_there(tmp_path: Path) -> None:
     target, facts = tmp_path / "out", {"rows": 9}
-    with output.Output(target, {}) as one:
+    with store.Store(target, {}) as one:
         assert one.advice == "nothing was written"
-        one.begin(b"header", facts)
-        one.append(b"rows", 3)
+        one.begin(facts)
+        one.append([["a"], None, ["b"]], 3)
     assert "3 rows are done, and the same command goes on" in one.advice
-    with output.Output(target, {}, restart=True) as two:  # stopped before it began
+    with store.Store(target, {}, restart=True) as two:  # stopped before it began
         assert two.advice == "nothing was written"
-    with output.Output(target, {}) as three:
+    with store.Store(target, {}) as three:
         assert "3 rows are done, and the same command goes on" in three.advice
-        three.begin(b"header", facts)
-        three.finish()
-    assert target.read_bytes() == b"headerrows"
+        assert three.facts == facts
+        three.begin({})
+        assert list(three.answers()) == [[["a"], None, ["b"]]]
+        three.done = True
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -558,8 +560,8 @@ def test_files_beside_the_output_that_are_no_run_are_left_alone(
 
 def test_two_runs_do_not_write_one_file(shared_bundle: Path, tmp_path: Path, fails: Fails) -> None:
     source, out = _write(tmp_path / "in.csv", [{"text": "a"}]), tmp_path / "out.csv"
-    with output.Output(out, {}) as other:
-        other.begin(b"", {})
+    with store.Store(out, {}) as other:
+        other.begin({})
         message = fails("predict", shared_bundle, "--file", source, "--out", out)
     assert "another process" in message
 
@@ -574,16 +576,16 @@ def test_a_full_disk_leaves_what_can_be_gone_on_with(
     small_chunks: None,
 ) -> None:
     source, out = _write(tmp_path / "in.csv", many), tmp_path / "out.csv"
-    whole = output.Output.append
+    whole = store.Store.append
 
-    def append(self: output.Output, data: bytes, rows: int) -> None:
+    def append(self: store.Store, answers: Any, rows: int) -> None:
         if rows > 60:
             raise OSError(28, "No space left on device")
-        whole(self, data, rows)
+        whole(self, answers, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(output.Output, "append", append)
-        patch.setattr(output, "SECONDS_BETWEEN_SAVES", 0)
+        patch.setattr(store.Store, "append", append)
+        patch.setattr(store, "SECONDS_BETWEEN_SAVES", 0)
         assert main(["predict", str(shared_bundle), "--file", str(source), "--out", str(out)]) == 1
     assert "No space left" in capsys.readouterr().err.splitlines()[-1]
     predict("--file", source, "--out", out)
@@ -623,54 +625,72 @@ def test_standard_input_is_written_whole_or_not_at_all(
 def test_a_disk_that_is_full_is_told_and_leaves_what_can_be_gone_on_with_or_nothing(
     lasting: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output, "SECONDS_BETWEEN_SAVES", 0)
+    monkeypatch.setattr(store, "SECONDS_BETWEEN_SAVES", 0)
     target = tmp_path / "out"
     with (
         pytest.raises(OSError, match="full"),
-        output.Output(target, {}, lasting=lasting) as made,
+        store.Store(target, {}, lasting=lasting) as made,
     ):
-        made.begin(b"header", {})
-        made.append(b"rows", 3)
-        assert made._store is not None
-        made._store.execute("PRAGMA max_page_count = 4")
-        made.append(bytes(1 << 20), 4)
+        made.begin({})
+        made.append([["a"]] * 3, 3)
+        assert made._file is not None
+        made._file.execute("PRAGMA max_page_count = 4")
+        made.append([["a" * (1 << 20)]], 4)
     assert [path.name for path in tmp_path.iterdir()] == (["out.partial"] if lasting else [])
-    with output.Output(target, {}, lasting=lasting) as made:
+    with store.Store(target, {}, lasting=lasting) as made:
         assert made.rows == (3 if lasting else 0)
-        made.begin(b"header", {})
-        made.finish()
-    assert target.read_bytes() == (b"headerrows" if lasting else b"header")
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("stdin", [True, False])
 def test_a_disk_that_is_full_at_the_end_costs_the_end_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "out"
+    stdin: bool, shared_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], predict: Predict,
+) -> None:  # fmt: skip
+    source = _write(tmp_path / "in.csv", [{"text": "a"}])
+    command = ["predict", str(shared_bundle), "--out", str(tmp_path / "out.csv")]
+    command += ["--format", "csv"] if stdin else ["--file", str(source)]
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for place, name in ((output, "sync_file"), (os, "replace")):
-        with (
-            monkeypatch.context() as patch,
-            pytest.raises(OSError, match="No space left"),
-            output.Output(target, {}) as made,
-        ):
+    for place, name in ((predict_to_file, "sync_file"), (os, "replace")):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(source.read_bytes())))
+        with monkeypatch.context() as patch:
             patch.setattr(place, name, full)
-            made.begin(b"header", {})
-            made.finish()
-        assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
+            assert main(command) == 1
+        assert "No space left" in capsys.readouterr().err
+        left = ["in.csv"] if stdin else ["in.csv", "out.csv.partial"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == left
+    if not stdin:
+        monkeypatch.setattr(EdgeClassifier, "predict", full)  # all was answered
+        predict("--file", source, "--out", tmp_path / "out.csv")
+        assert len(_read(tmp_path / "out.csv")) == 1
+
+
+def test_a_file_that_changes_while_it_is_read_is_told(
+    shared_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
+) -> None:
+    source = _write(tmp_path / "in.csv", [{"text": "a"}])
+    whole = store.Store.append
+
+    def append(self: store.Store, answers: Any, rows: int) -> None:
+        whole(self, answers, rows)
+        with source.open("a") as file:
+            file.write("another\n")
+
+    monkeypatch.setattr(store.Store, "append", append)
+    message = fails("predict", shared_bundle, "--file", source, "--out", tmp_path / "out.csv")
+    assert "changed while it was read; begin anew with --restart" in message
+    assert not (tmp_path / "out.csv").exists()
 
 
 def test_what_another_run_is_writing_is_not_removed(tmp_path: Path) -> None:
-    with output.Output(tmp_path / "out", {}) as one:
-        one.begin(b"header", {})
+    with store.Store(tmp_path / "out", {}) as one:
+        one.begin({})
         for restart in (False, True):
             with pytest.raises(OutputExistsError, match="another process"):
-                output.Output(tmp_path / "out", {}, lasting=False, restart=restart)
-        assert one.partial.exists()
-        one.finish()
+                store.Store(tmp_path / "out", {}, lasting=False, restart=restart)
+        assert one.path.exists()
 
 
 def test_a_run_that_waits_for_input_stops_when_told_to(shared_bundle: Path) -> None:
@@ -767,17 +787,17 @@ def test_a_signal_while_the_file_gets_its_name_comes_too_late(
     shared_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, predict: Predict
 ) -> None:
     source = _write(tmp_path / "in.csv", [{"text": "a"}])
-    whole = output.Output.finish
+    whole = os.replace
 
-    def finish(self: output.Output, make: Any) -> None:
+    def replace(made: Path, to: Path) -> None:
         # Not by the system: under pytest's faulthandler signals have a stack of their own, which is
         # too small for what some engines ask the processor to keep.
         handler = signal.getsignal(signal.SIGTERM)
         assert callable(handler)
         handler(signal.SIGTERM, None)
-        whole(self, make)
+        whole(made, to)
 
-    monkeypatch.setattr(output.Output, "finish", finish)
+    monkeypatch.setattr(os, "replace", replace)
     before = signal.getsignal(signal.SIGTERM)
     predict("--file", source, "--out", tmp_path / "out.parquet")
     assert signal.getsignal(signal.SIGTERM) == before
