@@ -315,7 +315,7 @@ def test_mistakes_are_named(
     assert "mtl-edge train" in fails(*bench, "--checkpoint", tmp_path)
     assert "expected BATCHxTOKENS" in fails(*bench, "--shapes", "1x16,big")
     assert "at most 128 tokens" in fails(*bench, "--shapes", "1x999")
-    assert "there are no texts" in fails(*bench, "--texts", tmp_path / "empty.txt")
+    assert "has no rows; expected texts" in fails(*bench, "--texts", tmp_path / "empty.txt")
     assert "not allowed with" in fails(*bench, "--quick", "--full")
     assert "expected a bundle's folder" in fails("bench")
     assert "is not JSON" in fails("bench", "--compare", tmp_path / "broken.json", "x")

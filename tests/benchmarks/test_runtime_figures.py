@@ -127,7 +127,7 @@ def test_mistakes_are_told_in_a_line(
     empty.write_text("")
     for options, expected in (
         ([str(tmp_path / "none")], "no bundle at"),
-        ([str(shared_bundle), "--texts", str(empty)], "there are no texts in"),
+        ([str(shared_bundle), "--texts", str(empty)], "has no rows; expected texts"),
         ([str(shared_bundle), "--texts", str(tmp_path / "x.csv")], "cannot read"),
         ([str(shared_bundle), "--rounds", "0"], "--rounds is 0, expected 1 or more"),
     ):

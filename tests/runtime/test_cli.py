@@ -98,6 +98,8 @@ def test_a_reader_that_stops_early_ends_predict_quietly(shared_bundle: Path) -> 
 def test_a_command_without_its_packages_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, fails: Fails, tmp_path: Path
 ) -> None:
+    # The package's attribute would go on to name the modules that this test imports.
+    monkeypatch.setattr("mtl_edge.training", sys.modules["mtl_edge.training"])
     for name in [n for n in sys.modules if n.startswith(("mtl_edge.training", "sklearn"))]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "sklearn", None)
