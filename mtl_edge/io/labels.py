@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
 from typing import Any
 
 __all__ = ["label_of", "look_alikes", "ordered", "plain", "skeleton"]
@@ -55,7 +54,7 @@ def ordered(labels: Iterable[str]) -> tuple[str, ...]:
     """Each label once, in order: numbers by their size, anything else by its characters."""
     distinct = set(labels)
     if all(NUMBER.fullmatch(label) for label in distinct):
-        return tuple(sorted(distinct, key=lambda label: (Decimal(label), label)))
+        return tuple(sorted(distinct, key=lambda label: (float(label), label)))
     return tuple(sorted(distinct))
 
 

@@ -20,12 +20,12 @@ from typing import Any, BinaryIO, TypeAlias, cast
 from mtl_edge.errors import DataError, OptionError
 from mtl_edge.io import model
 from mtl_edge.io.columnar import HUB, arrow_of, from_hub, read_arrow, read_parquet, table_of
+from mtl_edge.io.delimited import read_delimited
 from mtl_edge.io.model import Chunk, Kind, ReadOptions, Table, Tally, texts_of
 from mtl_edge.io.text import (
     Lines,
     lacks_column,
     note_kinds,
-    read_delimited,
     read_jsonl,
     read_lines,
 )

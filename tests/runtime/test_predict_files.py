@@ -25,7 +25,7 @@ import pytest
 from mtl_edge import EdgeClassifier
 from mtl_edge.cli import main, predict_to_file, progress
 from mtl_edge.errors import OutputExistsError
-from mtl_edge.io import model, store, text
+from mtl_edge.io import delimited, model, store, text
 
 Fails = Callable[..., str]
 Predict = Callable[..., None]
@@ -295,7 +295,7 @@ def test_what_is_wrong_with_a_file_is_told_with_its_line(
 def test_a_cell_or_line_without_end_does_not_fill_the_memory(
     shared_bundle: Path, tmp_path: Path, fails: Fails, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text, "MAX_CELL", 1000)
+    monkeypatch.setattr(delimited, "MAX_CELL", 1000)
     monkeypatch.setattr(text, "MAX_LINE", 1 << 20)
     (tmp_path / "in.csv").write_text('text\nfine\n"open\n' + "a line\n" * 1000)
     (tmp_path / "in.jsonl").write_text('{"text": "' + "a" * (2 << 20))
