@@ -101,11 +101,11 @@ def labels_of(args: argparse.Namespace, tasks: Sequence[str]) -> dict[str, list[
     for task, text in named("--labels", args.labels).items():
         if task not in tasks:
             raise OptionError(f"--labels {task}: no such task; there are {', '.join(tasks)}")
-        cells = next(csv.reader([text]))
         try:
+            cells = next(csv.reader([text], strict=True))
             labels = [label for cell in cells if (label := label_of(cell)) is not None]
-        except ValueError as error:
-            raise OptionError(f"--labels {task}: one is {error}") from None
+        except (ValueError, csv.Error) as error:
+            raise OptionError(f"--labels {task}={text!a:.80}: {error}; as bad,good") from None
         if len(labels) < max(2, len(cells)) or len(set(labels)) < len(labels):
             raise OptionError(
                 f"--labels {task}={text}: expected two or more labels that differ, as bad,good"

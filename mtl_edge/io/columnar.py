@@ -26,6 +26,7 @@ def pyarrow_or_error() -> Any:
     """
     try:
         import pyarrow
+        import pyarrow.compute
         import pyarrow.feather
         import pyarrow.parquet
     except ImportError:
@@ -57,12 +58,18 @@ def read_arrow(stream: BinaryIO, name: str, column: str) -> Table:
         if stream.read(6) == b"ARROW1":
             file = pa.ipc.open_file(stream)
             batches = map(file.get_batch, range(file.num_record_batches))
-            return table_of(file.schema, batches, name, column)
+            return table_of(file.schema, map(_validated, batches), name, column)
         stream.seek(0)
         reader = pa.ipc.open_stream(stream)
-        return table_of(reader.schema, reader, name, column)
+        return table_of(reader.schema, map(_validated, reader), name, column)
     except (OSError, pa.ArrowException) as error:
         raise _damaged(name, error) from None
+
+
+def _validated(batch: Any) -> Any:
+    """The batch, if its parts lie where they may; pyarrow does not look by itself."""
+    batch.validate(full=True)
+    return batch
 
 
 def _damaged(name: str, error: Exception) -> DataError:
@@ -83,10 +90,10 @@ def arrow_of(frame: Any) -> Any:
     try:
         if isinstance(frame, pa.RecordBatchReader):
             return frame.read_all()
-        if hasattr(frame, "with_format") and hasattr(frame, "features"):  # datasets.Dataset
+        if hasattr(frame, "features") and hasattr(frame, "num_rows"):  # datasets.Dataset
             metadata = frame.features.arrow_schema.metadata
             return frame.with_format("arrow")[:].replace_schema_metadata(metadata)
-        if type(frame).__module__.partition(".")[0] == "pandas":
+        if type(frame).__module__.partition(".")[0] == "pandas" and hasattr(frame, "columns"):
             return pa.Table.from_pandas(frame, preserve_index=False)
         if isinstance(frame, Mapping) and hasattr(frame, "column_names"):  # datasets.DatasetDict
             raise DataError(f"expected rows, got {kind}; give one of {', '.join(frame)}")
@@ -178,7 +185,7 @@ def _chunks(
     try:
         for batch in _sized(pa, batches):
             places = range(first + 1, first + 1 + batch.num_rows)
-            values = partial(_values, pa, batch, class_names)
+            values = partial(_values, pa, batch, name, class_names)
             yield Chunk(first, places, values, partial(_records, pa, batch), batch=batch)
             first += batch.num_rows
     except (OSError, pa.ArrowException) as error:
@@ -208,12 +215,34 @@ def _joined(pa: Any, parts: list[Any]) -> Any:
     return table.to_batches()[0]
 
 
-def _values(pa: Any, batch: Any, class_names: Mapping[str, list[str]], name: str) -> list[Any]:
-    values: list[Any] = _plain(pa, batch.column(name)).to_pylist()
-    if known := class_names.get(name):
-        # -1 is how rows without a label are written.
-        return [known[v] if isinstance(v, int) and 0 <= v < len(known) else None for v in values]
-    return values
+def _values(
+    pa: Any, batch: Any, name: str, class_names: Mapping[str, list[str]], column: str
+) -> list[Any]:
+    """A column's values, those of classes by their names.
+
+    Raises:
+        DataError: they are of a type that only Arrow can tell, or beyond what it can hold.
+    """
+    array = batch.column(column)
+    kind = array.type
+    try:
+        if pa.types.is_duration(kind) or (
+            hasattr(kind, "storage_type") and not _may_be_text(pa, kind)
+        ):
+            raise TypeError("expected strings or numbers")
+        values: list[Any] = _plain(pa, array).to_pylist()
+    except UnicodeDecodeError:  # what its writer took for UTF-8: see `mtl_edge.io.model.decoded`
+        values = array.cast(pa.large_binary()).to_pylist()
+    except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
+        raise DataError(f"{name}: column {column!r} is of type {kind} ({error})") from None
+    if (known := class_names.get(column)) is None or not pa.types.is_integer(kind):
+        return values
+    if wrong := next((v for v in values if v is not None and not -1 <= v < len(known)), None):
+        raise DataError(
+            f"{name}: column {column!r} has the class {wrong}, and its schema names {len(known)}"
+        )
+    # -1 is how rows without a label are written.
+    return [None if v is None or v < 0 else known[v] for v in values]
 
 
 def _records(pa: Any, batch: Any) -> list[Record]:
@@ -228,7 +257,7 @@ def _records(pa: Any, batch: Any) -> list[Record]:
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
             columns.append(_plain(pa, column).to_pylist())
-        except (ValueError, TypeError, pa.ArrowException) as error:
+        except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
             raise DataError(
                 f"column {name!r} of type {column.type} cannot be written as text ({error}); "
                 "choose an --out that ends in .parquet"
@@ -245,7 +274,10 @@ def _plain(pa: Any, column: Any) -> Any:
     if pa.types.is_duration(kind):
         return column.cast(pa.int64())
     if pa.types.is_temporal(kind) or pa.types.is_decimal(kind):
-        return column.cast(pa.string())
+        texts = column.cast(pa.string())
+        if pa.compute.any(pa.compute.starts_with(texts, "<value out of range")).as_py():
+            raise ValueError("a value is out of range")
+        return texts
     return column
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from mtl_edge.errors import DataError
 from mtl_edge.io.model import BLANK, INSIDE, ReadOptions, Tally
-from mtl_edge.io.text import Lines, Opened, Row, chunks_of
+from mtl_edge.io.text import BOM, CARRIAGE_RETURNS, Lines, Opened, Row, chunks_of
 
 __all__ = ["read_delimited"]
 
@@ -31,6 +31,10 @@ def read_delimited(lines: Lines, options: ReadOptions, tally: Tally, separator: 
         raise DataError(
             f"{lines.name}: {', '.join(twice)} comes twice in the header; rename one of them"
         )
+    if names[0].lower().startswith("sep="):
+        raise DataError(
+            f"{lines.here} is a note of the separator for Excel; take it out, and pass --separator"
+        )
     stray = _StrayQuotes(lines, separator) if options.quoting is None else None
 
     def rows() -> Iterator[Row]:
@@ -40,7 +44,7 @@ def read_delimited(lines: Lines, options: ReadOptions, tally: Tally, separator: 
                     f"{lines.at(start)} has {len(row)} cells, the header {len(names)}; a cell that "
                     f"holds the separator must be in quotes{_hint(taken, options, separator)}"
                 )
-            if row == names and len(row) > 1:
+            if [row[0].lstrip(BOM), *row[1:]] == names and len(row) > 1:
                 raise DataError(
                     f"{lines.at(start)} is the header again; were files put together? Take it out"
                 )
@@ -94,8 +98,8 @@ def _cells(
         except csv.Error as error:
             raise DataError(
                 f"the row that begins at {lines.at(start)} is malformed: "
-                f"{str(error).partition(' - ')[0]}; is a quote open, or not doubled, or a carriage "
-                f"return not in quotes?{_hint(taken, options, separator)}"
+                f"{str(error).partition(' - ')[0]} (a quote that is open or not doubled, or a "
+                f"carriage return without quotes){_hint(taken, options, separator)}"
             ) from None
         finally:
             csv.field_size_limit(before)
@@ -114,7 +118,8 @@ def _hint(taken: Sequence[str], options: ReadOptions, separator: str) -> str:
         hints.append("--escape '\\' if backslashes stand before quotes or separators")
     if options.quoting != "none" and '"' in text:
         hints.append("--quoting none if quotes are characters like others")
-    return f" Pass {', or '.join(hints)}" if hints else ""
+    ends = CARRIAGE_RETURNS if "\r" in text.replace("\r\n", "") else ""
+    return (f"; pass {', or '.join(hints)}" if hints else "") + ends
 
 
 class _StrayQuotes:

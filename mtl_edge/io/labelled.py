@@ -13,7 +13,6 @@ from typing import Any
 
 from mtl_edge.errors import DataError
 from mtl_edge.files import sha256_of
-from mtl_edge.io.columnar import HUB
 from mtl_edge.io.labels import label_of, skeleton
 from mtl_edge.io.model import MERGED, UNLABELLED, ReadOptions, Table, decoded, texts_of
 from mtl_edge.io.source import Source, open_table
@@ -67,6 +66,11 @@ def read_rows(
         MissingPackageError: what reads them is not installed.
     """
     wanted = [label_column] if label_column else ["label", task]
+    if options.text_column in wanted:
+        raise DataError(
+            f"column {options.text_column!r} would hold texts and labels; name two columns with "
+            "--text-column and --label-column"
+        )
     texts: list[str | None] = []
     found: dict[str, list[tuple[int, Any]]] = {name: [] for name in wanted}
     with open_table(source, options) as table:
@@ -169,7 +173,7 @@ def read_texts(
 
 def _record(source: Source, table: Table, rows: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Where rows come from: a file's name and checksum, or else that of the rows."""
-    if isinstance(source, (str, PurePath)) and not str(source).startswith(HUB):
+    if isinstance(source, (str, PurePath)) and Path(source).is_file():  # a pipe is read once
         return {"file": Path(source).name, "sha256": sha256_of(Path(source))}
     content = json.dumps(rows).encode()
     return {"file": table.name, "sha256": hashlib.sha256(content).hexdigest()}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import bz2
 import contextlib
 import gzip
 import hashlib
 import io
-import lzma
 import os
 import sys
 import zlib
@@ -32,7 +30,7 @@ from mtl_edge.io.text import (
 
 __all__ = [
     "FORMATS",
-    "PACKED",
+    "GZ",
     "Source",
     "ending_of",
     "fingerprint",
@@ -41,6 +39,7 @@ __all__ = [
     "survey",
 ]
 
+LONGEST_MARK = 64  # bytes that tell what a file is
 HEAD = 1 << 20  # bytes that tell a file from another of the same size and time
 
 Source: TypeAlias = Any  # a path, `hub:...`, None for standard input, a tuple of texts, or a frame
@@ -64,27 +63,29 @@ FORMATS: Mapping[str, Format] = {
     "arrow": Format((".arrow", ".feather"), columns=read_arrow),
 }
 
-# By the ending of a name: what packs, and the first bytes of what was packed.
-PACKED: Mapping[str, tuple[Any, bytes]] = {
-    ".gz": (gzip.open, b"\x1f\x8b"),
-    ".bz2": (bz2.open, b"BZh"),
-    ".xz": (lzma.open, b"\xfd7zXZ\0"),
-}
+GZ, PACKED = ".gz", b"\x1f\x8b"
 # First bytes of what cannot be read as text, and what to do with it.
 STRANGE = {
     b"PAR1": "is a Parquet file; pass --format parquet or name it .parquet",
     b"ARROW1": "is an Arrow file; pass --format arrow or name it .arrow",
     b"PK\x03\x04": "is a zip archive, as .xlsx and .zip are; unpack it, or save the sheet as CSV",
     b"\xd0\xcf\x11\xe0": "is an Excel file; save the sheet as CSV",
-    b"\x28\xb5\x2f\xfd": "is packed with zstd; unpack it, as with `zstd -d`",
+    PACKED: "is packed twice; unpack it once",
+    b"\x28\xb5\x2f\xfd": "is packed with zstd; unpack it, as with `zstd -d`, or pack it with gzip",
+    b"\xfd7zXZ\0": "is packed with xz; unpack it, as with `xz -d`, or pack it with gzip",
+    **{
+        b"BZh%d1AY&SY"
+        % n: "is packed with bzip2; unpack it, as with `bzip2 -d`, or pack it with gzip"
+        for n in range(1, 10)
+    },
     b"%PDF": "is a PDF; give its text",
     b"SQLite f": "is an SQLite file; write its table as CSV",
 }
 
 
-def ending_of(path: PurePath) -> tuple[str, str]:
-    """A name's ending without, and that of what packs it; empty: nothing does."""
-    packed = path.suffix.lower() if path.suffix.lower() in PACKED else ""
+def ending_of(path: PurePath) -> tuple[str, bool]:
+    """A name's ending, but that of gzip, and whether it has that."""
+    packed = path.suffix.lower() == GZ
     return (path.with_suffix("") if packed else path).suffix.lower(), packed
 
 
@@ -102,8 +103,8 @@ def format_of(path: Path | None, asked: str | None = None) -> str:
             return name
     known = ", ".join(e for kind in FORMATS.values() for e in kind.endings if e)
     raise DataError(
-        f"{path} has the ending {ending!r}; expected {known}, text also with "
-        f"{', '.join(PACKED)}; name it so, or say what it is with --format"
+        f"{path} has the ending {ending!r}; expected {known}, text also with {GZ}; name it so, or "
+        "say what it is with --format"
     )
 
 
@@ -161,8 +162,9 @@ def _stream(path: Path | None, stack: contextlib.ExitStack) -> BinaryIO:
         return sys.stdin.buffer
     try:
         return stack.enter_context(path.open("rb"))
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; give a file") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {path}: {why}; give a file") from None
 
 
 def _unpacked(stream: BinaryIO, name: str, stack: contextlib.ExitStack) -> BinaryIO:
@@ -171,29 +173,41 @@ def _unpacked(stream: BinaryIO, name: str, stack: contextlib.ExitStack) -> Binar
     Raises:
         DataError: it is no text.
     """
-    file: Any = stream if hasattr(stream, "peek") else io.BufferedReader(cast("Any", stream))
-    for ending, (unpack, mark) in PACKED.items():
-        if file.peek(8).startswith(mark):
-            file = stack.enter_context(unpack(file))
-            break
-        if name.lower().endswith(ending):
-            raise DataError(f"{name} is not a whole gzip, bzip2 or xz file; copy it again")
+    file: Any = stream if stream.isatty() else io.BufferedReader(_WithHead(stream), 1 << 16)
+    if file.peek(LONGEST_MARK).startswith(PACKED):
+        file = stack.enter_context(gzip.GzipFile(fileobj=file))
+    elif name.lower().endswith(GZ):
+        raise DataError(f"{name} is not a whole gzip file, as its name says; copy or rename it")
+    head = file.peek(LONGEST_MARK)
     for mark, advice in STRANGE.items():
-        if file.peek(8).startswith(mark):
+        if head.startswith(mark):
             raise DataError(f"{name} {advice}")
     return cast("BinaryIO", file)
+
+
+class _WithHead(io.RawIOBase):
+    """A stream that gives its first bytes at once, where a pipe would give them one by one."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream: Any = stream
+        self._head = stream.read(LONGEST_MARK)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._head or self._stream.read1(len(buffer))
+        self._head = b""
+        buffer[: len(data)] = data
+        return len(data)
 
 
 @contextlib.contextmanager
 def _told(name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise DataError(
-            f"{name} is not a whole gzip, bzip2 or xz file ({error}); copy it again"
-        ) from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{name} is not a whole gzip file ({error}); copy it again") from None
 
 
 def _chunks(chunks: Iterator[Chunk], name: str) -> Iterator[Chunk]:

@@ -13,6 +13,8 @@ from mtl_edge.io import model
 from mtl_edge.io.model import BLANK, Chunk, Kind, ReadOptions, Record, Tally
 
 __all__ = [
+    "BOM",
+    "CARRIAGE_RETURNS",
     "Lines",
     "Opened",
     "Row",
@@ -25,6 +27,7 @@ __all__ = [
 
 MAX_LINE = 64 << 20  # characters; a file without line ends must not fill the memory
 BOM = "\ufeff"
+CARRIAGE_RETURNS = "; if these end its lines, replace them, as with `tr '\\r' '\\n'`"
 # The longer marks first: UTF-32's begins as UTF-16's does. These codecs take the mark away.
 MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -59,7 +62,7 @@ class Lines(Iterator[str]):
         head: bytes = stream.peek(64)[:64]  # type: ignore[attr-defined]
         found = next((codec for mark, codec in MARKS.items() if head.startswith(mark)), None)
         if encoding is None and found is None:
-            _require_no_utf16(head, name)
+            _require_no_zeros(head, name)
         self._encoding = encoding or found or "utf-8"
         self._text = io.TextIOWrapper(stream, self._encoding, newline="\n")
         self.number = self.size = 0
@@ -77,7 +80,7 @@ class Lines(Iterator[str]):
             raise DataError(
                 f"{self.here} is longer than {MAX_LINE >> 20} Mi characters; expected lines of text"
             )
-        return line.removeprefix(BOM) if self.number == 1 else line
+        return line.lstrip(BOM) if self.number == 1 else line
 
     def _undecoded(self, error: UnicodeError) -> DataError:
         name = "UTF-8" if self._encoding == "utf-8" else self._encoding
@@ -104,21 +107,26 @@ class Lines(Iterator[str]):
         return f"{self.name}, line {number}"
 
 
-def _require_no_utf16(head: bytes, name: str) -> None:
-    """UTF-16 without a mark would pass for UTF-8 with zeros."""
-    pairs = head[: len(head) // 2 * 2]
-    for codec, zeros, others in (("le", pairs[1::2], pairs[::2]), ("be", pairs[::2], pairs[1::2])):
-        if len(pairs) >= 4 and not any(zeros) and all(others):
-            raise DataError(
-                f"{name} seems to be UTF-16 without a mark; pass --encoding utf-16-{codec}"
-            )
+def _require_no_zeros(head: bytes, name: str) -> None:
+    """UTF-16 and UTF-32 without a mark would pass for UTF-8 with zeros."""
+    zeros, odd = head.count(0), head[1::2].count(0)
+    if len(head) >= 8 and zeros >= 0.6 * len(head):
+        codec = "utf-32-be" if head[0] == 0 else "utf-32-le"
+    elif len(head) >= 4 and zeros >= 0.3 * len(head) and odd in (0, zeros):
+        codec = "utf-16-le" if odd else "utf-16-be"
+    else:
+        return
+    raise DataError(f"{name} seems to be in {codec[:6].upper()}; pass --encoding {codec}")
 
 
-def lacks_column(name: str, wanted: Sequence[str], option: str, there: Iterable[str]) -> DataError:
+def lacks_column(
+    name: str, wanted: Sequence[str], option: str, there: Iterable[str], also: str = ""
+) -> DataError:
     """The error for a file without one of the columns that are wanted.
 
     Args:
         option: that names another.
+        also: what else may be done.
     """
     there = list(there)
     message = (
@@ -132,7 +140,7 @@ def lacks_column(name: str, wanted: Sequence[str], option: str, there: Iterable[
     for separator, called in (("\t", "tab"), (";", "semicolon"), (",", "comma"), ("|", "pipe")):
         if len(there) == 1 and separator in there[0]:
             return DataError(f"{message}; are cells apart by {called}s? Pass --separator {called}")
-    return DataError(message)
+    return DataError(message + also)
 
 
 def chunks_of(rows: Iterable[Row], lines: Lines) -> Iterator[Chunk]:
@@ -166,8 +174,8 @@ def read_lines(lines: Lines, options: ReadOptions, tally: Tally) -> Opened:
             text = line.rstrip("\r\n")
             if "\r" in text:
                 raise DataError(
-                    f"{lines.here} holds a carriage return, which ends lines in some files; "
-                    "replace these, as with `tr '\\r' '\\n'`, or give CSV with the text in quotes"
+                    f"{lines.here} holds a carriage return{CARRIAGE_RETURNS}, or give CSV with the "
+                    "text in quotes"
                 )
             yield lines.number, {name: text}, None
 
@@ -190,7 +198,9 @@ def _objects(lines: Lines, options: ReadOptions, tally: Tally) -> Iterator[Row]:
         try:
             record = json.loads(raw, object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
-            told = str(error).replace("line 1 column", "column")  # of this line, not of the file
+            told = str(error).partition(";")[0].replace("line 1 column", "column")
+            if "\r" in raw:
+                told += CARRIAGE_RETURNS
             raise DataError(
                 f"{lines.here} is not JSON: {told}; expected an object a line, as `jq -c` writes"
             ) from None
@@ -208,7 +218,8 @@ def _objects(lines: Lines, options: ReadOptions, tally: Tally) -> Iterator[Row]:
     else:
         seen = seen or not keys
     if not seen:
-        raise lacks_column(lines.here, [column], "--text-column or --missing", keys)
+        also = "; or pass --missing skip if rows may lack it"
+        raise lacks_column(lines.here, [column], "--text-column", keys, also)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Record:

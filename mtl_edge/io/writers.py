@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import bz2
 import contextlib
 import csv
 import gzip
 import json
-import lzma
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from typing import IO, Any, TypeAlias
 from mtl_edge.errors import DataError, OptionError
 from mtl_edge.io.columnar import pyarrow_or_error
 from mtl_edge.io.model import Chunk, Kind
-from mtl_edge.io.source import FORMATS, ending_of
+from mtl_edge.io.source import FORMATS, GZ, ending_of
 from mtl_edge.text import as_texts
 
 __all__ = ["Answers", "Layout", "Writer", "layout_of", "writer_of", "writes_any_columns"]
@@ -73,7 +71,7 @@ def writer_of(path: Path) -> Writer:
             return partial(_to_file, write=write, packed=packed)
     raise OptionError(
         f"--out {path}: expected an ending of {', '.join(FORMATS[n].endings[0] for n in WRITERS)}, "
-        f"or of text with {', '.join(PACKERS)}"
+        f"or of text with {GZ}"
     )
 
 
@@ -84,12 +82,12 @@ def writes_any_columns(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _to_file(
-    path: Path, layout: Layout, write: Callable[..., Any], packed: str
+    path: Path, layout: Layout, write: Callable[..., Any], packed: bool
 ) -> Iterator[Callable[[Chunk, Answers], None]]:
     with contextlib.ExitStack() as stack:
         file: Any = stack.enter_context(path.open("wb"))
-        if packed:
-            file = stack.enter_context(PACKERS[packed](file))
+        if packed:  # with no time in it: the same bytes each time
+            file = stack.enter_context(gzip.GzipFile("", "wb", 6, file, mtime=0))
         yield stack.enter_context(write(file, layout))
 
 
@@ -101,7 +99,7 @@ def _delimited(
         out = _Lines()
         # Some versions of Python quote only those line ends that are in the terminator.
         csv.writer(out, delimiter=separator, lineterminator="\r\n").writerows(rows)
-        file.write(_in_utf8("".join(out.lines)))
+        file.write(_utf8("".join(out.lines)).encode())
 
     def add(chunk: Chunk, answers: Answers) -> None:
         none = [None] * len(layout.added)
@@ -138,9 +136,9 @@ def _dumps(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _in_utf8(text: str) -> bytes:
-    """`text` as UTF-8; lone surrogates, which are not part of it, become U+FFFD."""
-    return as_texts([text])[0].encode()
+def _utf8(text: str) -> str:
+    """`text` as UTF-8 can tell it: lone surrogates, which are not part of it, become U+FFFD."""
+    return as_texts([text])[0]
 
 
 @contextlib.contextmanager
@@ -159,7 +157,8 @@ def _jsonl(file: IO[bytes], layout: Layout) -> Iterator[Callable[[Chunk, Answers
                 )
             added = _dumps(dict(zip(layout.added, values or none, strict=True)))
             body = row[:-1].rstrip()
-            file.write(_in_utf8(f"{body}{'' if body == '{' else ', '}{added[1:]}\n"))
+            line = f"{body}{'' if body == '{' else ', '}{added[1:]}\n"
+            file.write(_utf8(line).encode())
 
     yield add
 
@@ -170,7 +169,7 @@ def _parquet(file: IO[bytes], layout: Layout) -> Iterator[Callable[[Chunk, Answe
     pa = pyarrow_or_error()
     types = {"whole": pa.int64(), "number": pa.float64(), "truth": pa.bool_()}
     kinds = {**({} if layout.schema else layout.columns), **layout.added}
-    own = [pa.field(name, types.get(kind, pa.string())) for name, kind in kinds.items()]
+    own = [pa.field(_utf8(name), types.get(kind, pa.string())) for name, kind in kinds.items()]
     metadata = layout.schema.metadata if layout.schema else None
     schema = pa.schema([*(layout.schema or ()), *own], metadata=metadata)
     group: list[Any] = []
@@ -181,9 +180,9 @@ def _parquet(file: IO[bytes], layout: Layout) -> Iterator[Callable[[Chunk, Answe
         arrays = [] if chunk.batch is None else list(chunk.batch.columns)
         if not layout.schema:
             rows = [{**r, **added} for r, added in zip(chunk.records(), rows, strict=True)]
-        for name, kind in kinds.items():
+        for field, (name, kind) in zip(own, kinds.items(), strict=True):
             values = [_stored(kind, row.get(name)) for row in rows]
-            arrays.append(pa.array(values, schema.field(name).type))
+            arrays.append(pa.array(values, field.type))
         group.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
         if (
             sum(batch.num_rows for batch in group) >= GROUP_ROWS
@@ -204,17 +203,12 @@ def _parquet(file: IO[bytes], layout: Layout) -> Iterator[Callable[[Chunk, Answe
 def _stored(kind: Kind, value: Any) -> Any:
     """A value as a column of its kind takes it."""
     if isinstance(value, str):
-        return value if value.isascii() else as_texts([value])[0]
+        return _utf8(value)
     if value is None or kind not in ("number", "json"):
         return value
     return float(value) if kind == "number" else json.dumps(value)
 
 
-PACKERS: Mapping[str, Callable[[IO[bytes]], Any]] = {
-    ".gz": lambda file: gzip.GzipFile("", "wb", 6, file, mtime=0),  # the same bytes each time
-    ".bz2": partial(bz2.BZ2File, mode="wb"),
-    ".xz": partial(lzma.LZMAFile, mode="wb"),
-}
 # By the format's name in `FORMATS`, which has the endings.
 WRITERS: Mapping[str, Callable[..., Any]] = {
     "csv": partial(_delimited, separator=","),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import datetime
 import decimal
 import gzip
 import io
 import json
+import lzma
+import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +124,15 @@ CASES: dict[str, tuple[str, str | bytes, dict[str, Any], Expected]] = {
         [("a", "x")]),
     "JSONL in UTF-16": (
         "a.jsonl", objects({"text": "é", "label": "x"}).encode("utf-16"), {}, [("é", "x")]),
+    "UTF-16 without a mark, not all Latin": (
+        "a.txt", "\u201cHello\u201d he said\nfine\n".encode("utf-16-le"), {},
+        ("--encoding utf-16-le",)),
+    "UTF-32 without a mark": (
+        "a.csv", table(PLAIN).encode("utf-32-be"), {}, ("--encoding utf-32-be",)),
+    "a mark twice": ("a.csv", b"\xef\xbb\xbf" * 2 + table(PLAIN).encode(), {}, PLAIN),
+    "a mark twice in JSONL": (
+        "a.jsonl", b"\xef\xbb\xbf" * 2 + objects({"text": "a", "label": "x"}).encode(), {},
+        [("a", "x")]),
     "a mark that is not the file's encoding": (
         "a.csv", b"\xff\xfe" + table(PLAIN).encode(), {}, ("--encoding",)),
     # Separators and headers.
@@ -135,6 +148,10 @@ CASES: dict[str, tuple[str, str | bytes, dict[str, Any], Expected]] = {
     "a name twice": ("a.csv", "text,label,text\na,x,b\n", {}, ("'text' comes twice",)),
     "no header": ("a.csv", "lovely,pos\nawful,neg\n", {}, ("no column 'text'", "'lovely', 'pos'")),
     "files put together": ("a.csv", table(PLAIN[:3]) * 2, {}, ("line 5", "header again")),
+    "files with marks put together": (
+        "a.csv", ("\ufeff" + table(PLAIN[:3])) * 2, {}, ("line 5", "header again")),
+    "Excel's note of the separator": (
+        "a.csv", "sep=;\n" + table(PLAIN, ";"), {"separator": ";"}, ("line 1", "--separator")),
     "a cell too many": ("a.csv", "text,label\na, b,x\n", {}, ("line 2", "3 cells")),
     "a cell too few": ("a.csv", "text,label\na,x\nb\n", {}, ("line 3", "1 cells")),
     # Nulls.
@@ -160,12 +177,23 @@ CASES: dict[str, tuple[str, str | bytes, dict[str, Any], Expected]] = {
         "a.jsonl", objects(*({"text": "a", "label": v} for v in (1, 2.0, "3", True, 1.5))), {},
         [("a", "1"), ("a", "2"), ("a", "3"), ("a", "True"), ("a", "1.5")]),
     # Containers.
+    "JSON with old line ends": ("a.jsonl", '{"text": "a"}\r{"text": "b"}', {}, ("line 1", "tr ")),
+    "a number of 5,000 digits": (
+        "a.jsonl", '{"text": "a", "n": ' + "1" * 5000 + "}", {}, ("line 1", "4300 digits")),
     "a list of objects": ("a.json", json.dumps([{"text": "a"}]), {}, ("line 1", "jq -c '.[]'")),
     "printed over lines": ("a.json", json.dumps([{"text": "a"}], indent=1), {}, ("line 1", "jq")),
     "an Excel file": ("a.csv", b"PK\x03\x04\x14\0", {}, ("zip archive", "as CSV")),
     "packed with zstd": ("a.csv", b"\x28\xb5\x2f\xfd\0", {}, ("zstd",)),
     "a Parquet file named .csv": ("a.csv", b"PAR1\x15\x04", {}, ("--format parquet",)),
-    "packed twice": ("a.csv.gz", gzip.compress(gzip.compress(b"text\n")), {}, ("UTF-8",)),
+    "packed twice": ("a.csv.gz", gzip.compress(gzip.compress(b"text\n")), {}, ("packed twice",)),
+    "packed with xz": ("a.csv.xz", lzma.compress(b"text\n"), {"format": "csv"}, ("xz -d",)),
+    "packed with bzip2": ("a.csv", bz2.compress(b"text\n"), {}, ("bzip2 -d",)),
+    "not packed, but for its name": ("a.csv.gz", table(PLAIN), {}, ("copy or rename",)),
+    "packed in parts": (
+        "a.csv.gz", gzip.compress(b"text,label\na,x\n") + gzip.compress(b"b,y\n"), {},
+        [("a", "x"), ("b", "y")]),
+    "packed, and something behind": (
+        "a.csv.gz", gzip.compress(b"text,label\na,x\n") + b"more", {}, ("not a whole gzip",)),
     "an unknown ending": ("a.xls", b"", {}, ("'.xls'", "--format")),
     "an unknown ending, named": ("a.data", table(PLAIN), {"format": "csv"}, PLAIN),
     "nothing": ("a.csv", b"", {}, ("is empty",)),
@@ -197,6 +225,14 @@ def test_rows_of_numbers_in_a_stray_quote_are_found_without_labels(tmp_path: Pat
     texts, note = read_texts(path, ReadOptions(quoting="double"))
     assert texts[-1] == "open\n11,on\n12,5"
     assert note == "2 lines inside quoted cells"
+
+
+def test_one_column_cannot_hold_texts_and_labels(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(table(PLAIN))
+    for options, column in ((ReadOptions("label"), None), (ReadOptions(), "text")):
+        with pytest.raises(DataError, match="would hold texts and labels; name two columns"):
+            read_rows("task", path, options, column)
 
 
 def test_a_text_too_large_is_what_one_asks_for(tmp_path: Path) -> None:
@@ -283,6 +319,78 @@ def test_lists_of_labels_are_refused_with_their_line(tmp_path: Path) -> None:
         read_rows("task", path)
 
 
+def test_strings_that_are_not_utf8_are_told_as_bytes_are(tmp_path: Path) -> None:
+    offsets, data = np.array([0, 2, 4, 6], np.int32), b"aa\xff\xfecc"
+    strings = pa.StringArray.from_buffers(3, pa.py_buffer(offsets), pa.py_buffer(data))
+    good = pa.array(["x", "y", "z"])
+    for columns in ({"text": strings, "label": good}, {"text": good, "label": strings}):
+        path = tmp_path / "a.parquet"
+        pq.write_table(pa.table(columns), path)
+        for source in (path, pa.table(columns)):
+            with pytest.raises(DataError, match=r"row 2: '(text|label)' holds bytes .*--encoding"):
+                read_rows("task", source)
+    assert read_rows("task", path, ReadOptions(encoding="latin-1")).labels == ("aa", "ÿþ", "cc")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([[10**8], [1], [2]], pa.list_(pa.date32())),
+        pa.array([10**8, 1, 2], pa.date32()),
+        pa.array([1, 2, 3], pa.duration("us")),
+        pa.array([1, 2, 3], pa.timestamp("us", "Foo/Bar")),
+    ],
+    ids=["lists of days", "days out of range", "durations", "an unknown time zone"],
+)
+def test_values_that_cannot_be_told_are_refused(values: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "label": values}), path)
+    with pytest.raises(DataError, match="column 'label' is of type"):
+        read_rows("task", path)
+
+
+def test_a_damaged_arrow_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.arrow"
+    whole = pa.table({"text": [f"text {i}" for i in range(150)], "label": ["x"] * 150})
+    with pa.ipc.new_file(str(path), whole.schema) as out:
+        out.write_table(whole)
+    data = path.read_bytes()
+    for start in range(300, 1100, 100):
+        path.write_bytes(data[:start] + b"\xff" * 80 + data[start + 80 :])
+        same(path)  # read or refused, by both, without a crash
+
+
+def test_classes_that_do_not_fit_their_names_are_told() -> None:
+    about = {"info": {"features": {"label": {"names": ["no", "yes"], "_type": "ClassLabel"}}}}
+    schema = {b"huggingface": json.dumps(about).encode()}
+
+    def labels(values: list[Any]) -> tuple[str, ...]:
+        frame = pa.table({"text": ["a", "b"], "label": values}).replace_schema_metadata(schema)
+        return read_rows("task", frame).labels
+
+    assert labels([0, 1]) == ("no", "yes")
+    assert labels(["yes", "no"]) == ("yes", "no")
+    with pytest.raises(DataError, match="has the class 7, and its schema names 2"):
+        labels([7, 0])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+
+    def write() -> None:
+        with path.open("wb", buffering=0) as file:
+            for byte in table(PLAIN).encode("utf-16"):  # its mark in two parts
+                file.write(bytes([byte]))
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    rows = read_rows("task", path, ReadOptions(format="csv"))
+    assert list(zip(rows.texts, rows.labels, strict=True)) == PLAIN
+    writer.join(timeout=10)
+
+
 FRAME = {"text": ["a", None, "c"], "label": ["x", "y", None], "n": [1, 2, 3]}
 
 
@@ -331,6 +439,8 @@ def test_a_data_set_is_taken_with_its_labels_names_and_its_order(tmp_path: Path)
         (pd.DataFrame({"text": [1, 2]}), "type int64; expected strings"),
         (pl.LazyFrame(FRAME), "expected a file or a data frame"),
         (np.array(["a"]), "expected a file or a data frame"),
+        (pd.Series(["a"]), "Series cannot be read as columns"),
+        ("a\0b.csv", "cannot read"),
         (5, "got int"),
     ],
 )
@@ -444,6 +554,7 @@ def test_an_order_that_does_not_fit_is_told(
     assert "'other' is in one of" in fails(*given, "t=pos,neg,other")
     assert "two or more labels" in fails(*given, "t=pos")
     assert "two or more labels" in fails(*given, "t=pos,pos")
+    assert "as bad,good" in fails(*given, "t=po\ns,neg")
     assert "no such task" in fails(*given, "u=pos,neg")
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import bz2
 import csv
 import gzip
 import io
 import json
-import lzma
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +160,10 @@ def test_nulls_types_and_nesting_mean_the_same_to_both(
     same(path, ReadOptions(missing=missing))
 
 
-@pytest.mark.parametrize("pack", [gzip, bz2, lzma])
-@pytest.mark.parametrize("name", ["rows.csv", "rows.csv{}", "rows.jsonl{}"])
-def test_packed_files_are_read_whatever_their_name(pack: Any, name: str, tmp_path: Path) -> None:
-    ending = {"gzip": ".gz", "bz2": ".bz2", "lzma": ".xz"}[pack.__name__]
-    plain = tmp_path / name.format("")
+@pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz", "rows.jsonl.gz"])
+def test_packed_files_are_read_whatever_their_name(name: str, tmp_path: Path) -> None:
+    plain = tmp_path / name.removesuffix(".gz")
     written([("a, b", "x"), ("c", "y")], plain)
-    path = tmp_path / name.format(ending)
-    path.write_bytes(pack.compress(plain.read_bytes()))
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(plain.read_bytes()))
     assert same(path) == [("a, b", "x"), ("c", "y")]
