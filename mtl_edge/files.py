@@ -25,7 +25,7 @@ __all__ = [
     "sync_file",
 ]
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 PARTIAL, OLD = ".partial", ".old"
 DAY = 24 * 60 * 60
 _at_work: set[Path] = set()  # what this process is writing or replacing just now
