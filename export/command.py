@@ -14,7 +14,7 @@ from typing import Any
 
 from mtl_edge.bundle import Manifest, open_bundle
 from mtl_edge.bundle.update import previous_of, write_update
-from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, texts_in
+from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, note, texts_in
 from mtl_edge.engines import ENGINES
 from mtl_edge.errors import OptionError, OutputExistsError
 from mtl_edge.export import int8_openvino, openvino_graph
@@ -306,7 +306,7 @@ def _replace_heads(args: argparse.Namespace) -> None:
     settings = Settings(max_accuracy_drop=args.max_accuracy_drop)
     kept = {task.name for task in checkpoint.tasks}
     if gone := [task.name for task in bundle.manifest.tasks if task.name not in kept]:
-        print(f"note: the checkpoint has no task {', '.join(gone)}; it goes", file=sys.stderr)
+        note(f"the checkpoint has no task {', '.join(gone)}; it goes")
     print(_summary(replace_heads(checkpoint, bundle, settings)))
     print(f"\nthe version before is {previous_of(args.into)}")
     if args.update is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -275,10 +274,9 @@ def run(args: argparse.Namespace) -> None:
     )
     checkpoint = train(tasks, backbone, options, start, journal)
     if cut := checkpoint.run["texts_cut_to_max_tokens"]:
-        print(
-            f"note: {cut} of {checkpoint.run['texts']} texts are longer than "
-            f"{checkpoint.max_tokens} tokens and were cut; --max-tokens sets the limit",
-            file=sys.stderr,
+        note(
+            f"{cut} of {checkpoint.run['texts']} texts are longer than {checkpoint.max_tokens} "
+            "tokens and were cut; --max-tokens sets the limit"
         )
     checkpoint = replace(checkpoint, config={"train": args.resolved})
     save_checkpoint(checkpoint, args.out, overwrite=args.overwrite)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from mtl_edge.bundle.schema import INPUTS, TASK_NAME
 from mtl_edge.errors import DataError
 from mtl_edge.io.labelled import Rows
 from mtl_edge.io.labels import ordered
 
 __all__ = ["TaskData", "build_task", "conflicts", "spread"]
 
-NAME = re.compile(r"[\w-]{1,64}")
-INPUTS = ("input_ids", "attention_mask", "text")  # of graphs; the last of those with a tokenizer
 T = TypeVar("T")
 SELECTION_SHARE = 0.1
 SELECTION_LIMIT = 1000
@@ -58,7 +56,7 @@ def build_task(
         DataError: the name cannot be an output's, train has one label or too few rows to split, or
             dev has a label that train lacks.
     """
-    if not NAME.fullmatch(name) or name in INPUTS:
+    if not TASK_NAME.fullmatch(name) or name in INPUTS:
         raise DataError(
             f"{name!r} cannot name a task, whose name is also that of the graph's output; expected "
             "letters, digits, '_' and '-', and not the name of an input"

@@ -92,23 +92,23 @@ def _answered(
 
 
 def _kept(
-    file: Path, options: ReadOptions, print_: Mapping[str, Any], store: Store
+    file: Path, options: ReadOptions, before: Mapping[str, Any], store: Store
 ) -> Iterator[tuple[Chunk, Answers]]:
     """The chunks of a file, read once more, and the answers that were kept.
 
     Args:
-        print_: the file's fingerprint when its rows were answered.
+        before: the file's fingerprint when its rows were answered.
     """
     with (
         open_table(file, options) as table,
         Progress(f"writing {store.target}", total=store.rows, unit="rows", brief=True) as progress,
     ):
         for chunk, answers in zip(table.chunks, store.answers(), strict=False):
-            if print_ != fingerprint(file) or len(chunk) != len(answers):
+            if len(chunk) != len(answers):
                 break
             yield chunk, answers
             progress.reach(chunk.last)
-    if print_ != fingerprint(file):
+    if before != fingerprint(file):
         raise DataError(f"{file} changed while it was read; begin anew with --restart")
 
 

@@ -27,7 +27,6 @@ def pyarrow_or_error() -> Any:
     try:
         import pyarrow
         import pyarrow.compute
-        import pyarrow.feather
         import pyarrow.parquet
     except ImportError:
         raise MissingPackageError(
@@ -237,9 +236,10 @@ def _values(
         raise DataError(f"{name}: column {column!r} is of type {kind} ({error})") from None
     if (known := class_names.get(column)) is None or not pa.types.is_integer(kind):
         return values
-    if wrong := next((v for v in values if v is not None and not -1 <= v < len(known)), None):
+    wrong = [v for v in values if v is not None and not -1 <= v < len(known)]
+    if wrong:
         raise DataError(
-            f"{name}: column {column!r} has the class {wrong}, and its schema names {len(known)}"
+            f"{name}: column {column!r} has the class {wrong[0]}, and its schema names {len(known)}"
         )
     # -1 is how rows without a label are written.
     return [None if v is None or v < 0 else known[v] for v in values]

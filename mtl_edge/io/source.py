@@ -73,11 +73,10 @@ STRANGE = {
     PACKED: "is packed twice; unpack it once",
     b"\x28\xb5\x2f\xfd": "is packed with zstd; unpack it, as with `zstd -d`, or pack it with gzip",
     b"\xfd7zXZ\0": "is packed with xz; unpack it, as with `xz -d`, or pack it with gzip",
-    **{
-        b"BZh%d1AY&SY"
-        % n: "is packed with bzip2; unpack it, as with `bzip2 -d`, or pack it with gzip"
-        for n in range(1, 10)
-    },
+    **dict.fromkeys(
+        (b"BZh%d1AY&SY" % level for level in range(1, 10)),
+        "is packed with bzip2; unpack it, as with `bzip2 -d`, or pack it with gzip",
+    ),
     b"%PDF": "is a PDF; give its text",
     b"SQLite f": "is an SQLite file; write its table as CSV",
 }
