@@ -1,4 +1,4 @@
-"""Percentile bootstrap: how far a figure could have come out otherwise.
+"""What times and answers say: ratios of rounds, noise, and percentile-bootstrap intervals.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 6 and 13. 1,000
 resamples, 95 % intervals, seeded: the same answers give the same interval.
@@ -6,14 +6,18 @@ resamples, 95 % intervals, seeded: the same answers give the same interval.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 
-from mtl_edge.benchmarks.bench.schema import Estimate, Score
+from mtl_edge.benchmarks.core.record import Estimate, Noise, Pair, Score, Timed
 
-__all__ = ["median_of", "scores_of"]
+__all__ = ["AGAIN", "median_of", "noise_of", "pairs_of", "ratio", "scores_of", "timed"]
+
+AGAIN = "the first, again"  # the name of the first system's second turn in each round
+MOST_VALUES = 200  # that a record keeps one by one
 
 RESAMPLES = 1000
 LEVEL = (0.025, 0.975)
@@ -37,16 +41,63 @@ def median_of(values: npt.ArrayLike) -> Estimate:
     return _estimate(float(np.median(found)), medians)
 
 
+def ratio(one: npt.ArrayLike, other: npt.ArrayLike) -> Estimate:
+    """How many times longer `other` took, round by round: the median and its interval."""
+    return median_of(np.asarray(other) / np.asarray(one))
+
+
+def pairs_of(
+    times: Mapping[str, npt.ArrayLike], references: Sequence[str] | None = None
+) -> list[Pair]:
+    """How many times as fast systems are, by the ratios of each round, or of each text.
+
+    Args:
+        references: what each is compared to; by default every system before it.
+    """
+    names = [name for name in times if name != AGAIN]
+    wanted = (
+        combinations(names, 2)
+        if references is None
+        else [(to, name) for name in names for to in references if to != name and to in times]
+    )
+    return [Pair(name, to, ratio(times[name], times[to])) for to, name in wanted]
+
+
+def noise_of(times: Mapping[str, npt.ArrayLike]) -> Noise:
+    """What the first system's two turns say: their ratio's median and quartiles."""
+    first = next(iter(times))
+    low, middle, high = np.quantile(
+        np.asarray(times[AGAIN]) / np.asarray(times[first]), [0.25, 0.5, 0.75]
+    )
+    return Noise(float(middle), float(low), float(high), float(max(abs(low - 1), abs(high - 1))))
+
+
+def timed(values: npt.ArrayLike, roofline_ms: float | None = None) -> Timed:
+    """Median and tails of times, and the share of the roofline that they reach."""
+    found = np.asarray(values, float).ravel()
+    p10, median, p90, p99 = (float(q) for q in np.quantile(found, [0.1, 0.5, 0.9, 0.99]))
+    kept = found if len(found) <= MOST_VALUES else np.quantile(found, np.linspace(0, 1, 101))
+    return Timed(
+        median=median,
+        p10=p10,
+        p90=p90,
+        p99=p99,
+        count=len(found),
+        values=[round(float(value), 4) for value in kept],
+        share_of_roofline=None if roofline_ms is None else roofline_ms / median,
+    )
+
+
 def scores_of(expected: Labels, answers: Mapping[str, Labels], labels: int) -> dict[str, Score]:
-    """Each contender's accuracy, macro-F1 and agreement, and its difference to the first.
+    """Each system's accuracy, macro-F1 and agreement, and its difference to the first.
 
     Rows with the same labels and answers are alike, so that a resample is a draw from a multinomial
     over the kinds of rows: the same distribution as drawing rows, at a cost that does not grow with
-    them. All contenders are scored on the same resamples: their differences are of pairs.
+    them. All systems are scored on the same resamples: their differences are of pairs.
 
     Args:
         expected: positions of the right labels, `[rows]`.
-        answers: those of the labels given, `[rows]`, by contender.
+        answers: those of the labels given, `[rows]`, by system.
         labels: how many there are.
     """
     table = np.stack([expected, *answers.values()])

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mtl_edge.benchmarks.bench.bootstrap import scores_of
-from mtl_edge.benchmarks.bench.entrants import TORCH, Entrant
-from mtl_edge.benchmarks.bench.schema import Estimate, Score, Scores
+from mtl_edge.benchmarks.core.record import Estimate, Score, Scores
+from mtl_edge.benchmarks.core.statistics import scores_of
+from mtl_edge.benchmarks.core.system import TORCH, System
 from mtl_edge.bundle import Bundle, Task
 from mtl_edge.engines import Logits
 from mtl_edge.io.labelled import Rows
@@ -31,7 +31,7 @@ class Labelled:
     rows: Rows
 
 
-def measure(bundle: Bundle, entrants: Sequence[Entrant], files: Sequence[Labelled]) -> list[Scores]:
+def measure(bundle: Bundle, systems: Sequence[System], files: Sequence[Labelled]) -> list[Scores]:
     """Every file's scores now, and for tasks without a file those that were made at export."""
     tasks = {task.name: task for task in bundle.manifest.tasks}
     asked = {file.task for file in files}
@@ -40,25 +40,25 @@ def measure(bundle: Bundle, entrants: Sequence[Entrant], files: Sequence[Labelle
     if not files:
         return found
     texts = {file.rows.texts: None for file in files}  # a file may have the labels of two tasks
-    total = sum(map(len, texts)) * len(entrants)
+    total = sum(map(len, texts)) * len(systems)
     with Progress("accuracy", total=total, unit="texts") as progress:
-        logits = {rows: {e.name: _logits(e, rows, progress) for e in entrants} for rows in texts}
+        logits = {rows: {s.name: _logits(s, rows, progress) for s in systems} for rows in texts}
     now = [_now(bundle, tasks[file.task], file.rows, logits[file.rows.texts]) for file in files]
     return [*now, *found]
 
 
-def _logits(entrant: Entrant, texts: Sequence[str], progress: Progress) -> Logits:
+def _logits(system: System, texts: Sequence[str], progress: Progress) -> Logits:
     """`[texts, labels]` per task."""
     parts = []
     for start in range(0, len(texts), AT_ONCE):
         some = texts[start : start + AT_ONCE]
-        parts.append(entrant.logits(some))
-        progress.update(len(some), entrant.name)
+        parts.append(system.logits(some))
+        progress.update(len(some), system.name)
     return joined(parts)
 
 
 def _now(bundle: Bundle, task: Task, rows: Rows, logits: Mapping[str, Logits]) -> Scores:
-    """A file's scores from each contender's logits."""
+    """A file's scores from each system's logits."""
     answers = {name: found[task.name].argmax(1) for name, found in logits.items()}
     place = {label: position for position, label in enumerate(task.labels)}
     expected = np.array([place[label] for label in rows.labels])

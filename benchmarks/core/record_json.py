@@ -1,4 +1,4 @@
-"""A report as JSON and back, to the field: what is not as the schema says is refused."""
+"""A record as JSON and back, to the field: what is not as the schema says is refused."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from mtl_edge.benchmarks.bench.schema import SCHEMA_VERSION, Report
+from mtl_edge.benchmarks.core.record import SCHEMA_VERSION, Record
 from mtl_edge.errors import DataError
 
-__all__ = ["read", "text_of"]
+__all__ = ["read_record", "to_json"]
 
 
-def text_of(report: Report) -> str:
-    """The report as JSON; the numbers of a list stand in one line."""
-    return _dumped(asdict(report), "") + "\n"
+def to_json(record: Record) -> str:
+    """The record as JSON; the numbers of a list stand in one line."""
+    return _dumped(asdict(record), "") + "\n"
 
 
 def _dumped(value: Any, indent: str) -> str:
@@ -32,11 +32,11 @@ def _dumped(value: Any, indent: str) -> str:
     return json.dumps(value, allow_nan=False)
 
 
-def read(file: Path) -> Report:
-    """The report in a file.
+def read_record(file: Path) -> Record:
+    """The record in a file.
 
     Raises:
-        DataError: it cannot be read, is no such report, or was written with another schema.
+        DataError: it cannot be read, is no such record, or was written with another schema.
     """
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -52,15 +52,17 @@ def read(file: Path) -> Report:
             "`mtl-edge bench BUNDLE --json FILE`"
         )
     try:
-        report: Report = _parsed(Report, data, "report")
+        record: Record = _parsed(Record, data, "record")
     except (TypeError, KeyError) as error:
-        raise DataError(f"{file} is not a report of `mtl-edge bench`: {error.args[0]}") from None
-    return report
+        raise DataError(f"{file} is not a record of a benchmark: {error.args[0]}") from None
+    return record
 
 
 def _parsed(kind: Any, value: Any, place: str) -> Any:
     """`value` as the type that the schema says."""
     origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
     if origin in (Union, types.UnionType):
         if value is None and types.NoneType in inner:
             return value
@@ -69,16 +71,15 @@ def _parsed(kind: Any, value: Any, place: str) -> Any:
     if isinstance(kind, type) and is_dataclass(kind):
         _require(isinstance(value, dict), kind, value, place)
         hints = get_type_hints(kind)
-        names = {field.name for field in fields(kind)}
+        names = {own.name for own in fields(kind)}
         if names != set(value):
             wrong = ", ".join(sorted(names ^ set(value)))
             raise KeyError(f"{place} lacks or should not have {wrong}")
         return kind(**{n: _parsed(hints[n], value[n], f"{place}.{n}") for n in names})
-    if origin is list:
-        _require(isinstance(value, list), kind, value, place)
-        return [_parsed(inner[0], v, f"{place}[{i}]") for i, v in enumerate(value)]
-    if origin is dict:
-        _require(isinstance(value, dict), kind, value, place)
+    if origin in (list, dict):
+        _require(isinstance(value, origin), kind, value, place)
+        if origin is list:
+            return [_parsed(inner[0], v, f"{place}[{i}]") for i, v in enumerate(value)]
         return {k: _parsed(inner[1], v, f"{place}.{k}") for k, v in value.items()}
     number = kind is float and isinstance(value, int) and not isinstance(value, bool)
     # A truth is no number, though Python says that it is one.

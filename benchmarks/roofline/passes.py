@@ -2,34 +2,32 @@
 
 As in Williams, Waterman and Patterson 2009 ("Roofline: an insightful visual performance model for
 multicore architectures"), a pass takes at least the time of its operations at the machine's rate,
-and at least that of the bytes that it has to read at the rate of reading; the larger is the floor.
+and at least that of the bytes that it has to read at the rate of reading; the larger bounds it.
 
 Counted are operations that any way to compute the same takes: the encoder's products with weights
 and attention's two, in the precision of the graph, and each weight of the heads once a text. Bytes
 are those of the weights, once, and of the rows looked up. The state of all tokens is added, written
 and read once a layer, only where it is larger than the last cache: a smaller one can stay there.
-Softmax, norms, GELU, quantization and pooling are left out: a floor has none of them.
+Softmax, norms, GELU, quantization and pooling are left out: the bound has none of them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from mtl_edge.benchmarks.limits.rates import Limits
-from mtl_edge.benchmarks.limits.weights import Weights, weights_of
+from mtl_edge.benchmarks.roofline.rates import MachineLimits
+from mtl_edge.benchmarks.roofline.weights import Weights, weights_of
 from mtl_edge.bundle import Bundle, Graph
 
 __all__ = [
     "BYTES",
     "FEED_FORWARD",
-    "Floor",
+    "Roofline",
     "Work",
-    "floor_ms",
-    "floor_of",
     "operations",
+    "roofline",
     "work_of",
 ]
 
@@ -57,7 +55,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Floor:
+class Roofline:
     """The least time of a pass, in milliseconds.
 
     Attributes:
@@ -76,17 +74,14 @@ class Floor:
 
     @property
     def bound(self) -> str:
-        """What the floor is made of."""
+        """What the roofline is made of."""
         return "operations" if self.by_operations >= self.by_bytes else "bytes"
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "bound": self.bound}
 
 
 def operations(bundle: Bundle, shapes: Sequence[Shape]) -> float | None:
     """Multiplications and additions of the encoder's matrix products, padding included.
 
-    Products with weights and attention's two of states, for batches of `(texts, tokens)`; none if
+    Products with weights and attention's two of states, for batches of `(texts, tokens)`; None if
     the bundle's config.json does not tell the width of the feed-forward layers.
     """
     config = json.loads(bundle.file("config.json").read_text(encoding="utf-8"))
@@ -133,42 +128,13 @@ def work_of(
     )
 
 
-def floor_of(
-    work: Work, tops: float, read_at: Callable[[float], float], cache: int | None
-) -> Floor:
-    """The floor under some work.
-
-    Args:
-        tops: tera-operations a second.
-        read_at: gigabytes a second, where so many bytes are read in each pass.
-        cache: bytes of the last cache; none: not known, and states are taken to fit.
-    """
-    moved = cache is not None and work.state > cache
+def roofline(work: Work, precision: str, limits: MachineLimits) -> Roofline:
+    """The least time of some work in a precision."""
+    # Of an unknown cache, states are taken to fit.
+    moved = limits.cache is not None and work.state > limits.cache
     size = work.weight_bytes + (work.state_bytes if moved else 0.0)
-    by_operations = work.operations / tops / 1e9
-    by_bytes = size / read_at(size) / 1e6
-    return Floor(
+    by_operations = work.operations / limits.rate(precision) / 1e9
+    by_bytes = size / limits.read_at(size) / 1e6
+    return Roofline(
         max(by_operations, by_bytes), by_operations, by_bytes, work.operations, size, moved
     )
-
-
-def floor_ms(
-    bundle: Bundle,
-    graph: Graph,
-    batch: int,
-    tokens: int,
-    limits: Limits,
-    weights: Weights | None = None,
-) -> Floor | None:
-    """The floor under one pass of a graph on `batch` texts of `tokens` tokens.
-
-    Args:
-        weights: of the graph, if they were read before.
-
-    Returns:
-        None where config.json does not tell the sizes: see `operations`.
-    """
-    work = work_of(bundle, graph, batch, tokens, weights=weights)
-    if work is None:
-        return None
-    return floor_of(work, limits.tops(graph.precision), limits.read_at, limits.cache)

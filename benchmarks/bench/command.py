@@ -9,19 +9,17 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from mtl_edge.benchmarks.bench.comparing import compare, remarks
-from mtl_edge.benchmarks.bench.effort import EFFORTS, Effort, shapes_of
-from mtl_edge.benchmarks.bench.measure import measure
-from mtl_edge.benchmarks.bench.record import read
-from mtl_edge.benchmarks.bench.scores import Labelled
-from mtl_edge.benchmarks.bench.stream import Texts
-from mtl_edge.benchmarks.bench.writing import terminal, write_folder, write_json
-from mtl_edge.benchmarks.demo_tasks import DATA
+from mtl_edge.benchmarks.core.command import Output, add_output_arguments, add_threads_argument
+from mtl_edge.benchmarks.core.measure import shapes_of
+from mtl_edge.benchmarks.core.record_json import read_record
+from mtl_edge.benchmarks.core.scores import Labelled
+from mtl_edge.benchmarks.demo import DATA
+from mtl_edge.benchmarks.bench.measure import EFFORTS, Effort, Texts, measure
+from mtl_edge.benchmarks.bench.report import compare, remarks, report_of
 from mtl_edge.bundle import Bundle, open_bundle
 from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, rows_of, texts_in
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import DataError, OptionError
-from mtl_edge.files import require_free
 from mtl_edge.io.labelled import read_texts
 from mtl_edge.io.model import ReadOptions
 from mtl_edge.table import text_table
@@ -63,17 +61,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     effort.add_argument(
         "--full", action="store_true", help="more shapes, texts and rounds: minutes"
     )
+    add_threads_argument(parser)
     parser.add_argument(
-        "--threads",
-        type=int,
-        default=default_threads(),
-        help="default: the physical cores, at most 8",
+        "--device",
+        default="CPU",
+        help="CPU or CUDA: torch eager, torch compiled and ONNX Runtime on the GPU, timed by its "
+        "events; default: %(default)s",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
-    parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="also write figures, tables, pictures and a page"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+    add_output_arguments(parser)
     parser.add_argument(
         "--compare",
         type=Path,
@@ -85,16 +80,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     if args.compare:
-        _compare(args)
+        if args.bundle is not None:
+            raise OptionError("--compare measures nothing; leave the bundle out")
+        _compare(*args.compare)
         return
     if args.bundle is None:
         raise OptionError("expected a bundle's folder, or --compare OLD.json NEW.json")
-    if args.out:
-        require_free(args.out, overwrite=args.overwrite)
+    output = Output(args.json, args.out, args.overwrite)
+    output.check()
     bundle = open_bundle(args.bundle)
     effort = _effort(args, bundle)
     labelled = _labelled(bundle, args)
-    report = measure(
+    record = measure(
         bundle,
         args.checkpoint,
         _texts(args, labelled),
@@ -102,26 +99,16 @@ def run(args: argparse.Namespace) -> None:
         effort,
         threads=args.threads,
         command=_command(args),
+        device=args.device.upper(),
     )
-    print(terminal(report))
-    if args.json:
-        write_json(report, args.json)
-        print(f"\nfigures {args.json}")
-    if args.out:
-        write_folder(report, args.out, overwrite=args.overwrite)
-        print(f"\nfigures, tables and pictures {args.out}; a page with all of it "
-              f"{args.out / 'bench.html'}")  # fmt: skip
+    output.put(report_of(record))
 
 
-def _compare(args: argparse.Namespace) -> None:
-    if args.bundle is not None:
-        raise OptionError("--compare measures nothing; leave the bundle out")
-    old, new = map(read, args.compare)
+def _compare(before: Path, after: Path) -> None:
+    old, new = read_record(before), read_record(after)
     table = compare(old, new)
     if not table.rows:
-        raise DataError(
-            f"{args.compare[0]} and {args.compare[1]} have no contender and shape in common"
-        )
+        raise DataError(f"{before} and {after} have no model and shape in common")
     print(text_table(table.header, table.rows), "", table.note, *remarks(old, new), sep="\n")
 
 
@@ -129,7 +116,7 @@ def _effort(args: argparse.Namespace, bundle: Bundle) -> Effort:
     most = bundle.manifest.max_tokens
     effort = EFFORTS["quick" if args.quick else "full" if args.full else "default"]
     if args.shapes is not None:
-        return replace(effort, shapes=shapes_of(args.shapes, most))
+        return replace(effort, shapes=shapes_of("--shapes", args.shapes, most))
     return replace(effort, shapes=[shape for shape in effort.shapes if shape[1] <= most])
 
 
@@ -190,6 +177,8 @@ def _command(args: argparse.Namespace) -> str:
         if (value := getattr(args, field.name)) != field.default:
             parts += [f"--{field.name.replace('_', '-')}", str(value)]
     parts += [f"--{option}" for option in ("quick", "full") if getattr(args, option)]
+    if args.device != "CPU":
+        parts += ["--device", args.device]
     if args.threads != default_threads():
         parts += ["--threads", str(args.threads)]
     command, data = shlex.join(parts), os.environ.get("DATA")

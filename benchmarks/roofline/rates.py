@@ -7,11 +7,10 @@ limit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from mtl_edge.benchmarks.limits.bandwidth import (
+from mtl_edge.benchmarks.roofline.bandwidth import (
     Read,
     cache_bytes,
     read_rates,
@@ -19,10 +18,10 @@ from mtl_edge.benchmarks.limits.bandwidth import (
     torch_threads,
     triad_rate,
 )
-from mtl_edge.benchmarks.limits.products import PRODUCTS, Call, Shape, operations
-from mtl_edge.timing import alternate
+from mtl_edge.benchmarks.roofline.products import PRODUCTS, Call, Shape, operations
+from mtl_edge.timing import time_calls
 
-__all__ = ["SHAPES", "Limits", "Rate", "matrix_rates", "measure", "product_rates"]
+__all__ = ["SHAPES", "MachineLimits", "Rate", "matrix_rates", "measure", "product_rates"]
 
 # A layer's feed-forward products in DistilBERT and MiniLM, and squares; the fastest is not the same
 # in every engine. Short calls: the longer one is, the surer another process falls into it.
@@ -51,37 +50,31 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class MachineLimits:
     """A machine's limits with a number of threads.
 
     Attributes:
-        int8_tops: tera-operations a second of products of matrices; a multiplication and an
-            addition are two. Unsigned times signed.
-        bf16_tops: the same in bfloat16; none: no engine here has such products.
-        read_gb_s: gigabytes a second that are read from main memory.
-        triad_gb_s: that STREAM's triad moves there.
+        tops: by precision, tera-operations a second of products of matrices; a multiplication and
+            an addition are two. `int8` is unsigned times signed.
+        triad_gb_s: gigabytes a second that STREAM's triad moves in main memory.
         reads: the rate of reading by the number of bytes that are read over and over.
-        cache: bytes of the last cache; none: not known.
+        cache: bytes of the last cache; None: not known.
         rates: all that were measured.
     """
 
     threads: int
-    int8_tops: float
-    bf16_tops: float | None
-    fp32_tops: float
-    read_gb_s: float
+    tops: Mapping[str, float]
     triad_gb_s: float
     reads: tuple[Read, ...]
     cache: int | None
     rates: tuple[Rate, ...] = ()
 
-    def tops(self, precision: str) -> float:
+    def rate(self, precision: str) -> float:
         """Of a graph's precision; those without products of their own are computed in float32."""
-        own = {"int8": self.int8_tops, "bf16": self.bf16_tops}.get(precision)
-        return own or self.fp32_tops
+        return self.tops.get(precision) or self.tops["fp32"]
 
     def fastest(self, precision: str) -> Rate:
-        """The products that `tops` is of."""
+        """The products that `rate` is of."""
         own = [rate for rate in self.rates if rate.precision == precision]
         return max(
             own or [rate for rate in self.rates if rate.precision == "fp32"],
@@ -96,8 +89,13 @@ class Limits:
         below = max((read.bytes for read in self.reads if read.bytes <= size), default=0)
         return max(read.gb_s for read in self.reads if read.bytes >= below)
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+    def figures(self) -> dict[str, float]:
+        """For the record, in units that the names end with."""
+        return {
+            **{f"{precision}_tops": rate for precision, rate in self.tops.items()},
+            "read_gb_s": self.reads[-1].gb_s,
+            "triad_gb_s": self.triad_gb_s,
+        }
 
 
 def measure(
@@ -107,37 +105,25 @@ def measure(
     rounds: int = ROUNDS,
     sizes: tuple[int, ...] | None = None,
     between: Callable[[], object] | None = None,
-) -> Limits:
+) -> MachineLimits:
     """Measure everything; about a quarter of a minute.
 
     Args:
         rounds: of the products at each shape.
         sizes: of reads, in bytes; by default as the machine's caches ask for.
-        between: called before each round of the products, as for progress.
+        between: called after each round of the products, as for progress.
     """
     rates = product_rates(threads, shapes=shapes, rounds=rounds, between=between)
     sizes = sizes or sizes_for(cache_bytes())
     with torch_threads(threads):
         reads = read_rates(sizes)
         triad = triad_rate(max(sizes))
-    return Limits(
-        threads=threads,
-        int8_tops=_best(rates, "int8") or 0.0,
-        bf16_tops=_best(rates, "bf16"),
-        fp32_tops=_best(rates, "fp32") or 0.0,
-        read_gb_s=reads[-1].gb_s,
-        triad_gb_s=triad,
-        reads=reads,
-        cache=cache_bytes(),
-        rates=rates,
-    )
+    return MachineLimits(threads, _best(rates), triad, reads, cache_bytes(), rates)
 
 
 def matrix_rates(threads: int) -> dict[str, float]:
     """Tera-operations a second of `int8`, `fp32` and, where there are such, `bf16` products."""
-    rates = product_rates(threads)
-    found = {name: _best(rates, name) for name in PRODUCTS}
-    return {name: tops for name, tops in found.items() if tops is not None}
+    return _best(product_rates(threads))
 
 
 def product_rates(
@@ -157,12 +143,16 @@ def product_rates(
                 if call is not None:
                     calls[precision, by] = call
         named = {"\t".join(kind): call for kind, call in calls.items()}
-        times = alternate(named, rounds=rounds, seconds=SECONDS, between=between)
+        times = time_calls(named, rounds=rounds, seconds=SECONDS, between=between)
         for kind, name in zip(calls, named, strict=True):
             tops = operations(shape) / min(times[name].rounds) / 1e9
             rates.append(Rate(*kind, shape, tops))
     return tuple(rates)
 
 
-def _best(rates: Sequence[Rate], precision: str) -> float | None:
-    return max((rate.tops for rate in rates if rate.precision == precision), default=None)
+def _best(rates: Sequence[Rate]) -> dict[str, float]:
+    """By precision; what no engine here has products in is left out."""
+    best: dict[str, float] = {}
+    for rate in rates:
+        best[rate.precision] = max(rate.tops, best.get(rate.precision, 0.0))
+    return best

@@ -1,69 +1,80 @@
-"""What takes part: the bundle's graphs through the runtime, and the torch model fed alike."""
+"""Systems under test: a bundle's graphs through the runtime, and the torch model fed alike."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from mtl_edge import engines
 from mtl_edge.answers import predicted
-from mtl_edge.benchmarks.contenders import from_checkpoint
+from mtl_edge.benchmarks.core.record import SystemInfo
 from mtl_edge.bundle import Bundle, Graph
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.engines import Ids, Logits
 from mtl_edge.errors import CheckpointError, MissingPackageError
 from mtl_edge.planning import in_batches
 from mtl_edge.probabilities import softmax
+from mtl_edge.timing import wall_ms
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 
-__all__ = ["TORCH", "Entrant", "enter", "fastest_batch"]
+__all__ = ["TORCH", "System", "fastest_batch", "graph_system", "systems_of", "torch_system"]
 
 TORCH = "torch fp32"
 BATCH_TOKENS = (512, 1024, 2048, 4096)  # sizes that the torch model's batches may have
+Texts = Sequence[str]
+
+
+def _takes_no_texts(*_: object) -> Any:
+    raise NotImplementedError("this system is measured by its token arrays alone")
 
 
 @dataclass(frozen=True, slots=True)
-class Entrant:
+class System:
     """Something that answers texts, by its parts and as a whole.
 
     Attributes:
         bytes: on disk.
-        graph: of the bundle; none: the torch model.
-        ids: each text's token ids.
         run: from `input_ids` and `attention_mask`, both `[batch, tokens]`, to logits
             `[batch, labels]` per task.
+        graph: of the bundle; None: not one of its graphs.
+        ids: each text's token ids.
         logits: `[texts, labels]` per task, of texts in batches of like length.
         answer: what an app asks for one text: tokenize, run, probabilities, labels.
         answer_all: probabilities of all texts, in one call.
-        batch_tokens: what its batches come to at most; none: as the runtime decides.
+        batch_tokens: what its batches come to at most; None: as the runtime decides.
     """
 
     name: str
     engine: str
     precision: str
     bytes: int
-    graph: Graph | None
-    ids: Callable[[Sequence[str]], list[list[int]]]
     run: Callable[[Ids, Ids], Logits]
-    logits: Callable[[Sequence[str]], Mapping[str, npt.NDArray[np.float32]]]
-    answer: Callable[[str], object]
-    answer_all: Callable[[Sequence[str]], object]
+    graph: Graph | None = None
+    ids: Callable[[Texts], list[list[int]]] = _takes_no_texts
+    logits: Callable[[Texts], Mapping[str, npt.NDArray[np.float32]]] = _takes_no_texts
+    answer: Callable[[str], object] = _takes_no_texts
+    answer_all: Callable[[Texts], object] = _takes_no_texts
     batch_tokens: int | None = None
 
+    def info(self, failed: str | None = None) -> SystemInfo:
+        """For the record."""
+        return SystemInfo(self.name, self.engine, self.precision, self.bytes, failed)
 
-def enter(
+
+def systems_of(
     bundle: Bundle,
     checkpoint: Path | None,
     threads: int,
-    texts: Sequence[str],
+    texts: Texts,
     stack: ExitStack,
-) -> tuple[list[Entrant], list[str]]:
+) -> tuple[list[System], list[str]]:
     """The torch model if its checkpoint is given, then every graph whose engine is installed.
 
     Args:
@@ -74,7 +85,7 @@ def enter(
         also, names of the graphs whose engine is not installed.
 
     Raises:
-        MissingPackageError: no engine for any graph is installed, and there is no checkpoint.
+        MissingPackageError: no engine for any graph is installed.
         CheckpointError: the checkpoint is not the bundle's.
         EngineError, OptionError: an engine does not start.
     """
@@ -83,56 +94,81 @@ def enter(
         names = ", ".join(sorted({graph.engine for graph in bundle.manifest.graphs}))
         raise MissingPackageError(f"no engine for this bundle is installed; it needs {names}")
     # The bundle's engines first: they check the number of threads.
-    entrants = [_graph(bundle, graph, threads, stack) for graph in graphs]
+    systems = [graph_system(bundle, graph, threads, stack) for graph in graphs]
     if checkpoint is not None:
-        entrants.insert(0, _torch(bundle, checkpoint, threads, texts))
+        model = checkpoint_of(bundle, checkpoint)
+        systems.insert(0, torch_system(model, threads, texts, bundle.manifest.max_tokens))
     missing = [g.target for g in bundle.manifest.graphs if g not in graphs]
-    return entrants, missing
+    return systems, missing
 
 
-def _graph(bundle: Bundle, graph: Graph, threads: int, stack: ExitStack) -> Entrant:
+def graph_system(
+    bundle: Bundle, graph: Graph, threads: int, stack: ExitStack, *, name: str | None = None,
+    **options: Any,
+) -> System:  # fmt: skip
+    """A graph in its engine, through the runtime.
+
+    Args:
+        options: of `EdgeClassifier.load`, as `device`.
+    """
     classifier = stack.enter_context(
         EdgeClassifier.load(
-            bundle.path, engine=graph.engine, target=graph.target, threads=threads, verify="size"
+            bundle.path, engine=graph.engine, target=graph.target, threads=threads, verify="size",
+            **options,
         )
-    )
+    )  # fmt: skip
     loaded = classifier._now()
-    return Entrant(
-        name=graph.target,
+    return System(
+        name=name or graph.target,
         engine=graph.engine,
         precision=graph.precision,
         bytes=bundle.size_of(graph),
+        run=loaded.engine.run,
         graph=graph,
         ids=loaded.encoder,
-        run=loaded.engine.run,
         logits=classifier.logits,
         answer=classifier.predict,
         answer_all=classifier.predict_proba,
     )
 
 
-def _torch(bundle: Bundle, folder: Path, threads: int, texts: Sequence[str]) -> Entrant:
-    """The torch model behind the same calls as the runtime: its ids, batches and answers."""
-    checkpoint = _of_bundle(bundle, load_checkpoint(folder), folder)
-    contender = from_checkpoint(checkpoint, threads)
-    encoder = checkpoint.backbone.text_encoder(bundle.manifest.max_tokens)
-    tasks, batch_tokens = checkpoint.tasks, fastest_batch(contender.run, encoder(texts))
+def torch_system(
+    checkpoint: Checkpoint, threads: int, texts: Texts = (), max_tokens: int | None = None
+) -> System:
+    """The torch model in fp32, behind the same calls as the runtime: its ids, batches and answers.
 
-    def logits(texts: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
-        return in_batches(contender.run, encoder(texts), batch_tokens)
+    With the attention that torch runs fastest.
 
-    def probabilities(texts: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+    Args:
+        texts: to find the best size of its batches with; none: it is measured by arrays alone.
+    """
+    torch.set_num_threads(threads)
+    model = checkpoint.model()
+    model.encoder.set_attn_implementation("sdpa")
+
+    @torch.inference_mode()
+    def run(input_ids: Ids, mask: Ids) -> Logits:
+        outputs = model(torch.from_numpy(input_ids), torch.from_numpy(mask))
+        return {task: out.numpy() for task, out in zip(model.tasks, outputs, strict=True)}
+
+    encoder = checkpoint.backbone.text_encoder(max_tokens or checkpoint.max_tokens)
+    tasks = checkpoint.tasks
+    batch_tokens = fastest_batch(run, encoder(texts)) if texts else BATCH_TOKENS[0]
+
+    def logits(texts: Texts) -> dict[str, npt.NDArray[np.float32]]:
+        return in_batches(run, encoder(texts), batch_tokens)
+
+    def probabilities(texts: Texts) -> dict[str, npt.NDArray[np.float32]]:
         found = logits(texts)
         return {task.name: softmax(found[task.name], task.temperature) for task in tasks}
 
-    return Entrant(
+    return System(
         name=TORCH,
         engine="torch",
         precision="fp32",
-        bytes=contender.size,
-        graph=None,
+        bytes=sum(4 * p.numel() for p in model.parameters()),
+        run=run,
         ids=encoder,
-        run=contender.run,
         logits=logits,
         answer=lambda text: predicted(tasks, probabilities([text]), checkpoint.depth)[0],
         answer_all=probabilities,
@@ -146,17 +182,16 @@ def fastest_batch(run: Callable[[Ids, Ids], Logits], ids: Sequence[Sequence[int]
     Of four, one try each. The runtime's engines have theirs from such a measurement, too.
     """
     in_batches(run, ids, BATCH_TOKENS[0])  # warms up
-
-    def seconds(batch_tokens: int) -> float:
-        start = time.perf_counter()
-        in_batches(run, ids, batch_tokens)
-        return time.perf_counter() - start
-
-    return min(BATCH_TOKENS, key=seconds)
+    return min(BATCH_TOKENS, key=lambda size: wall_ms(lambda: in_batches(run, ids, size)))
 
 
-def _of_bundle(bundle: Bundle, checkpoint: Checkpoint, folder: Path) -> Checkpoint:
-    """The checkpoint at the bundle's depth."""
+def checkpoint_of(bundle: Bundle, folder: Path) -> Checkpoint:
+    """The checkpoint in a folder, at the bundle's depth.
+
+    Raises:
+        CheckpointError: it is not the one that the bundle was exported from.
+    """
+    checkpoint = load_checkpoint(folder)
     asked = [(task.name, task.labels) for task in checkpoint.tasks]
     if asked != [(task.name, task.labels) for task in bundle.manifest.tasks]:
         raise CheckpointError(

@@ -4,29 +4,13 @@ from __future__ import annotations
 
 from html import escape
 
-from mtl_edge.benchmarks.bench.cells import Table
-from mtl_edge.benchmarks.bench.overview import machine_of, notes_of
-from mtl_edge.benchmarks.bench.pictures import drawn_of, svg
-from mtl_edge.benchmarks.bench.schema import Report
-from mtl_edge.benchmarks.bench.tables import tables_of
+from mtl_edge.benchmarks.core.pictures import svg
+from mtl_edge.benchmarks.core.record import Machine
+from mtl_edge.benchmarks.core.report import Report
+from mtl_edge.benchmarks.core.tables import Table, machine_line
 
-__all__ = ["METHOD", "page"]
+__all__ = ["page"]
 
-METHOD = (
-    "Outputs first: every contender gets the same texts, and its token ids, logits and labels are "
-    "compared with the first one's. One that disagrees on more than a tenth of the texts, or gives "
-    "numbers that are not finite, is reported as failed and not timed.",
-    "Then times, on one machine, in one process, with the same number of threads for all. In each "
-    "round every contender runs once untimed, since the one before has emptied the caches, and "
-    "once timed; the order is drawn anew for each round. Starting, compiling and warming up are "
-    "not in the figures.",
-    "Ratios are taken round by round, so that a busy moment of the machine falls on both sides; "
-    "what is printed is their median and its 95 % percentile-bootstrap interval. Fewer than six "
-    "rounds cannot bound a median that well: four cover it with 87.5 % at most.",
-    "Noise: the first contender takes part twice in each round, as if it were two. A difference "
-    "that is not larger than that of one model to itself means nothing.",
-    "Not measured: cold start, memory, energy, several processes at once, and other machines.",
-)
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #60646c; --line: #d9dce0; --page: #fff;
   --shade: #f6f7f8; --warn: #9a3412; }
@@ -66,23 +50,23 @@ code { font: .85em/1.5 ui-monospace, Menlo, Consolas, monospace; overflow-wrap: 
 
 def page(report: Report) -> str:
     """The whole document."""
-    title = f"{report.model.folder}: {', '.join(report.model.tasks)}"
-    tables = tables_of(report)
-    warnings = "".join(f"<li>{escape(warning)}</li>" for warning in report.warnings)
+    record, title = report.record, report.title
+    warnings = "".join(f"<li>{escape(warning)}</li>" for warning in record.warnings)
+    drawn = [element for picture in report.pictures if (element := svg(picture)) is not None]
+    steps = "".join(f"<li>{escape(step)}</li>" for step in report.method)
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="about">{escape(_about(report))}</p>',
         f'<div class="warning" role="note"><ul>{warnings}</ul></div>' if warnings else "",
-        _section(tables[0], [*notes_of(report)]),
+        _section(report.tables[0], report.notes),
         '<div class="pictures">',
-        *(f"<figure>{element}</figure>" for element in drawn_of(report, svg, "svg").values()),
+        *(f"<figure>{element}</figure>" for element in drawn),
         "</div>",
-        *(_section(table) for table in tables[1:]),
-        "<h2>Method</h2><ol>",
-        *(f"<li>{escape(step)}</li>" for step in METHOD),
-        "</ol><h2>Machine and command</h2>",
-        f"<p>{escape(_machine(report))}</p>",
-        f"<p><code>{escape(report.command)}</code></p>",
+        *(_section(table, []) for table in report.tables[1:]),
+        f"<h2>Method</h2><ol>{steps}</ol>" if steps else "",
+        "<h2>Machine and command</h2>",
+        f"<p>{escape(_machine(record.machine))} {record.date}.</p>",
+        f"<p><code>{escape(record.command)}</code></p>",
     ]
     body = "\n".join(part for part in parts if part)
     return (
@@ -94,25 +78,28 @@ def page(report: Report) -> str:
 
 
 def _about(report: Report) -> str:
-    model = report.model
+    record, model = report.record, report.record.model
+    about = (
+        ""
+        if model is None
+        else f"{model.backbone}, {model.depth} layers, at most {model.max_tokens} tokens. "
+    )
     return (
-        f"{model.backbone}, {model.depth} layers, at most {model.max_tokens} tokens. "
-        f"{machine_of(report)}. {report.date[:10]}, {report.threads} threads, "
-        f"{report.seconds:.0f} s of measuring ({report.effort})."
+        f"{about}{machine_line(record.machine)}. {record.date[:10]}, {record.threads} threads, "
+        f"{record.seconds:.0f} s of measuring."
     )
 
 
-def _machine(report: Report) -> str:
-    machine = report.machine
+def _machine(machine: Machine) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     load = "" if machine.load_before is None else f", load before {machine.load_before:.2f}"
     return (
         f"{machine.processor}, {machine.cores} cores ({', '.join(machine.instructions)}), "
-        f"{machine.system}{load}. Python {machine.python}, {versions}. {report.date}."
+        f"{machine.system}{load}. Python {machine.python}, {versions}."
     )
 
 
-def _section(table: Table, notes: list[str] | None = None) -> str:
+def _section(table: Table, notes: list[str]) -> str:
     numeric = [
         all(row[i][:1] in "+-0123456789" for row in table.rows if row[i])
         for i in range(len(table.header))
@@ -126,7 +113,7 @@ def _section(table: Table, notes: list[str] | None = None) -> str:
     )  # fmt: skip
     below = "".join(
         f'<p class="note">{escape(note[:1].upper() + note[1:])}.</p>'
-        for note in (table.note, *(notes or []))
+        for note in (table.note, *notes)
         if note
     )
     return (
