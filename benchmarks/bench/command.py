@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
+from mtl_edge.benchmarks.bench.measure import EFFORTS, Effort, Texts, measure
+from mtl_edge.benchmarks.bench.report import compare, remarks, report_of
 from mtl_edge.benchmarks.core.command import Output, add_output_arguments, add_threads_argument
 from mtl_edge.benchmarks.core.measure import shapes_of
 from mtl_edge.benchmarks.core.record_json import read_record
 from mtl_edge.benchmarks.core.scores import Labelled
 from mtl_edge.benchmarks.demo import DATA
-from mtl_edge.benchmarks.bench.measure import EFFORTS, Effort, Texts, measure
-from mtl_edge.benchmarks.bench.report import compare, remarks, report_of
 from mtl_edge.bundle import Bundle, open_bundle
 from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, rows_of, texts_in
 from mtl_edge.engines.cores import default_threads

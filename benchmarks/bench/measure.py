@@ -249,4 +249,3 @@ def _warnings(
             f"{machine.cores} cores)"
         )
     return found
-

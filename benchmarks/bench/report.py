@@ -9,6 +9,7 @@ from statistics import fmean
 
 import numpy as np
 
+from mtl_edge.benchmarks.bench.measure import SWEEP
 from mtl_edge.benchmarks.core.measure import ALL, ONE
 from mtl_edge.benchmarks.core.pictures import Picture, Point, curves, lines, pareto, scatter
 from mtl_edge.benchmarks.core.record import Noise, Record, Score, Timed
@@ -30,7 +31,6 @@ from mtl_edge.benchmarks.core.tables import (
     title_of,
     to_first,
 )
-from mtl_edge.benchmarks.bench.measure import SWEEP
 
 __all__ = ["compare", "overview", "remarks", "report_of"]
 
@@ -99,7 +99,9 @@ def overview(record: Record) -> Table:
         found = [models.get(system.name) for _, models in scores]
         row = [system.name, *map(percent, found), _agrees(found), f"{sizes[system.name] / 1e6:.0f}"]
         failed = system.failed is not None
-        row += ["failed", *[""] * (len(costs) - 1)] if failed else [c(system.name) for _, c in costs]
+        row += (
+            ["failed", *[""] * (len(costs) - 1)] if failed else [c(system.name) for _, c in costs]
+        )
         rows.append(row)
     for title in BASELINES.values():
         cells = [percent(models.get(title)) for _, models in scores]

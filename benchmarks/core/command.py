@@ -19,7 +19,7 @@ from mtl_edge.bundle import Bundle
 from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MtlEdgeError, OptionError
-from mtl_edge.files import require_free
+from mtl_edge.io.folders import require_free
 
 __all__ = ["Output", "add_output_arguments", "add_threads_argument", "model_of", "new_record",
            "noise_in", "require_positive", "run_module"]  # fmt: skip

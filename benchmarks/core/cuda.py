@@ -13,15 +13,15 @@ import numpy.typing as npt
 import torch
 
 from mtl_edge import engines
-from mtl_edge.answers import predicted
+from mtl_edge.answers.predictions import predicted
+from mtl_edge.answers.probabilities import softmax
+from mtl_edge.batches.planning import in_batches
 from mtl_edge.benchmarks.core.system import System, checkpoint_of, graph_system
 from mtl_edge.benchmarks.roofline.bandwidth import read_rates, sizes_for, triad_rate
 from mtl_edge.benchmarks.roofline.rates import MachineLimits
 from mtl_edge.bundle import Bundle
 from mtl_edge.engines import Ids, Logits
 from mtl_edge.errors import EngineError
-from mtl_edge.planning import in_batches
-from mtl_edge.probabilities import softmax
 from mtl_edge.timing import Clock
 from mtl_edge.training.checkpoint import Checkpoint
 

@@ -121,7 +121,10 @@ def scatter(
             label = point.group if names else point.name
             error = None
             if point.low is not None and point.high is not None:
-                error = [[100 * (point.accuracy - point.low)], [100 * (point.high - point.accuracy)]]
+                error = [
+                    [100 * (point.accuracy - point.low)],
+                    [100 * (point.high - point.accuracy)],
+                ]
             axis.errorbar(
                 point.x, 100 * point.accuracy, yerr=error, fmt="o", ms=4.5, color=color, capsize=2,
                 label=None if label in seen or not label else label,

@@ -50,9 +50,7 @@ def markdown(report: Report, pictures: Collection[str] = ()) -> str:
     warnings = "".join(f"> **Warning:** {warning}.\n>\n" for warning in record.warnings)
     shown = [f"![{p.words}]({p.name}.png)" for p in report.pictures if p.name in pictures]
     steps = "\n".join(f"{n}. {step}" for n, step in enumerate(report.method, 1))
-    first, *others = [
-        f"## {table.title}\n\n{_table(report, table)}" for table in report.tables
-    ]
+    first, *others = [f"## {table.title}\n\n{_table(report, table)}" for table in report.tables]
     parts = [
         f"# {report.title}",
         _where(record),
@@ -82,8 +80,6 @@ def _where(record: Record) -> str:
 
 
 def _table(report: Report, table: Table) -> str:
-    rows = [
-        [f"**{row[0]}**" if row[0] in report.bold else row[0], *row[1:]] for row in table.rows
-    ]
+    rows = [[f"**{row[0]}**" if row[0] in report.bold else row[0], *row[1:]] for row in table.rows]
     note = f"\n\n{table.note}." if table.note else ""
     return f"{markdown_table(table.header, rows)}{note}"

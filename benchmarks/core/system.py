@@ -13,14 +13,14 @@ import numpy.typing as npt
 import torch
 
 from mtl_edge import engines
-from mtl_edge.answers import predicted
+from mtl_edge.answers.predictions import predicted
+from mtl_edge.answers.probabilities import softmax
+from mtl_edge.batches.planning import in_batches
 from mtl_edge.benchmarks.core.record import SystemInfo
 from mtl_edge.bundle import Bundle, Graph
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.engines import Ids, Logits
 from mtl_edge.errors import CheckpointError, MissingPackageError
-from mtl_edge.planning import in_batches
-from mtl_edge.probabilities import softmax
 from mtl_edge.timing import wall_ms
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 

@@ -47,7 +47,11 @@ class Table:
 
 
 def over(
-    title: str, names: Sequence[str], columns: Sequence[Column], note: str = "", first: str = "model"
+    title: str,
+    names: Sequence[str],
+    columns: Sequence[Column],
+    note: str = "",
+    first: str = "model",
 ) -> Table:
     """A table with a row for each name."""
     return Table(

@@ -9,7 +9,7 @@ from mtl_edge.benchmarks.core.page import page
 from mtl_edge.benchmarks.core.pictures import png
 from mtl_edge.benchmarks.core.record_json import to_json
 from mtl_edge.benchmarks.core.report import Report, markdown
-from mtl_edge.files import staged_folder
+from mtl_edge.io.folders import staged_folder
 
 __all__ = ["write_folder", "write_text"]
 
