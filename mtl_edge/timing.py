@@ -16,8 +16,17 @@ from typing import TypeVar
 
 import numpy as np
 
-__all__ = ["LEAST_ROUNDS", "SETTLE", "WARM_UP", "Clock", "Timing", "clocked", "interleave", "time_calls",
-           "wall_ms"]  # fmt: skip
+__all__ = [
+    "LEAST_ROUNDS",
+    "SETTLE",
+    "WARM_UP",
+    "Clock",
+    "Timing",
+    "clocked",
+    "interleave",
+    "time_calls",
+    "wall_ms",
+]
 
 T = TypeVar("T")
 Clock = Callable[[Callable[[], object]], float]  # milliseconds of a call
@@ -39,6 +48,15 @@ class Timing:
 
     def quantile(self, q: float) -> float:
         return float(np.quantile(self.rounds, q))
+
+    def to_json(self) -> dict[str, float | int]:
+        """Median, tenths and number of rounds, for a record."""
+        return {
+            "median": self.median,
+            "p10": self.quantile(0.1),
+            "p90": self.quantile(0.9),
+            "rounds": len(self.rounds),
+        }
 
     def ratio_of(self, other: Timing) -> tuple[float, float, float]:
         """How many times longer `other` took, round by round: median, lower and upper quartile."""

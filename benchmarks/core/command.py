@@ -1,4 +1,4 @@
-"""What the commands that measure have in common: their options, and the way from figures to files."""
+"""What the commands that measure share: their options, and the way from figures to files."""
 
 from __future__ import annotations
 

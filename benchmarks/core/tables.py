@@ -10,6 +10,7 @@ from mtl_edge.benchmarks.core.record import Estimate, Machine, Pair, Record, Rou
 __all__ = [
     "Column",
     "Table",
+    "across",
     "checks_table",
     "interval",
     "latency_table",
@@ -17,6 +18,7 @@ __all__ = [
     "machine_line",
     "milliseconds",
     "over",
+    "pair_of",
     "pairs_table",
     "percent",
     "ratio",
@@ -58,6 +60,20 @@ def over(
         title,
         [first, *(header for header, _ in columns)],
         [[name, *(cell(name) for _, cell in columns)] for name in names],
+        note,
+    )
+
+
+def across(title: str, names: Mapping[str, str], rows: Sequence[Column], note: str = "") -> Table:
+    """A table with a column for each name, and a row for each quantity.
+
+    Args:
+        names: their titles.
+    """
+    return Table(
+        title,
+        ["", *names.values()],
+        [[what, *(seen(cell)(name) for name in names)] for what, cell in rows],
         note,
     )
 

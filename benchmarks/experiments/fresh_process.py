@@ -50,35 +50,16 @@ def main() -> None:
         import_module(ENGINES[engine].module)
         mark("import engine")
     memories = {"imported": memory()}
-
-    from mtl_edge import loaded as front
-    from mtl_edge.tokens.encoder import TextEncoder
-
-    inside: dict[str, float] = {}
-
-    def timed(owner: object, name: str, part: str) -> None:
-        function = getattr(owner, name)
-
-        def run(*args: object, **options: object) -> object:
-            before = time.monotonic()
-            result = function(*args, **options)
-            inside[part] = inside.get(part, 0.0) + time.monotonic() - before
-            return result
-
-        setattr(owner, name, run)
-
-    timed(front, "open_bundle", "verify")
-    timed(TextEncoder, "from_file", "tokenizer")
-    timed(front, "start_chosen", "start graph")
+    parts = watched_parts()
     last = time.monotonic()
     fixed_tokens = None if fixed == "-" else int(fixed)
     classifier = EdgeClassifier.load(bundle, engine=engine, fixed_tokens=fixed_tokens)
     mark("load")
-    marks |= inside
-    marks["warm up"] = marks["load"] - sum(inside.values())
+    marks |= parts
+    marks["warm up"] = marks["load"] - sum(parts.values())
     classifier.predict("a quiet triumph")
     mark("first answer")
-    whole = time.monotonic() - float(started)
+    marks["whole"] = time.monotonic() - float(started)
     memories["loaded"] = memory()
 
     import json
@@ -92,10 +73,32 @@ def main() -> None:
         classifier.predict_proba(many)
         memories["used"] = memory()
     print(json.dumps({
-        "seconds": {**marks, "whole": whole},
-        "megabytes": memories,
-        "engine": classifier.info.engine,
+        "seconds": marks, "megabytes": memories, "engine": classifier.info.engine,
     }))  # fmt: skip
+
+
+def watched_parts() -> dict[str, float]:
+    """Seconds of each part of loading; filled in as they run."""
+    from mtl_edge.cascade import session
+    from mtl_edge.tokens.encoder import TextEncoder
+
+    seconds: dict[str, float] = {}
+
+    def watch(owner: object, name: str, part: str) -> None:
+        function = getattr(owner, name)
+
+        def run(*args: object, **options: object) -> object:
+            before = time.monotonic()
+            result = function(*args, **options)
+            seconds[part] = seconds.get(part, 0.0) + time.monotonic() - before
+            return result
+
+        setattr(owner, name, run)
+
+    watch(session, "open_bundle", "verify")
+    watch(TextEncoder, "from_file", "tokenizer")
+    watch(session, "start_chosen", "start graph")
+    return seconds
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Ours: a bundle for each depth, trained and exported as a user would, once, and kept."""
+"""Our bundles: one for each depth, trained and exported as a user would, once, and kept."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import shutil
@@ -10,30 +9,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from mtl_edge.benchmarks.peers.table import Peer
+from mtl_edge.benchmarks.peers.table import OWN, Peer
 from mtl_edge.bundle import open_bundle
 from mtl_edge.errors import ExportError
-from mtl_edge.io.model import ReadOptions
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.data import TaskData
 
 __all__ = ["ENGINES", "bundles_of", "entries"]
 
 ENGINES = ("openvino", "onnxruntime")
-SHOWN = {"openvino": "openvino", "onnxruntime": "onnx"}
-LISTS = ("task", "dev", "label", "label_column", "labels")
-SINGLE = (
-    "data", "dev_data", "backbone", "max_tokens", *(field.name for field in fields(ReadOptions)),
-)  # fmt: skip
+SHORT = {"openvino": "openvino", "onnxruntime": "onnx"}
 
 
 def bundles_of(
     depths: Sequence[int],
-    args: argparse.Namespace,
+    data_options: Sequence[str],
     tasks: Sequence[TaskData],
     backbone: Backbone,
     work: Path,
@@ -44,23 +37,26 @@ def bundles_of(
 
     A stamp beside each folder, written last, says what it was made from.
 
+    Args:
+        data_options: of `mtl-edge train`, that say what the tasks are.
+
     Raises:
         ExportError: training or export failed.
     """
     deepest = max(depths)
-    train = ["train", *_data(args), "--depth", str(deepest), "--refit"]
+    train = ["train", *data_options, "--depth", str(deepest), "--refit"]
     if len(depths) > 1:
         train.append("--all-depths")
-    checkpoint = work / "ours" / "checkpoint"
+    checkpoint = work / "mtl-edge" / "checkpoint"
     made_from: list[Any] = [train, backbone.info.sha256]
     made_from += [dict(rows.source) for task in tasks for rows in (task.train, task.dev) if rows]
-    states = work / "ours" / "states"
+    states = work / "mtl-edge" / "states"
     shutil.rmtree(states, ignore_errors=True)
     training = _make(checkpoint, train, made_from, ["--cache", str(states), "--restart"])
     shutil.rmtree(states, ignore_errors=True)
     bundles = {}
     for depth in depths:
-        bundle = work / "ours" / f"bundle-{depth}"
+        bundle = work / "mtl-edge" / f"bundle-{depth}"
         # What int8 loses is what is to be seen here, so nothing is refused.
         export = ["export", str(checkpoint), "--max-accuracy-drop", "100"]
         if depth != deepest:
@@ -104,10 +100,10 @@ def entries(name: str, bundle: Path, made_in: float | None = None) -> list[Peer]
     held = {graph.engine for graph in open_bundle(bundle, verify="size").manifest.graphs}
     return [
         Peer(
-            f"{name} {SHOWN[engine]}",
+            f"{name} {SHORT[engine]}",
             f"mtl-edge, {name}, {'OpenVINO' if engine == 'openvino' else 'ONNX Runtime'}, int8",
-            "ours",
-            "ours",
+            "mtl-edge",
+            OWN,
             "README.md",
             {"bundle": str(bundle.resolve()), "engine": engine},
             made_in=made_in,
@@ -115,15 +111,3 @@ def entries(name: str, bundle: Path, made_in: float | None = None) -> list[Peer]
         for engine in ENGINES
         if engine in held
     ]
-
-
-def _data(args: argparse.Namespace) -> list[str]:
-    """The options that say what the tasks are, as they came."""
-    options = []
-    for name in LISTS:
-        for value in getattr(args, name):
-            options += [f"--{name.replace('_', '-')}", value]
-    for name in SINGLE:
-        if (value := getattr(args, name)) is not None:
-            options += [f"--{name.replace('_', '-')}", str(value)]
-    return options
