@@ -21,8 +21,9 @@ from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.core.tables import Column, milliseconds, over
 from mtl_edge.bundle import open_bundle
 from mtl_edge.export.build import export
-from mtl_edge.export.candidates import Measured, Plan
+from mtl_edge.export.candidates import Measured
 from mtl_edge.export.candidates import measure as measure_candidates
+from mtl_edge.export.frontier import Plan
 from mtl_edge.export.settings import Settings
 from mtl_edge.export.targets import DEFAULT, targets_of
 from mtl_edge.table import clip
@@ -82,10 +83,11 @@ def measure(checkpoint: Checkpoint, targets: Sequence[str], threads: int, comman
                     own.models[name] = _score(found["graphs"][graph.target])
         texts = [sample.text for sample in checkpoint.samples]
         measured = measure_candidates(built, texts, shapes=SHAPES, threads=threads)
+    texts_timed = next(iter(measured.values())).texts
     times = {name_of(plan.target, plan.depth): found for plan, found in measured.items()}
     return new_record(
         "frontier", command, threads, started,
-        inputs={"texts": next(iter(times.values())).texts, "backbone": checkpoint.backbone.info.name},
+        inputs={"texts": texts_timed, "backbone": checkpoint.backbone.info.name},
         systems=systems, scores=list(scores.values()), rounds=_rounds(times),
     )  # fmt: skip
 

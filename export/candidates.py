@@ -19,6 +19,7 @@ from mtl_edge.errors import ExportError, OptionError
 from mtl_edge.export import stages
 from mtl_edge.export.build import export
 from mtl_edge.export.exits import Promise, cheapest, choices
+from mtl_edge.export.frontier import Plan
 from mtl_edge.export.settings import Settings
 from mtl_edge.export.targets import TARGETS
 from mtl_edge.timing import Timing, interleave, time_calls, wall_ms
@@ -26,35 +27,11 @@ from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.data import spread
 from mtl_edge.training.progress import Progress
 
-__all__ = ["PASSES", "Measured", "Plan", "build", "depths_of_stages", "measure", "plans", "tried"]
+__all__ = ["PASSES", "Measured", "build", "depths_of_stages", "measure", "plans", "tried"]
 
 TEXTS, PASSES, BULK = 256, 3, 2
 LEAD = 16  # untimed single texts after a candidate was loaded
 SHAPE_ROUNDS, SHAPE_SECONDS = 15, 1.0  # of the engine's own calls, in each pass
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a bundle is made of.
-
-    Attributes:
-        depth: layers of the encoder.
-        stages: layers of each cheaper stage before it.
-        target: the graph's.
-    """
-
-    depth: int
-    stages: tuple[int, ...]
-    target: str
-
-    @property
-    def layers(self) -> str:
-        """As tables have it."""
-        return " then ".join(map(str, (*self.stages, self.depth)))
-
-    def __str__(self) -> str:
-        layers = f"{self.layers} layers" if self.stages else f"depth {self.depth}"
-        return f"{self.target}, {layers}"
 
 
 @dataclass(slots=True)

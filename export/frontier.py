@@ -8,14 +8,37 @@ from typing import Any
 
 from mtl_edge.errors import ExportError
 from mtl_edge.export.budget import QUANTITIES, Limit
-from mtl_edge.export.candidates import Plan
 
-__all__ = ["FRONTIER", "Candidate", "Frontier", "choose", "standard_error", "table"]
+__all__ = ["FRONTIER", "Candidate", "Frontier", "Plan", "choose", "standard_error", "table"]
 
 FRONTIER = "frontier.json"
 SPEED = "p50"  # decides among the equally accurate where the budget names no speed
 NEAREST = 3
 CHOSEN, WITHIN = "*", "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a bundle is made of.
+
+    Attributes:
+        depth: layers of the encoder.
+        stages: layers of each cheaper stage before it.
+        target: the graph's.
+    """
+
+    depth: int
+    stages: tuple[int, ...]
+    target: str
+
+    @property
+    def layers(self) -> str:
+        """As tables have it."""
+        return " then ".join(map(str, (*self.stages, self.depth)))
+
+    def __str__(self) -> str:
+        layers = f"{self.layers} layers" if self.stages else f"depth {self.depth}"
+        return f"{self.target}, {layers}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,10 @@ from mtl_edge.choosing.machine import describe
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.errors import ExportError, OptionError
 from mtl_edge.export.budget import Limit
-from mtl_edge.export.candidates import PASSES, Measured, Plan, build, measure, plans, tried
+from mtl_edge.export.candidates import PASSES, Measured, build, measure, plans, tried
 from mtl_edge.export.card import CARD, model_card
 from mtl_edge.export.exits import Promise
-from mtl_edge.export.frontier import FRONTIER, Candidate, Frontier, choose, table
+from mtl_edge.export.frontier import FRONTIER, Candidate, Frontier, Plan, choose, table
 from mtl_edge.export.settings import Settings
 from mtl_edge.io.folders import require_free, staged_folder
 from mtl_edge.table import text_table

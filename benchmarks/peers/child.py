@@ -3,7 +3,7 @@
     python child.py ADAPTER FOLDER OPTIONS THREADS CORES
 
 ADAPTER is a file of `adapters/`, FOLDER where its models are kept, OPTIONS JSON, CORES a list with
-commas. Knows nothing of mtl_edge: standard library and numpy alone, and whatever the adapter imports.
+commas. Knows nothing of mtl_edge: standard library and numpy, and whatever the adapter imports.
 Reads a JSON command a line from standard input and answers a JSON line; what libraries print goes
 to standard error. An adapter defines some of
 
