@@ -20,7 +20,7 @@ __all__ = ["Picture", "Point", "bars", "curves", "lines", "pareto", "png", "scat
            "svg"]  # fmt: skip
 
 # Of Okabe and Ito's palette, which the colour-blind can tell apart; mid tones, for light and dark.
-COLORS = ("#7f8fa1", "#d55e00", "#0b8fd6", "#009e73", "#cc79a7", "#b58900")
+COLORS = ("#7f8fa1", "#d55e00", "#0b8fd6", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#5b6470")
 INK = "#010203"  # stands for the page's own colour
 FONT = 7.5
 STYLE: dict[Any, Any] = {
@@ -140,9 +140,9 @@ def scatter(
             axis.set_xscale("log")
             without_formulas(axis.xaxis)
         axis.margins(x=0.14, y=0.12)
+        axis.legend(loc="best")
         if names:
             _named(axis, points)
-        axis.legend(loc="best")
 
     return draw
 
@@ -167,9 +167,10 @@ def _named(axis: Any, points: Sequence[Point]) -> None:
         box = min(inside, key=lambda b: sum(_overlap(b, other) for other in taken))
         taken.append(box)
         far = abs((box[1] + box[3]) / 2 - y) > height
+        to_data = axis.transData.inverted().transform
         axis.annotate(
-            name, (x, y), xycoords="figure pixels", xytext=(box[0], (box[1] + box[3]) / 2),
-            textcoords="figure pixels", va="center", fontsize=FONT,
+            name, to_data((x, y)), xytext=to_data((box[0], (box[1] + box[3]) / 2)),
+            textcoords="data", va="center", fontsize=FONT,
             arrowprops={"arrowstyle": "-", "color": COLORS[0], "lw": 0.4} if far else None,
         )  # fmt: skip
 
