@@ -16,7 +16,7 @@ import pytest
 
 from mtl_edge import EdgeClassifier
 from mtl_edge.batches.planning import pad
-from mtl_edge.benchmarks import random_backbone
+from mtl_edge.benchmarks.experiments import random_backbone
 from mtl_edge.bundle import TOKENIZER
 from mtl_edge.cli import main
 from mtl_edge.tokens.encoder import TextEncoder
@@ -164,6 +164,9 @@ def test_the_wheel_runs_in_an_environment_without_torch(
     subprocess.run([str(python), "-c", probe], cwd=tmp_path, env=environment, check=True)
     site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
     assert not {"training", "export", "benchmarks"} & {p.name for p in site.iterdir()}
+    measuring = {p.name for p in (site / "mtl_edge" / "benchmarks").iterdir() if p.is_dir()}
+    assert {"bench", "core", "roofline"} <= measuring
+    assert not {"experiments", "peers", "micro", "results"} & measuring, "they stay in the clone"
     assert (site / "mtl_edge" / "py.typed").is_file()
     assert (site / "mtl_edge" / "training" / "demo" / "dev.csv").is_file()
 

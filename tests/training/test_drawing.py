@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtl_edge.benchmarks.bench.pictures import PICTURES, drawn_of
+from mtl_edge.benchmarks.core.pictures import Picture, png, svg
 from mtl_edge.bundle import Task
 from mtl_edge.cli import main
 from mtl_edge.training import checkpoint as checkpoints
@@ -108,13 +108,11 @@ def test_a_picture_that_fails_costs_no_study(
 
 
 def test_a_picture_that_fails_is_left_out_of_a_report(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("mtl_edge.benchmarks.bench.pictures._points", lambda _: {})
-    report: Any = object()
-    assert drawn_of(report, lambda *_: failing() or b"", "png") == {}
-    names = [name for name in PICTURES if name != "accuracy"]
-    notes = [f"note: {name}.png was not drawn: no ink left" for name in names]
+    picture = Picture("latency", "Share of texts", lambda axis: failing())
+    assert (png(picture), svg(picture)) == (None, None)
+    notes = [f"note: latency.{kind} was not drawn: no ink left" for kind in ("png", "svg")]
     assert capsys.readouterr().err.splitlines() == notes
 
 
