@@ -22,7 +22,7 @@ from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.core.system import System, systems_of
 from mtl_edge.benchmarks.core.tables import Table
 from mtl_edge.benchmarks.roofline import products, rates
-from mtl_edge.benchmarks.roofline.passes import FEED_FORWARD, roofline, work_of
+from mtl_edge.benchmarks.roofline.passes import FEED_FORWARD, operations, roofline, work_of
 from mtl_edge.benchmarks.roofline.profile import profile, share_of_products
 from mtl_edge.benchmarks.roofline.rates import MachineLimits, Rate
 from mtl_edge.benchmarks.roofline.weights import weights_of
@@ -123,6 +123,12 @@ def _against(
     stack: ExitStack,
 ) -> None:
     """Add a bundle's times, and the figures that they are held against."""
+    if operations(bundle, shapes) is None:
+        raise OptionError(
+            f"{bundle.file('config.json')} does not tell the width of the encoder's feed-forward "
+            f"layers, expected one of {', '.join(FEED_FORWARD)}; give a bundle of an encoder like "
+            "BERT or DistilBERT"
+        )
     systems, _ = systems_of(bundle, None, limits.threads, (), stack)
     fastest = {s.name: limits.fastest(s.precision) for s in systems}
     beside = {_title(rate): _products(rate, limits.threads) for rate in fastest.values()}
@@ -131,12 +137,7 @@ def _against(
         for texts, tokens in shapes:
             assert system.graph is not None
             work = work_of(bundle, system.graph, texts, tokens, weights=weights[system.name])
-            if work is None:
-                raise OptionError(
-                    f"{bundle.file('config.json')} does not tell the width of the encoder's "
-                    f"feed-forward layers, expected one of {', '.join(FEED_FORWARD)}; give a "
-                    "bundle of an encoder like BERT or DistilBERT"
-                )
+            assert work is not None
             least, rate = roofline(work, system.precision, limits), fastest[system.name]
             key = f"{name} {texts}x{tokens} {system.name}"
             record.figures[key] = {
