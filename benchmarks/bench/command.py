@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
+from mtl_edge.benchmarks.bench.compare import compare, remarks
 from mtl_edge.benchmarks.bench.measure import EFFORTS, Effort, Texts, measure
-from mtl_edge.benchmarks.bench.report import compare, remarks, report_of
+from mtl_edge.benchmarks.bench.report import report_of
 from mtl_edge.benchmarks.core.command import Output, add_output_arguments, add_threads_argument
 from mtl_edge.benchmarks.core.measure import shapes_of
 from mtl_edge.benchmarks.core.record_json import read_record

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from mtl_edge.benchmarks.core import cuda, scores
 from mtl_edge.benchmarks.core.check import check
@@ -137,23 +138,11 @@ def measure(
         rounds += [one_at_a_time(sound, some, effort.passes)]
         rounds += [in_one_call(sound, some, effort.bulk_rounds)]
         rounds += _sweep(sound, effort, middle, words, least_ms, clock)
-    sizes = [system.batch_tokens for system in sound if system.batch_tokens is not None]
     return new_record(
         "bench", command, threads, started,
         machine=machine,
         model=model_of(bundle),
-        inputs={
-            "effort": effort.name,
-            "device": device,
-            "source": texts.source,
-            "texts": len(some),
-            "of": texts.of,
-            "tokens": sum(lengths),
-            "median_tokens": middle,
-            "most_tokens": max(lengths),
-            "passes": effort.passes,
-            "torch_batch_tokens": sizes[0] if sizes else None,
-        },
+        inputs={**_inputs(texts, lengths, sound, effort), "device": device},
         systems=[system.info(checked.failed.get(system.name)) for system in systems],
         checks=checked.checks,
         rounds=rounds,
@@ -161,6 +150,23 @@ def measure(
         limits={} if limits is None else limits.figures(),
         warnings=_warnings(machine, missing, checked.failed, noise_in(rounds) or 0.0),
     )  # fmt: skip
+
+
+def _inputs(
+    texts: Texts, lengths: Sequence[int], systems: Sequence[System], effort: Effort
+) -> dict[str, Any]:
+    sizes = [system.batch_tokens for system in systems if system.batch_tokens is not None]
+    return {
+        "effort": effort.name,
+        "source": texts.source,
+        "texts": len(lengths),
+        "of": texts.of,
+        "tokens": sum(lengths),
+        "median_tokens": round(median(lengths)),
+        "most_tokens": max(lengths),
+        "passes": effort.passes,
+        "torch_batch_tokens": sizes[0] if sizes else None,
+    }
 
 
 def times_at_shapes(

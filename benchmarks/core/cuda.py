@@ -2,42 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from mtl_edge import engines
-from mtl_edge.answers.predictions import predicted
-from mtl_edge.answers.probabilities import softmax
-from mtl_edge.batches.planning import in_batches
-from mtl_edge.benchmarks.core.system import System, checkpoint_of, graph_system
+from mtl_edge.benchmarks.core.system import (
+    PRECISIONS,
+    System,
+    checkpoint_of,
+    float32_products,
+    graph_system,
+    torch_system,
+)
 from mtl_edge.benchmarks.roofline.bandwidth import read_rates, sizes_for, triad_rate
 from mtl_edge.benchmarks.roofline.rates import MachineLimits
 from mtl_edge.bundle import Bundle
-from mtl_edge.engines import Ids, Logits
 from mtl_edge.errors import EngineError
 from mtl_edge.timing import Clock
-from mtl_edge.training.checkpoint import Checkpoint
 
 __all__ = ["card", "clock", "limits", "systems_of"]
 
 SIDES = (2048, 4096, 8192)  # of square matrices
 ROUNDS = 10
-BATCH_TOKENS = 16384
-# How torch multiplies in each precision, and what it is told about float32 then.
-PRECISIONS = {
-    "fp32": (torch.float32, "highest"),
-    "tf32": (torch.float32, "high"),
-    "fp16": (torch.float16, "highest"),
-    "bf16": (torch.bfloat16, "highest"),
-}
-EAGER, COMPILED = ("fp32", "tf32", "fp16"), ("fp16",)
+# How the torch model runs: its precision, and whether it is compiled.
+WAYS = (("fp32", False), ("tf32", False), ("fp16", False), ("fp16", True))
 
 
 def _device(name: str) -> torch.device:
@@ -79,8 +70,14 @@ def systems_of(
     systems: list[System] = []
     if checkpoint is not None:
         model = checkpoint_of(bundle, checkpoint)
-        systems += [_torch(model, precision, device, bundle) for precision in EAGER]
-        systems += [_torch(model, p, device, bundle, compiled=True) for p in COMPILED]
+        most = bundle.manifest.max_tokens
+        systems += [
+            torch_system(
+                model, threads, texts, most,
+                device=str(_device(device)), precision=precision, compiled=compiled,
+            )
+            for precision, compiled in WAYS
+        ]  # fmt: skip
     graphs = [g for g in bundle.manifest.graphs if g.engine == "onnxruntime"]
     floats = [g for g in graphs if g.precision != "int8" and engines.available(g.engine)]
     systems += [
@@ -93,61 +90,6 @@ def systems_of(
             "or export with --targets onnx-fp16"
         )
     return systems, [g.target for g in bundle.manifest.graphs if g not in floats]
-
-
-def _torch(
-    checkpoint: Checkpoint, precision: str, device: str, bundle: Bundle, *, compiled: bool = False
-) -> System:
-    """The torch model on the card; `compiled` records CUDA graphs, one for each shape."""
-    dtype, float32 = PRECISIONS[precision]
-    place, tasks = _device(device), checkpoint.tasks
-    source = checkpoint.model().eval()
-    source.encoder.set_attn_implementation("sdpa")
-    names = source.tasks
-    model: Callable[..., Sequence[torch.Tensor]] = copy.deepcopy(source).to(place, dtype)
-    size = sum(p.numel() * dtype.itemsize for p in source.parameters())
-    if compiled:
-        model = torch.compile(model, dynamic=False, mode="reduce-overhead")
-
-    @torch.inference_mode()
-    def run(input_ids: Ids, mask: Ids) -> Logits:
-        arrays = [torch.from_numpy(values).to(place) for values in (input_ids, mask)]
-        with _float32_products(float32):
-            outputs = model(*arrays)
-        return {t: out.float().cpu().numpy() for t, out in zip(names, outputs, strict=True)}
-
-    encoder = checkpoint.backbone.text_encoder(bundle.manifest.max_tokens)
-
-    def logits(texts: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
-        return in_batches(run, encoder(texts), BATCH_TOKENS)
-
-    def probabilities(texts: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
-        found = logits(texts)
-        return {task.name: softmax(found[task.name], task.temperature) for task in tasks}
-
-    return System(
-        name=f"torch {precision}{' compiled' if compiled else ''} CUDA",
-        engine="torch",
-        precision=precision,
-        bytes=size,
-        run=run,
-        ids=encoder,
-        logits=logits,
-        answer=lambda text: predicted(tasks, probabilities([text]), checkpoint.depth)[0],
-        answer_all=probabilities,
-        batch_tokens=BATCH_TOKENS,
-    )
-
-
-@contextlib.contextmanager
-def _float32_products(precision: str) -> Iterator[None]:
-    """Products of float32 in TF32 (`high`) or not (`highest`); then the setting is put back."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def clock(device: str) -> Clock:
@@ -194,5 +136,5 @@ def _rate(
     dtype, float32 = PRECISIONS[precision]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
-    with _float32_products(float32):
+    with float32_products(float32):
         return 2.0 * side**3 / best(lambda: torch.mm(a, b, out=out)) / 1e9

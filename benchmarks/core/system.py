@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,27 @@ from mtl_edge.errors import CheckpointError, MissingPackageError
 from mtl_edge.timing import wall_ms
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 
-__all__ = ["TORCH", "System", "fastest_batch", "graph_system", "systems_of", "torch_system"]
+__all__ = [
+    "PRECISIONS",
+    "TORCH",
+    "System",
+    "checkpoint_of",
+    "fastest_batch",
+    "float32_products",
+    "graph_system",
+    "systems_of",
+    "torch_system",
+]
 
 TORCH = "torch fp32"
 BATCH_TOKENS = (512, 1024, 2048, 4096)  # sizes that the torch model's batches may have
+# How torch multiplies in each precision, and what it is told about float32 then.
+PRECISIONS = {
+    "fp32": (torch.float32, "highest"),
+    "tf32": (torch.float32, "high"),
+    "fp16": (torch.float16, "highest"),
+    "bf16": (torch.bfloat16, "highest"),
+}
 Texts = Sequence[str]
 
 
@@ -133,23 +150,38 @@ def graph_system(
 
 
 def torch_system(
-    checkpoint: Checkpoint, threads: int, texts: Texts = (), max_tokens: int | None = None
+    checkpoint: Checkpoint,
+    threads: int,
+    texts: Texts = (),
+    max_tokens: int | None = None,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    compiled: bool = False,
 ) -> System:
-    """The torch model in fp32, behind the same calls as the runtime: its ids, batches and answers.
+    """The torch model behind the same calls as the runtime: its ids, batches and answers.
 
     With the attention that torch runs fastest.
 
     Args:
         texts: to find the best size of its batches with; none: it is measured by arrays alone.
+        precision: of `PRECISIONS`; weights are rounded to it.
+        compiled: records CUDA graphs, one for each shape.
     """
     torch.set_num_threads(threads)
-    model = checkpoint.model()
-    model.encoder.set_attn_implementation("sdpa")
+    dtype, float32 = PRECISIONS[precision]
+    source = checkpoint.model().eval()
+    source.encoder.set_attn_implementation("sdpa")
+    model: Callable[..., Sequence[torch.Tensor]] = source.to(device, dtype)
+    if compiled:
+        model = torch.compile(model, dynamic=False, mode="reduce-overhead")
 
     @torch.inference_mode()
     def run(input_ids: Ids, mask: Ids) -> Logits:
-        outputs = model(torch.from_numpy(input_ids), torch.from_numpy(mask))
-        return {task: out.numpy() for task, out in zip(model.tasks, outputs, strict=True)}
+        arrays = [torch.from_numpy(values).to(device) for values in (input_ids, mask)]
+        with float32_products(float32):
+            outputs = model(*arrays)
+        return {t: o.float().cpu().numpy() for t, o in zip(source.tasks, outputs, strict=True)}
 
     encoder = checkpoint.backbone.text_encoder(max_tokens or checkpoint.max_tokens)
     tasks = checkpoint.tasks
@@ -163,10 +195,10 @@ def torch_system(
         return {task.name: softmax(found[task.name], task.temperature) for task in tasks}
 
     return System(
-        name=TORCH,
+        name=f"torch {precision}{' compiled' if compiled else ''}",
         engine="torch",
-        precision="fp32",
-        bytes=sum(4 * p.numel() for p in model.parameters()),
+        precision=precision,
+        bytes=sum(p.numel() * dtype.itemsize for p in source.parameters()),
         run=run,
         ids=encoder,
         logits=logits,
@@ -174,6 +206,17 @@ def torch_system(
         answer_all=probabilities,
         batch_tokens=batch_tokens,
     )
+
+
+@contextmanager
+def float32_products(precision: str) -> Iterator[None]:
+    """Products of float32 in TF32 (`high`) or not (`highest`); then the setting is put back."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def fastest_batch(run: Callable[[Ids, Ids], Logits], ids: Sequence[Sequence[int]]) -> int:

@@ -17,7 +17,7 @@ from mtl_edge.benchmarks.bench import report as bench
 from mtl_edge.benchmarks.core.record import Record
 from mtl_edge.benchmarks.core.record_json import read_record
 from mtl_edge.benchmarks.core.report import Report, block
-from mtl_edge.benchmarks.experiments import exits, runtime_report, shapes
+from mtl_edge.benchmarks.experiments import exits_report, runtime_report, shapes
 from mtl_edge.benchmarks.peers import report as peers
 
 __all__ = ["REPORTS", "blocks", "fill"]
@@ -26,7 +26,7 @@ __all__ = ["REPORTS", "blocks", "fill"]
 REPORTS: Mapping[str, tuple[Callable[[Record], Report], str]] = {
     "shapes": (shapes.report_of, "benchmarks.md"),
     "frontier": (frontier.report_of, "export.md"),
-    "exits": (exits.report_of, "export.md"),
+    "exits": (exits_report.report_of, "export.md"),
     "runtime": (runtime_report.report_of, "runtime.md"),
     "peers": (peers.report_of, "peers.md"),
     "limits": (limits.report_of, "limits.md"),
