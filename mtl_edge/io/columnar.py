@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, BinaryIO
 
-from mtl_edge.errors import DataError, MissingPackageError
+from mtl_edge.errors import DataError, MissingPackageError, one_line
 from mtl_edge.io import model
 from mtl_edge.io.model import Chunk, Record, Table, Tally
 from mtl_edge.io.text import lacks_column
@@ -73,9 +73,7 @@ def _validated(batch: Any) -> Any:
 
 def _damaged(name: str, error: Exception) -> DataError:
     kind = "Parquet" if "arquet" in str(error) else "Parquet or Arrow"
-    return DataError(
-        f"{name} is not a {kind} file that can be read: {' '.join(str(error).split())[:300]}"
-    )
+    return DataError(f"{name} is not a {kind} file that can be read: {one_line(error)}")
 
 
 def arrow_of(frame: Any) -> Any:
@@ -102,8 +100,7 @@ def arrow_of(frame: Any) -> Any:
         if isinstance(error, DataError):
             raise
         raise DataError(
-            f"{kind} cannot be read as columns of one type each: "
-            f"{' '.join(str(error).split())[:300]}"
+            f"{kind} cannot be read as columns of one type each: {one_line(error)}"
         ) from None
     raise DataError(
         f"expected a file or a data frame (pandas, Polars, Arrow, datasets), got {kind}"
@@ -132,9 +129,8 @@ def from_hub(source: str) -> Any:
         return arrow_of(datasets.load_dataset(name, subset, split=split))
     except Exception as error:  # bad names, no such split, no network: a dozen unrelated classes
         raise DataError(
-            f"{source} cannot be loaded ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:300]}); check name, subset and split, or save it as a "
-            "file where there is a network"
+            f"{source} cannot be loaded ({one_line(error, typed=True)}); check name, subset and "
+            "split, or save it as a file where there is a network"
         ) from None
 
 

@@ -17,6 +17,7 @@ from tokenizers.models import Model, Unigram
 
 from mtl_edge.bundle.safe_files import altered
 from mtl_edge.bundle.schema import MOST_TOKENIZER_BYTES
+from mtl_edge.errors import one_line
 
 __all__ = ["encoded", "read_tokenizer", "state_of", "unknown_of", "word_ids"]
 
@@ -53,7 +54,7 @@ def read_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
     except BaseException as error:
         if not _failed(error):
             raise
-        raise altered(f"{path} is not a tokenizer ({_first_line(error)})") from None
+        raise altered(f"{path} is not a tokenizer ({one_line(error)})") from None
     return tokenizer
 
 
@@ -84,7 +85,7 @@ def _asked(call: Callable[[], Result]) -> Result:
     except BaseException as error:
         if not _failed(error):
             raise
-        raise altered(f"the tokenizer fails on a text ({_first_line(error)})") from None
+        raise altered(f"the tokenizer fails on a text ({one_line(error)})") from None
 
 
 def state_of(part: Any) -> dict[str, Any]:
@@ -106,10 +107,6 @@ def unknown_of(tokenizer: Tokenizer) -> int | None:
 def _failed(error: BaseException) -> bool:
     """Whether it is the library's: plain Exception, or a panic, which derives from no Exception."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:200]
 
 
 def _require_bounded(tokenizer: Tokenizer, max_tokens: int) -> None:
