@@ -32,13 +32,16 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from mtl_edge.answers.predictions import Prediction, in_order, predictions
+from mtl_edge.answers.predictions import Prediction
 from mtl_edge.batches.planning import Tokens
 from mtl_edge.benchmarks.machine import describe, processor_of
 from mtl_edge.benchmarks.shown import shown
 from mtl_edge.bundle import open_bundle
-from mtl_edge.cascade.session import Loaded, answering
-from mtl_edge.cascade.stages import Stage, answer, answer_one
+from mtl_edge.cascade.early_exit import answer, answer_one
+from mtl_edge.cascade.opening import for_tasks
+from mtl_edge.cascade.outputs import in_order, predictions
+from mtl_edge.cascade.session import Session
+from mtl_edge.cascade.stage import Stage
 from mtl_edge.cli import Parser
 from mtl_edge.cli.named_values import named
 from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, rows_of
@@ -110,10 +113,10 @@ def measure(
     found: dict[str, Any] = {}
     with Progress("asking", total=len(targets) * len(ways), unit="ways") as progress:
         for target in targets:
-            with running(bundle, target) as loaded:
+            with running(bundle, target) as session:
                 found[target] = {}
                 for way in ways:
-                    found[target][way.name] = _asked(loaded, way, seconds, bags, simulate)
+                    found[target][way.name] = _asked(session, way, seconds, bags, simulate)
                     progress.update(1, f"{target}, {way.name}")
     return {
         "date": date.today().isoformat(),
@@ -126,7 +129,7 @@ def measure(
 
 
 def _asked(
-    loaded: Loaded,
+    session: Session,
     way: Way,
     seconds: float,
     bags: Mapping[str, Pipeline],
@@ -134,15 +137,15 @@ def _asked(
 ) -> dict[str, Any]:
     """One way of asking, with stages and at full depth; and of a bag of words where there is one
     for the only task that is asked, and its labels are known."""
-    stages = answering(loaded, way.tasks).stages
+    stages = for_tasks(session, way.tasks).stages
     texts = list(way.texts)
     if simulate:
-        stages = _simulated(stages, loaded.encoder.ids(texts), simulate)
+        stages = _simulated(stages, session.encoder.ids(texts), simulate)
     (known,) = way.labels if len(way.tasks) == 1 and way.labels else (None,)
     bag = bags.get(known) if known else None
 
     def ask(some: Sequence[Stage]) -> list[Prediction]:
-        return predictions(answer(some, [loaded.encoder.ids(texts)]))
+        return predictions(answer(some, [session.encoder.ids(texts)]))
 
     staged, full = ask(stages), ask(stages[-1:])
     calls: dict[str, Callable[[], object]] = {
@@ -174,7 +177,7 @@ def _asked(
         "ratio": _ratio(times["staged"], times["full"]),
         **({} if bag is None else {"bag_ratio": _ratio(times["bag_of_words"], times["full"])}),
         "ms": {name: found.to_json() for name, found in times.items()},
-        "single_ms": _singles(loaded, stages, bag, texts[:SINGLES]),
+        "single_ms": _singles(session, stages, bag, texts[:SINGLES]),
     }
 
 
@@ -186,12 +189,12 @@ def _simulated(
     waiting = np.arange(len(ids))
     for stage, share in zip(stages, shares, strict=False):
         tasks = [task.name for task in stage.tasks]
-        alone = answer([replace(stage, leaving=None)], [[ids[i] for i in waiting.tolist()]])
+        alone = answer([replace(stage, exit_thresholds=None)], [[ids[i] for i in waiting.tolist()]])
         part = in_order(list(alone), stage.tasks, lambda some: some.probabilities)
         sure = np.min([part[task].max(1) for task in tasks], axis=0)
         count = min(round(share * len(ids)), len(waiting) - 1)
         least = float(np.sort(sure)[::-1][count - 1]) if count else NEVER
-        made.append(replace(stage, leaving=dict.fromkeys(tasks, least)))
+        made.append(replace(stage, exit_thresholds=dict.fromkeys(tasks, least)))
         waiting = waiting[sure < least]
     return (*made, *stages[len(made) :])
 
@@ -217,12 +220,12 @@ def _share(values: Sequence[bool]) -> float:
 
 
 def _singles(
-    loaded: Loaded, stages: Sequence[Stage], bag: Pipeline | None, texts: Sequence[str]
+    session: Session, stages: Sequence[Stage], bag: Pipeline | None, texts: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """How long single texts take, one after the other, each asked in every way."""
 
     def ask(some: Sequence[Stage], text: str) -> None:
-        predictions([answer_one(some, loaded.encoder.ids([text])[0])])
+        predictions([answer_one(some, session.encoder.ids([text])[0])])
 
     calls: dict[str, Callable[[str], None]] = {
         "staged": lambda text: ask(stages, text),

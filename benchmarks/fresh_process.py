@@ -51,7 +51,7 @@ def main() -> None:
         mark("import engine")
     memories = {"imported": memory()}
 
-    from mtl_edge import loaded as front
+    from mtl_edge.cascade import opening
     from mtl_edge.tokens.encoder import TextEncoder
 
     inside: dict[str, float] = {}
@@ -67,9 +67,9 @@ def main() -> None:
 
         setattr(owner, name, run)
 
-    timed(front, "open_bundle", "verify")
+    timed(opening, "open_bundle", "verify")
     timed(TextEncoder, "from_file", "tokenizer")
-    timed(front, "start_chosen", "start graph")
+    timed(opening, "start_chosen", "start graph")
     last = time.monotonic()
     fixed_tokens = None if fixed == "-" else int(fixed)
     classifier = EdgeClassifier.load(bundle, engine=engine, fixed_tokens=fixed_tokens)

@@ -10,7 +10,8 @@ from mtl_edge.batches.planning import plan, rounded
 from mtl_edge.batches.prefetch import windows
 from mtl_edge.benchmarks.limits.floor import operations
 from mtl_edge.bundle import Bundle
-from mtl_edge.classifier import WINDOW, EdgeClassifier
+from mtl_edge.cascade.session import WINDOW
+from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.timing import Timing
 
 __all__ = ["ARRIVING", "as_they_come", "planned", "rounds_of", "throughput"]
@@ -38,7 +39,7 @@ def rounds_of(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
 
 def planned(classifier: EdgeClassifier, lengths: Sequence[int]) -> list[Shape]:
     """The batches `(texts, tokens)` that a classifier runs texts of these lengths in."""
-    loaded = classifier._now()
+    loaded = classifier._running()
     multiple = loaded.engine.multiple
     return [
         (len(batch), rounded(max(window[i] for i in batch), multiple, loaded.encoder.max_tokens))

@@ -196,7 +196,7 @@ def _in_process(
             )  # fmt: skip
         times = single_texts.in_turn(singles, texts, passes)
         totals = many_texts.rounds_of(bulk, rounds)
-        multiples = {name: loaded[name]._now().engine.multiple for name in graphs}
+        multiples = {name: loaded[name]._running().engine.multiple for name in graphs}
         shapes = {name: many_texts.planned(loaded[name], lengths) for name in graphs}
     come = many_texts.as_they_come(lengths)
     single = {

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_edge import engines
-from mtl_edge.answers.predictions import predicted
+from mtl_edge.answers.predictions import predictions_of
 from mtl_edge.answers.probabilities import softmax
 from mtl_edge.batches.planning import in_batches
 from mtl_edge.benchmarks.contenders import from_checkpoint
@@ -96,7 +96,7 @@ def _graph(bundle: Bundle, graph: Graph, threads: int, stack: ExitStack) -> Entr
             bundle.path, engine=graph.engine, target=graph.target, threads=threads, verify="size"
         )
     )
-    loaded = classifier._now()
+    loaded = classifier._running()
     return Entrant(
         name=graph.target,
         engine=graph.engine,
@@ -134,7 +134,7 @@ def _torch(bundle: Bundle, folder: Path, threads: int, texts: Sequence[str]) -> 
         ids=encoder,
         run=contender.run,
         logits=logits,
-        answer=lambda text: predicted(tasks, probabilities([text]), checkpoint.depth)[0],
+        answer=lambda text: predictions_of(tasks, probabilities([text]), checkpoint.depth)[0],
         answer_all=probabilities,
         batch_tokens=batch_tokens,
     )
