@@ -23,7 +23,7 @@ from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import DataError, OptionError
 from mtl_edge.io.folders import require_free
 from mtl_edge.io.labelled import read_texts
-from mtl_edge.io.model import ReadOptions
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.table import text_table
 
 __all__ = ["add_arguments", "run"]

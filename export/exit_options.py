@@ -15,7 +15,7 @@ from mtl_edge.export.exits import Promise
 from mtl_edge.export.paired import p_value
 from mtl_edge.export.stages import broken, compare, promised, running
 from mtl_edge.export.targets import targets_of
-from mtl_edge.io.model import ReadOptions
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.table import text_table
 from mtl_edge.training.command import depths_of
 

@@ -17,7 +17,7 @@ from typing import Any
 from mtl_edge.benchmarks.peers.table import Peer
 from mtl_edge.bundle import open_bundle
 from mtl_edge.errors import ExportError
-from mtl_edge.io.model import ReadOptions
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.data import TaskData
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mtl_edge.bundle import TOKENIZER, Exit, Task, Verify, open_bundle
-from mtl_edge.bundle.depths import at_most, graph_at, tasks_at
+from mtl_edge.bundle.depths import graph_at, tasks_at, up_to_depth
 from mtl_edge.cascade.latency import LatencyEstimator
 from mtl_edge.cascade.session import Session
 from mtl_edge.cascade.stage import Stage
@@ -57,7 +57,7 @@ def open_session(
 ) -> Session:
     """Verify a bundle and start an engine on each of its stages: see `EdgeClassifier.load`."""
     opened = open_bundle(path, verify=verify, public_key=public_key)
-    manifest = at_most(opened.manifest, max_depth)
+    manifest = up_to_depth(opened.manifest, max_depth)
     bundle = replace(opened, manifest=manifest)
     max_tokens = min(manifest.max_tokens, limits.tokens or manifest.max_tokens)
     vocabulary = manifest.backbone.vocabulary

@@ -16,7 +16,8 @@ from mtl_edge.cli.reading import add_read_arguments, read_options
 from mtl_edge.cli.show import print_json, print_table
 from mtl_edge.cli.stopping import Stopped, Stopper, stoppable
 from mtl_edge.errors import OptionError
-from mtl_edge.io.model import ReadOptions, texts_of
+from mtl_edge.io.chunks import texts_of
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.io.source import Source, format_of, open_table
 
 __all__ = ["add_arguments", "run"]

@@ -11,7 +11,7 @@ from typing import Any
 from mtl_edge.classifier import EdgeClassifier, Prediction
 from mtl_edge.cli.reading import note
 from mtl_edge.cli.stopping import Stopped
-from mtl_edge.io.model import Table
+from mtl_edge.io.chunks import Table
 
 __all__ = ["load", "predictions_of", "stopped", "told"]
 

@@ -13,7 +13,7 @@ from mtl_edge.cli.named_values import for_each, named
 from mtl_edge.errors import OptionError
 from mtl_edge.io.labelled import Rows, read_rows, read_texts
 from mtl_edge.io.labels import label_of
-from mtl_edge.io.model import ReadOptions
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.io.source import FORMATS
 
 __all__ = [

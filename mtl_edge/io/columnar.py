@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from mtl_edge.errors import DataError, MissingPackageError, one_line
-from mtl_edge.io import model
-from mtl_edge.io.model import Chunk, Record, Table, Tally
+from mtl_edge.io import chunks
+from mtl_edge.io.chunks import Chunk, Record, Table, Tally
 from mtl_edge.io.text import lacks_column
 
 __all__ = ["arrow_of", "from_hub", "pyarrow_or_error", "read_arrow", "read_parquet", "table_of"]
@@ -43,7 +43,7 @@ def read_parquet(stream: BinaryIO, name: str, column: str) -> Table:
         file = pa.parquet.ParquetFile(stream, buffer_size=READ_AHEAD, pre_buffer=False)
         groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
         a_row = max((g.total_byte_size / max(1, g.num_rows) for g in groups), default=1.0)
-        size = min(model.CHUNK_ROWS, max(1, int(model.CHUNK_BYTES / max(1.0, a_row))))
+        size = min(chunks.CHUNK_ROWS, max(1, int(chunks.CHUNK_BYTES / max(1.0, a_row))))
         batches = file.iter_batches(size, use_threads=False)
         return table_of(file.schema_arrow, batches, name, column)
     except (OSError, pa.ArrowException) as error:
@@ -152,8 +152,8 @@ def table_of(schema: Any, batches: Iterable[Any], name: str, column: str) -> Tab
     kind = schema.field(column).type
     if not _may_be_text(pa, kind):
         raise DataError(f"{name}: column {column!r} is of type {kind}; expected strings")
-    chunks = _chunks(pa, batches, name, _class_names(schema))
-    return Table(name, dict.fromkeys(names, "text"), chunks, "row", Tally(), schema)
+    parts = _chunks(pa, batches, name, _class_names(schema))
+    return Table(name, dict.fromkeys(names, "text"), parts, "row", Tally(), schema)
 
 
 def _may_be_text(pa: Any, kind: Any) -> bool:
@@ -192,11 +192,11 @@ def _sized(pa: Any, batches: Iterable[Any]) -> Iterator[Any]:
     parts: list[Any] = []
     rows = size = 0
     for batch in batches:
-        for start in range(0, batch.num_rows, model.CHUNK_ROWS):
-            part = batch.slice(start, model.CHUNK_ROWS)
+        for start in range(0, batch.num_rows, chunks.CHUNK_ROWS):
+            part = batch.slice(start, chunks.CHUNK_ROWS)
             parts.append(part)
             rows, size = rows + part.num_rows, size + part.nbytes
-            if rows >= model.CHUNK_ROWS or size >= model.CHUNK_BYTES:
+            if rows >= chunks.CHUNK_ROWS or size >= chunks.CHUNK_BYTES:
                 yield _joined(pa, parts)
                 parts, rows, size = [], 0, 0
     if parts:
@@ -226,7 +226,7 @@ def _values(
         ):
             raise TypeError("expected strings or numbers")
         values: list[Any] = _plain(pa, array).to_pylist()
-    except UnicodeDecodeError:  # what its writer took for UTF-8: see `mtl_edge.io.model.decoded`
+    except UnicodeDecodeError:  # what its writer took for UTF-8: see `mtl_edge.io.chunks.decoded`
         values = array.cast(pa.large_binary()).to_pylist()
     except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
         raise DataError(f"{name}: column {column!r} is of type {kind} ({error})") from None

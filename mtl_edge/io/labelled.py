@@ -12,9 +12,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from mtl_edge.errors import DataError
+from mtl_edge.io.chunks import MERGED, UNLABELLED, Table, decoded, texts_of
 from mtl_edge.io.folders import sha256_of
 from mtl_edge.io.labels import label_of, skeleton
-from mtl_edge.io.model import MERGED, UNLABELLED, ReadOptions, Table, decoded, texts_of
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.io.source import Source, open_table
 from mtl_edge.io.text import lacks_column
 

@@ -16,10 +16,11 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from mtl_edge.errors import DataError, OptionError
-from mtl_edge.io import model
+from mtl_edge.io import chunks
+from mtl_edge.io.chunks import Chunk, Kind, Table, Tally, texts_of
 from mtl_edge.io.columnar import HUB, arrow_of, from_hub, read_arrow, read_parquet, table_of
 from mtl_edge.io.delimited import read_delimited
-from mtl_edge.io.model import Chunk, Kind, ReadOptions, Table, Tally, texts_of
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.io.text import (
     Lines,
     lacks_column,
@@ -148,10 +149,10 @@ def _opened(path: Path | None, options: ReadOptions) -> Iterator[Table]:
             lines = Lines(_unpacked(raw, name, stack), name, options.encoding)
             stack.callback(lines.detach)
             tally = Tally()
-            about, chunks = kind.text(lines, options, tally)
+            about, parts = kind.text(lines, options, tally)
         if about is not None and options.text_column not in about:
             raise lacks_column(name, [options.text_column], "--text-column", about)
-        yield Table(name, about, _chunks(chunks, name), tally=tally, read=raw.tell)
+        yield Table(name, about, _chunks(parts, name), tally=tally, read=raw.tell)
 
 
 def _stream(path: Path | None, stack: contextlib.ExitStack) -> BinaryIO:
@@ -209,19 +210,19 @@ def _told(name: str) -> Iterator[None]:
         raise DataError(f"{name} is not a whole gzip file ({error}); copy it again") from None
 
 
-def _chunks(chunks: Iterator[Chunk], name: str) -> Iterator[Chunk]:
+def _chunks(parts: Iterator[Chunk], name: str) -> Iterator[Chunk]:
     with _told(name):
-        yield from chunks
+        yield from parts
 
 
 def _at_hand(texts: Sequence[str], column: str) -> Table:
     def chunk(first: int) -> Chunk:
-        part = texts[first : first + model.CHUNK_ROWS]
+        part = texts[first : first + chunks.CHUNK_ROWS]
         places = range(first + 1, first + 1 + len(part))
         return Chunk.of(first, places, [{column: text} for text in part])
 
-    chunks = map(chunk, range(0, len(texts), model.CHUNK_ROWS))
-    return Table("the texts", {column: "text"}, chunks, "text")
+    parts = map(chunk, range(0, len(texts), chunks.CHUNK_ROWS))
+    return Table("the texts", {column: "text"}, parts, "text")
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

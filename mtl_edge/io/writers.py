@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from mtl_edge.errors import DataError, OptionError
+from mtl_edge.io.chunks import Chunk, Kind
 from mtl_edge.io.columnar import pyarrow_or_error
 from mtl_edge.io.in_memory import valid_texts
-from mtl_edge.io.model import Chunk, Kind
 from mtl_edge.io.source import FORMATS, GZ, ending_of
 
 __all__ = ["Answers", "Layout", "Writer", "layout_of", "writer_of", "writes_any_columns"]

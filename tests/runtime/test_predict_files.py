@@ -25,7 +25,7 @@ import pytest
 from mtl_edge import EdgeClassifier
 from mtl_edge.cli import main, predict_to_file, progress
 from mtl_edge.errors import OutputExistsError
-from mtl_edge.io import delimited, model, store, text
+from mtl_edge.io import chunks, delimited, store, text
 
 Fails = Callable[..., str]
 Predict = Callable[..., None]
@@ -378,8 +378,8 @@ def test_a_table_of_a_file_is_printed(
 STOPPED = """
 import os, signal, sys
 from mtl_edge.cli import main
-from mtl_edge.io import model, store
-model.CHUNK_ROWS = 16
+from mtl_edge.io import chunks, store
+chunks.CHUNK_ROWS = 16
 store.SECONDS_BETWEEN_SAVES = 0
 # Who started the tests may ignore it, as a shell does for what runs in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -411,7 +411,7 @@ def _stopped(number: int, at: int, *command: str | Path) -> subprocess.Completed
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 16)
 
 
 @pytest.fixture
@@ -702,7 +702,7 @@ def test_a_run_that_waits_for_input_stops_when_told_to(shared_bundle: Path) -> N
         assert process.stdout
         assert process.stderr
         # A chunk is answered when it is full; it waits for the next one then.
-        process.stdin.write(b"a text\n" * model.CHUNK_ROWS)
+        process.stdin.write(b"a text\n" * chunks.CHUNK_ROWS)
         process.stdin.flush()
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
@@ -847,7 +847,7 @@ def test_the_row_of_a_text_that_is_too_large_counts_those_without_a_text(
     given = ("predict", shared_bundle, "--missing", "skip", "--file", source)
     message = fails(*given, "--out", tmp_path / "out.csv")
     assert f"{'line' if ending == 'jsonl' else 'row'} 22: its text has 2,097,152 bytes" in message
-    monkeypatch.setattr(model, "CHUNK_ROWS", 1024)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 1024)
     assert message == fails(*given)
     if ending == "jsonl":
         stdin = io.TextIOWrapper(io.BytesIO(source.read_bytes()))
