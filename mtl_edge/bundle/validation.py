@@ -22,7 +22,7 @@ from mtl_edge.bundle.schema import (
     Manifest,
     Task,
 )
-from mtl_edge.io.labels import plain
+from mtl_edge.io.labels import is_plain
 
 __all__ = ["check_manifest"]
 
@@ -94,7 +94,7 @@ def _check_entry(entry: FileEntry) -> None:
 
 
 def _check_graph(graph: Graph) -> None:
-    _require(plain(graph.target), f"{graph.target!r:.60} cannot name a graph")
+    _require(is_plain(graph.target), f"{graph.target!r:.60} cannot name a graph")
     _require(
         graph.latency_ms is None or graph.latency_ms >= 0,
         f"graph {graph.target!r} has the latency {graph.latency_ms}",
@@ -168,7 +168,7 @@ def _check_task(task: Task) -> None:
         "of an input",
     )
     _require(
-        len(task.labels) >= 2 and all(map(plain, task.labels)),
+        len(task.labels) >= 2 and all(map(is_plain, task.labels)),
         f"task {name!r} needs two or more labels, without control characters",
     )
     _require_distinct(task.labels, f"label of task {name!r}")

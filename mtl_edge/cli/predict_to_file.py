@@ -46,7 +46,7 @@ def write_predictions(
     require_no_file(args.out, overwrite=args.overwrite)
     file = args.file if args.file is not None and args.file.is_file() else None
     settings = _settings(args, file, options)
-    store = Store(args.out, settings, restart=args.restart, lasting=file is not None)
+    store = Store(args.out, settings, restart=args.restart, resumable=file is not None)
     try:
         with store, load(args, store.facts) as classifier:
             added = added_columns(classifier.tasks, args)

@@ -126,7 +126,7 @@ def rows_of(
 
     Args:
         tasks: whose `--label-column` there may be.
-        column: of the labels; none: as `--label-column` says.
+        column: of the labels; None: as `--label-column` says.
 
     Raises:
         DataError: see `mtl_edge.io.labelled.read_rows`.

@@ -18,9 +18,9 @@ class ReadOptions:
 
     Attributes:
         text_column: the column that holds the texts.
-        format: one of `mtl_edge.io.source.FORMATS`; none: by the ending of the file's name.
-        encoding: of text files; none: UTF-8, or what a byte order mark says.
-        separator: of CSV and TSV, one character or its name, as `tab`; none: by the format.
+        format: one of `mtl_edge.io.source.FORMATS`; default: by the ending of the file's name.
+        encoding: of text files; default: UTF-8, or what a byte order mark says.
+        separator: of CSV and TSV, one character or its name, as `tab`; default: by the format.
         quoting: of CSV and TSV: `double`, after RFC 4180; or `none`, quotes are characters like
             others. Not given: double, but quotes that seem to be stray are refused.
         escape: of CSV and TSV, takes the meaning from a quote, a separator or a line end behind it.

@@ -66,7 +66,7 @@ FORMATS: Mapping[str, Format] = {
 
 GZ, PACKED = ".gz", b"\x1f\x8b"
 # First bytes of what cannot be read as text, and what to do with it.
-STRANGE = {
+NOT_TEXT = {
     b"PAR1": "is a Parquet file; pass --format parquet or name it .parquet",
     b"ARROW1": "is an Arrow file; pass --format arrow or name it .arrow",
     b"PK\x03\x04": "is a zip archive, as .xlsx and .zip are; unpack it, or save the sheet as CSV",
@@ -125,7 +125,7 @@ def open_table(source: Source, options: ReadOptions = ReadOptions()) -> Iterator
         table = from_hub(str(source))
         yield table_of(table.schema, table.to_batches(), str(source), column)
     elif isinstance(source, (tuple, list)):
-        yield _at_hand(source, column)
+        yield _table_of_texts(source, column)
     elif source is None or isinstance(source, (str, PurePath)):
         with _opened(None if source is None else Path(source), options) as table:
             yield table
@@ -145,7 +145,7 @@ def _opened(path: Path | None, options: ReadOptions) -> Iterator[Table]:
                 raise OptionError(f"{format_} is read from a file; give --file")
             yield replace(kind.columns(raw, name, options.text_column), read=raw.tell)
             return
-        with _told(name):
+        with _gzip_errors(name):
             lines = Lines(_unpacked(raw, name, stack), name, options.encoding)
             stack.callback(lines.detach)
             tally = Tally()
@@ -179,7 +179,7 @@ def _unpacked(stream: BinaryIO, name: str, stack: contextlib.ExitStack) -> Binar
     elif name.lower().endswith(GZ):
         raise DataError(f"{name} is not a whole gzip file, as its name says; copy or rename it")
     head = file.peek(LONGEST_MARK)
-    for mark, advice in STRANGE.items():
+    for mark, advice in NOT_TEXT.items():
         if head.startswith(mark):
             raise DataError(f"{name} {advice}")
     return cast("BinaryIO", file)
@@ -203,7 +203,7 @@ class _WithHead(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def _told(name: str) -> Iterator[None]:
+def _gzip_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -211,11 +211,11 @@ def _told(name: str) -> Iterator[None]:
 
 
 def _chunks(parts: Iterator[Chunk], name: str) -> Iterator[Chunk]:
-    with _told(name):
+    with _gzip_errors(name):
         yield from parts
 
 
-def _at_hand(texts: Sequence[str], column: str) -> Table:
+def _table_of_texts(texts: Sequence[str], column: str) -> Table:
     def chunk(first: int) -> Chunk:
         part = texts[first : first + chunks.CHUNK_ROWS]
         places = range(first + 1, first + 1 + len(part))
@@ -226,7 +226,7 @@ def _at_hand(texts: Sequence[str], column: str) -> Table:
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """What tells a file from another, or from what it was, without reading it all."""
+    """Size, time and first bytes of a file: a cheap way to see whether it is still the same."""
     with path.open("rb") as file:
         about = os.fstat(file.fileno())
         head = hashlib.sha256(file.read(HEAD)).hexdigest()
@@ -236,9 +236,9 @@ def fingerprint(path: Path) -> dict[str, Any]:
 def survey(
     source: Source, options: ReadOptions, report: Callable[[int], None] = lambda read: None
 ) -> tuple[int, dict[str, Kind]]:
-    """How many rows there are, and the columns, which of JSONL only all of the rows tell.
+    """Number of rows, and the columns with their kinds; reads the whole input once.
 
-    A malformed row is so told before hours were spent on the others.
+    So a malformed row is found before hours were spent on the others.
 
     Args:
         report: is told the bytes read so far.

@@ -48,7 +48,7 @@ class Lines(Iterator[str]):
 
     Args:
         stream: has `peek`. It stays open.
-        encoding: none: what a byte order mark says, or UTF-8.
+        encoding: default: what a byte order mark says, or UTF-8.
 
     Attributes:
         number: of the last line, from 1.

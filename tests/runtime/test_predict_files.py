@@ -621,24 +621,24 @@ def test_standard_input_is_written_whole_or_not_at_all(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl"]
 
 
-@pytest.mark.parametrize("lasting", [True, False])
+@pytest.mark.parametrize("resumable", [True, False])
 def test_a_disk_that_is_full_is_told_and_leaves_what_can_be_gone_on_with_or_nothing(
-    lasting: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    resumable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "SECONDS_BETWEEN_SAVES", 0)
     target = tmp_path / "out"
     with (
         pytest.raises(OSError, match="full"),
-        store.Store(target, {}, lasting=lasting) as made,
+        store.Store(target, {}, resumable=resumable) as made,
     ):
         made.begin({})
         made.append([["a"]] * 3, 3)
         assert made._file is not None
         made._file.execute("PRAGMA max_page_count = 4")
         made.append([["a" * (1 << 20)]], 4)
-    assert [path.name for path in tmp_path.iterdir()] == (["out.partial"] if lasting else [])
-    with store.Store(target, {}, lasting=lasting) as made:
-        assert made.rows == (3 if lasting else 0)
+    assert [path.name for path in tmp_path.iterdir()] == (["out.partial"] if resumable else [])
+    with store.Store(target, {}, resumable=resumable) as made:
+        assert made.rows == (3 if resumable else 0)
 
 
 @pytest.mark.parametrize("stdin", [True, False])
@@ -689,7 +689,7 @@ def test_what_another_run_is_writing_is_not_removed(tmp_path: Path) -> None:
         one.begin({})
         for restart in (False, True):
             with pytest.raises(OutputExistsError, match="another process"):
-                store.Store(tmp_path / "out", {}, lasting=False, restart=restart)
+                store.Store(tmp_path / "out", {}, resumable=False, restart=restart)
         assert one.path.exists()
 
 
