@@ -40,7 +40,7 @@ from mtl_edge.export.settings import DEFAULTS, Settings
 from mtl_edge.export.smaller import share_kept, used_tokens
 from mtl_edge.export.targets import DEFAULT, TARGETS, Source, Target
 from mtl_edge.io.folders import require_cache, staged_folder
-from mtl_edge.timing import alternate
+from mtl_edge.timing import time_calls
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.states import StateCache
 
@@ -338,7 +338,7 @@ def _timed(bundle: Bundle) -> tuple[Graph, ...]:
     ids = np.random.default_rng(0).integers(0, bundle.manifest.backbone.vocabulary, (1, 32))
     mask = np.ones_like(ids)
     running = {graph.target: bundle_engine(bundle, graph) for graph in graphs}
-    times = alternate(
+    times = time_calls(
         {name: lambda engine=engine: engine.run(ids, mask) for name, engine in running.items()}  # type: ignore[misc]
     )
     for engine in running.values():

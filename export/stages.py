@@ -23,7 +23,7 @@ from mtl_edge.errors import BundleError, ExportError
 from mtl_edge.export.exits import Promise, cheapest, fit, stages_of
 from mtl_edge.export.paired import p_value, upper_bound
 from mtl_edge.io.limits import Limits
-from mtl_edge.timing import alternate
+from mtl_edge.timing import time_calls
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.model import logits_of
 
@@ -55,7 +55,7 @@ def costs_of(checkpoint: Checkpoint) -> dict[int, float]:
     texts = [s.text for s in checkpoint.samples if s.split == "calibration"][:TEXTS_TIMED]
     ids = checkpoint.backbone.text_encoder(checkpoint.max_tokens)(texts)
     models = {depth: checkpoint.at(depth).model() for depth in {*depths, checkpoint.depth}}
-    times = alternate(
+    times = time_calls(
         {str(d): lambda model=model: logits_of(model, ids) for d, model in models.items()}  # type: ignore[misc]
     )
     return {int(depth): time.median for depth, time in times.items()}
@@ -72,7 +72,7 @@ def timed(bundle: Bundle) -> tuple[Exit, ...]:
     for graph in manifest.graphs:
         cheaper = [graph_at(graph, i) for i in range(len(graph.exits))]
         engines = [bundle_engine(bundle, one) for one in (*cheaper, graph)]
-        times = alternate(
+        times = time_calls(
             {str(i): lambda one=one: one.run(ids, mask) for i, one in enumerate(engines)}  # type: ignore[misc]
         )
         for engine in engines:

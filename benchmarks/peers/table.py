@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["BY_NAME", "ENVIRONMENTS", "PEERS", "REFERENCE", "WITHOUT", "Peer"]
+__all__ = ["BY_NAME", "ENVIRONMENTS", "OWN", "PEERS", "REFERENCE", "WITHOUT", "Peer"]
 
 TORCH = "torch==2.13.0"
+OWN = "mtl_edge_bundle"  # the adapter of this project's bundles
 
-# Pinned, from the registry. `ours` gets this repository's wheel besides.
+# Pinned, from the registry. `mtl-edge` gets this repository's wheel besides.
 ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
-    "ours": ("openvino==2026.4.1", "onnxruntime==1.32.0", "tokenizers==0.23.3", "numpy==2.4.6"),
+    "mtl-edge": ("openvino==2026.4.1", "onnxruntime==1.32.0", "tokenizers==0.23.3", "numpy==2.4.6"),
     "transformers": (TORCH, "transformers==5.24.0", "scikit-learn==1.9.1"),
     "optimum": (
         TORCH,
@@ -50,13 +51,13 @@ WITHOUT: Mapping[str, tuple[str, ...]] = {"openvino": ("torchvision",)}
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One way to answer all tasks.
+    """One way to answer all tasks, ours or another project's.
 
     Attributes:
         name: short; of its folder, of options, and in the picture.
         title: what it is, for the table.
         environment: of `ENVIRONMENTS`; it answers there.
-        kind: a file of `kinds/`.
+        adapter: a file of `adapters/`, which fits, loads and asks it.
         source: where its project recommends this.
         prepare_in: the environment that converts its model, where that needs packages that
             answering does not.
@@ -67,12 +68,17 @@ class Peer:
     name: str
     title: str
     environment: str
-    kind: str
+    adapter: str
     source: str
     options: Mapping[str, Any] = field(default_factory=dict)
     prepare_in: str | None = None
     begins_with: str | None = None
     made_in: float | None = None
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a bundle of this project."""
+        return self.adapter == OWN
 
     @property
     def environments(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mtl_edge.engines import Engine
-from mtl_edge.timing import Timing, alternate
+from mtl_edge.timing import Timing, time_calls
 
 __all__ = ["SHAPES", "Measurement", "Shape", "measure", "now", "try_out"]
 
@@ -37,7 +37,7 @@ SHAPES = (Shape(1, 12, 0.3), Shape(1, 26, 0.5), Shape(8, 26, 0.2))
 SECONDS_FOR_SHAPES = 0.8  # three rounds of DistilBERT in two engines, on two server cores
 SECONDS = 0.5
 ROUNDS = 15
-LEAST_ROUNDS = 3  # what `alternate` takes in any case
+LEAST_ROUNDS = 3  # what `time_calls` takes in any case
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def measure(
         left -= cost
         calls |= added
     keyed = {f"{shape} {name}": call for (name, shape), call in calls.items()}
-    times = alternate(keyed, rounds=ROUNDS, seconds=SECONDS, warm_up=1)
+    times = time_calls(keyed, rounds=ROUNDS, seconds=SECONDS, warm_up=1)
     result: dict[str, dict[str, Timing]] = {name: {} for name in engines}
     for name, shape_name in calls:
         result[name][shape_name] = times[f"{shape_name} {name}"]

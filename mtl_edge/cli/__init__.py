@@ -47,7 +47,9 @@ COMMANDS: Mapping[str, Command] = {
         "mtl_edge.training.study", "every scenario on your tasks, side by side", "train"
     ),
     "export": Command("mtl_edge.export.command", "checkpoint to bundle", "export"),
-    "bench": Command("mtl_edge.benchmarks.command", "accuracy and latency of a bundle", "bench"),
+    "bench": Command(
+        "mtl_edge.benchmarks.bench.command", "accuracy and latency of a bundle", "bench"
+    ),
     "frontier": Command(
         "mtl_edge.benchmarks.frontier", "every depth and engine of a checkpoint, measured", "bench"
     ),
