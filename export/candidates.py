@@ -183,7 +183,7 @@ def _time(
         {"": whole}, rounds=BULK, seconds=np.inf, warm_up=1, lead=0, settle=0
     )[""].rounds  # fmt: skip
     for batch, tokens in shapes:
-        session = classifier._now()
+        session = classifier._running()
         ids = np.random.default_rng(0).integers(
             0, session.bundle.manifest.backbone.vocabulary, (batch, tokens)
         )

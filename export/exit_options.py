@@ -15,7 +15,7 @@ from mtl_edge.export.exits import Promise
 from mtl_edge.export.paired import p_value
 from mtl_edge.export.stages import broken, compare, promised, running
 from mtl_edge.export.targets import targets_of
-from mtl_edge.io.model import ReadOptions
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.table import text_table
 from mtl_edge.training.command import depths_of
 
@@ -184,9 +184,9 @@ def check(args: argparse.Namespace, given: Sequence[str]) -> int:
     depths = [stage.depth for stage in bundle.manifest.exits]
     table, kept = [], True
     for target in wanted:
-        with running(bundle.path, target) as loaded:
+        with running(bundle.path, target) as session:
             for name, rows in data.items():
-                found = compare(loaded, name, rows.texts, rows.labels)
+                found = compare(session, name, rows.texts, rows.labels)
                 verdict = _verdict(found, drop, confidence)
                 kept &= verdict != BROKEN
                 at_most = f"{100 * found['bound']:.2f}"

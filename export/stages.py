@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from mtl_edge.answers.predictions import predictions
 from mtl_edge.bundle import Bundle, Exit, Manifest
 from mtl_edge.bundle.depths import graph_at
-from mtl_edge.cascade.session import Loaded, answering, load_bundle
-from mtl_edge.cascade.stages import answer
+from mtl_edge.cascade.early_exit import answer
+from mtl_edge.cascade.opening import for_tasks, open_session
+from mtl_edge.cascade.outputs import predictions
+from mtl_edge.cascade.session import Session
 from mtl_edge.choosing import bundle_engine
 from mtl_edge.choosing.candidates import AUTO
 from mtl_edge.engines import Setup
@@ -101,23 +102,22 @@ def prove(checkpoint: Checkpoint, folder: Path, manifest: Manifest) -> dict[str,
         rows[task.name] = [s.text for s in of_task], [s.label for s in of_task]
     found: dict[str, dict[str, Any]] = {name: {} for name in rows}
     for graph in manifest.graphs:
-        with running(folder, graph.target) as loaded:
+        with running(folder, graph.target) as session:
             for name, (texts, labels) in rows.items():
-                compared = compare(loaded, name, texts, labels)
+                compared = compare(session, name, texts, labels)
                 _require_kept(graph.target, name, compared, promised(manifest)[0])
                 found[name][graph.target] = compared
     return found
 
 
 @contextmanager
-def running(folder: Path, target: str) -> Iterator[Loaded]:
+def running(folder: Path, target: str) -> Iterator[Session]:
     """A bundle's graph with all its stages."""
-    loaded = load_bundle(folder, AUTO, target, Setup(), Limits(), "size", None, None)
+    session = open_session(folder, AUTO, target, Setup(), Limits(), "size", None, None)
     try:
-        yield loaded
+        yield session
     finally:
-        for stage in loaded.stages:
-            stage.engine.close()
+        session.close()
 
 
 def promised(manifest: Manifest) -> tuple[float, float]:
@@ -137,7 +137,7 @@ def promised(manifest: Manifest) -> tuple[float, float]:
 
 
 def compare(
-    loaded: Loaded, task: str, texts: Sequence[str], labels: Sequence[str]
+    session: Session, task: str, texts: Sequence[str], labels: Sequence[str]
 ) -> dict[str, Any]:
     """A task's rows asked of a bundle with its stages, and of full depth alone.
 
@@ -148,8 +148,8 @@ def compare(
         confidence.
     """
     right = np.array(labels)
-    stages = answering(loaded, [task]).stages
-    ids = loaded.encoder.ids(list(texts))
+    stages = for_tasks(session, [task]).stages
+    ids = session.encoder.ids(list(texts))
     found, deepest = (predictions(answer(s, [ids])) for s in (stages, stages[-1:]))
     staged, full = (np.array([p[task].label for p in some]) for some in (found, deepest))
     depths = np.array([prediction.depth for prediction in found])
@@ -164,7 +164,7 @@ def compare(
         "rows_lost": lost,
         "rows_won": won,
         "drop": (lost - won) / len(right),
-        "bound": upper_bound(lost, won, len(right), promised(loaded.manifest)[1]),
+        "bound": upper_bound(lost, won, len(right), promised(session.manifest)[1]),
     }
 
 

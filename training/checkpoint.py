@@ -32,7 +32,7 @@ from torch import nn
 
 from mtl_edge.bundle import Backbone as BackboneInfo
 from mtl_edge.bundle import FileEntry, Task
-from mtl_edge.errors import CheckpointError, OptionError
+from mtl_edge.errors import CheckpointError, OptionError, one_line
 from mtl_edge.io.folders import sha256_of, staged_folder
 from mtl_edge.training.backbone import Backbone, load_backbone
 from mtl_edge.training.drawing import drawn
@@ -245,7 +245,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     except (KeyError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise _altered(f"{folder}: {' '.join(str(error).split())[:300]}") from error
+        raise _altered(f"{folder}: {one_line(error)}") from error
 
 
 def _read_heads(

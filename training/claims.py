@@ -19,7 +19,7 @@ from torch import nn
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto import modeling_auto as auto
 
-from mtl_edge.errors import BackboneError, BundleError
+from mtl_edge.errors import BackboneError, BundleError, one_line
 from mtl_edge.io.folders import sha256_of
 from mtl_edge.tokens.tokenizer_file import encoded
 
@@ -31,7 +31,6 @@ __all__ = [
     "require_supported",
     "require_tokenizer",
     "require_weights",
-    "said",
     "weights_of",
 ]
 
@@ -59,11 +58,6 @@ _UNSUPPORTED: Mapping[str, str] = {
 # Of no consequence: constants that earlier versions of transformers saved with the weights.
 _CONSTANTS = ("position_ids", "token_type_ids", "inv_freq")
 RARE = "\ua66e"  # a letter that few vocabularies have
-
-
-def said(error: BaseException) -> str:
-    """A library's error in one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def require_supported(name: str, folder: Path) -> None:
@@ -148,7 +142,7 @@ def weights_of(name: str, folder: Path) -> list[Path]:
         shards = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
         wrong = [s for s in shards if Path(s).name != s or not s.endswith(".safetensors")]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BackboneError(f"{index} is no index of weights ({said(error)})") from None
+        raise BackboneError(f"{index} is no index of weights ({one_line(error)})") from None
     if wrong or not shards:
         raise BackboneError(f"{index} names {wrong or 'nothing'}, expected files beside it")
     if missing := [shard for shard in shards if not (folder / shard).is_file()]:
@@ -233,7 +227,7 @@ def read_tokenizer(folder: Path, **options: Any) -> PreTrainedTokenizerFast:
         raise
     except Exception as error:  # transformers and tokenizers each have their own
         raise BackboneError(
-            f"{folder} has no tokenizer that transformers can load: {said(error)}"
+            f"{folder} has no tokenizer that transformers can load: {one_line(error)}"
         ) from None
     fast: PreTrainedTokenizerFast = tokenizer
     return fast

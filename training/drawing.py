@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mtl_edge.errors import one_line
+
 __all__ = ["attempted", "drawn", "style", "without_formulas"]
 
 DOTS_PER_INCH, MOST_DOTS = 110, 30_000_000
@@ -33,8 +35,7 @@ def attempted(name: str, draw: Callable[..., T], *args: object) -> T | None:
         with style({}):
             return draw(*args)
     except Exception as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-        print(f"note: {name} was not drawn: {why[:300]}", file=sys.stderr, flush=True)
+        print(f"note: {name} was not drawn: {one_line(error)}", file=sys.stderr, flush=True)
         return None
 
 

@@ -339,7 +339,7 @@ def _encoded(encoder: TextEncoder, texts: Sequence[str]) -> tuple[list[Tokens], 
     ids: list[Tokens] = []
     truncated = 0
     for start in range(0, len(texts), TEXTS_AT_ONCE):
-        found, longer = encoder.counted(texts[start : start + TEXTS_AT_ONCE])
+        found, longer = encoder.ids_and_truncated(texts[start : start + TEXTS_AT_ONCE])
         ids += [np.array(tokens, np.int32) for tokens in found]  # a tenth of a list's memory
         truncated += longer
     return ids, truncated

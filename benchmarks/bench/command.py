@@ -22,7 +22,7 @@ from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, rows_o
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import DataError, OptionError
 from mtl_edge.io.labelled import read_texts
-from mtl_edge.io.model import ReadOptions
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.table import text_table
 
 __all__ = ["add_arguments", "run"]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from mtl_edge import engines
-from mtl_edge.answers.predictions import predicted
+from mtl_edge.answers.predictions import predictions_of
 from mtl_edge.answers.probabilities import softmax
 from mtl_edge.batches.planning import in_batches
 from mtl_edge.benchmarks.core.record import SystemInfo
@@ -134,7 +134,7 @@ def graph_system(
             **options,
         )
     )  # fmt: skip
-    loaded = classifier._now()
+    loaded = classifier._running()
     return System(
         name=name or graph.target,
         engine=graph.engine,
@@ -202,7 +202,7 @@ def torch_system(
         run=run,
         ids=encoder,
         logits=logits,
-        answer=lambda text: predicted(tasks, probabilities([text]), checkpoint.depth)[0],
+        answer=lambda text: predictions_of(tasks, probabilities([text]), checkpoint.depth)[0],
         answer_all=probabilities,
         batch_tokens=batch_tokens,
     )

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from mtl_edge.answers.predictions import Prediction, in_order, predictions
+from mtl_edge.answers.predictions import Prediction
 from mtl_edge.batches.planning import Tokens
 from mtl_edge.benchmarks.core.command import model_of, new_record, run_module
 from mtl_edge.benchmarks.core.measure import ONE, rounds_of, text_times
@@ -38,8 +38,11 @@ from mtl_edge.benchmarks.core.record import Record, SystemInfo
 from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.experiments.exits_report import BAG, FULL, STAGED, report_of
 from mtl_edge.bundle import open_bundle
-from mtl_edge.cascade.session import Loaded, answering
-from mtl_edge.cascade.stages import Stage, answer, answer_one
+from mtl_edge.cascade.early_exit import answer, answer_one
+from mtl_edge.cascade.opening import for_tasks
+from mtl_edge.cascade.outputs import in_order, predictions
+from mtl_edge.cascade.session import Session
+from mtl_edge.cascade.stage import Stage
 from mtl_edge.cli.named_values import named
 from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, rows_of
 from mtl_edge.errors import OptionError
@@ -187,9 +190,9 @@ def measure(
     )  # fmt: skip
     with Progress("asking", total=len(targets) * len(ways), unit="ways") as progress:
         for target in targets:
-            with running(bundle, target) as loaded:
+            with running(bundle, target) as session:
                 for way in ways:
-                    _ask(record, target, loaded, way, seconds, bags, simulate)
+                    _ask(record, target, session, way, seconds, bags, simulate)
                     progress.update(1, f"{target}, {way.name}")
     return replace(record, seconds=round(time.monotonic() - started, 1))
 
@@ -197,7 +200,7 @@ def measure(
 def _ask(
     record: Record,
     target: str,
-    loaded: Loaded,
+    session: Session,
     way: Asking,
     seconds: float,
     bags: Mapping[str, Pipeline],
@@ -205,8 +208,8 @@ def _ask(
 ) -> None:
     """Add one way of asking: with stages, at full depth and, where its only task's labels are
     known and a bag of words was taught, by that."""
-    stages, texts = answering(loaded, way.tasks).stages, list(way.texts)
-    ids = loaded.encoder.ids
+    stages, texts = for_tasks(session, way.tasks).stages, list(way.texts)
+    ids = session.encoder.ids
     if simulate:
         stages = _simulated(stages, ids(texts), simulate)
     (known,) = way.labels if len(way.tasks) == 1 and way.labels else (None,)
@@ -267,12 +270,12 @@ def _simulated(
     waiting = np.arange(len(ids))
     for stage, share in zip(stages, shares, strict=False):
         tasks = [task.name for task in stage.tasks]
-        alone = answer([replace(stage, leaving=None)], [[ids[i] for i in waiting.tolist()]])
+        alone = answer([replace(stage, exit_thresholds=None)], [[ids[i] for i in waiting.tolist()]])
         part = in_order(list(alone), stage.tasks, lambda some: some.probabilities)
         sure = np.min([part[task].max(1) for task in tasks], axis=0)
         count = min(round(share * len(ids)), len(waiting) - 1)
         least = float(np.sort(sure)[::-1][count - 1]) if count else NEVER
-        made.append(replace(stage, leaving=dict.fromkeys(tasks, least)))
+        made.append(replace(stage, exit_thresholds=dict.fromkeys(tasks, least)))
         waiting = waiting[sure < least]
     return (*made, *stages[len(made) :])
 

@@ -79,7 +79,7 @@ def main() -> None:
 
 def watched_parts() -> dict[str, float]:
     """Seconds of each part of loading; filled in as they run."""
-    from mtl_edge.cascade import session
+    from mtl_edge.cascade import opening
     from mtl_edge.tokens.encoder import TextEncoder
 
     seconds: dict[str, float] = {}
@@ -95,9 +95,9 @@ def watched_parts() -> dict[str, float]:
 
         setattr(owner, name, run)
 
-    watch(session, "open_bundle", "verify")
+    watch(opening, "open_bundle", "verify")
     watch(TextEncoder, "from_file", "tokenizer")
-    watch(session, "start_chosen", "start graph")
+    watch(opening, "start_chosen", "start graph")
     return seconds
 
 

@@ -46,8 +46,9 @@ from mtl_edge.benchmarks.experiments.runtime_report import report_of
 from mtl_edge.benchmarks.roofline.passes import operations
 from mtl_edge.benchmarks.roofline.rates import matrix_rates
 from mtl_edge.bundle import Bundle, Graph, open_bundle
+from mtl_edge.cascade.session import WINDOW
 from mtl_edge.choosing import choose_graph
-from mtl_edge.classifier import WINDOW, EdgeClassifier
+from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.cli.reading import add_read_arguments, texts_in
 from mtl_edge.errors import OptionError
 from mtl_edge.timing import wall_ms
@@ -194,7 +195,7 @@ class _Session:
     def multiple(self, name: str) -> int:
         """Of tokens, that the engine pads to."""
         engine = "openvino" if name == UNFIXED else name.partition(",")[0]
-        return self.runtime[engine]._now().engine.multiple
+        return self.runtime[engine]._running().engine.multiple
 
     def single(self) -> dict[str, Callable[[str], float]]:
         """Milliseconds of a text, in the runtime and by parts."""
@@ -215,7 +216,7 @@ class _Session:
         """The batches `(texts, tokens)` that texts of these lengths are run in."""
         if name.endswith(BARELY):
             return [(len(batch), max(batch)) for batch in windows(lengths, ARRIVING)]
-        loaded = self.runtime[name]._now()
+        loaded = self.runtime[name]._running()
         multiple, most = loaded.engine.multiple, loaded.encoder.max_tokens
         return [
             (len(batch), rounded(max(window[i] for i in batch), multiple, most))

@@ -37,7 +37,7 @@ from mtl_edge.benchmarks.peers.table import PEERS, Peer
 from mtl_edge.cli.named_values import named
 from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.errors import MtlEdgeError, OptionError
-from mtl_edge.io.model import ReadOptions
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.table import text_table
 from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.command import add_data_arguments, read_tasks

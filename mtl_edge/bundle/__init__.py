@@ -32,7 +32,7 @@ from typing import Literal, get_args
 
 from mtl_edge.bundle.manifest import parse_manifest
 from mtl_edge.bundle.onnx_data import require_external
-from mtl_edge.bundle.safe_files import read_within, require_entry
+from mtl_edge.bundle.safe_files import read_at_most, require_unaltered
 from mtl_edge.bundle.schema import (
     MANIFEST,
     MOST_MANIFEST_BYTES,
@@ -152,7 +152,7 @@ def open_bundle(
     manifest = parse_manifest(data, folder / MANIFEST)
     root = folder.resolve()
     for entry in manifest.files:
-        require_entry(root, entry.path, entry.size, entry.sha256 if verify == "full" else None)
+        require_unaltered(root, entry.path, entry.size, entry.sha256 if verify == "full" else None)
     exits = [stage for graph in manifest.graphs for stage in graph.exits]
     graphs: list[Graph | ExitGraph] = [*manifest.graphs, *exits]
     for graph in graphs:
@@ -183,4 +183,4 @@ def manifest_bytes(folder: Path) -> bytes:
             f"no bundle at {folder}: expected a folder with {MANIFEST} in it; "
             "`mtl-edge export` writes one"
         )
-    return read_within(folder.resolve(), MANIFEST, MOST_MANIFEST_BYTES)
+    return read_at_most(folder.resolve(), MANIFEST, MOST_MANIFEST_BYTES)

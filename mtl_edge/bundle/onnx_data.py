@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from mtl_edge.bundle.safe_files import altered, opened
+from mtl_edge.bundle.safe_files import altered, open_regular
 
 __all__ = ["External", "external_data", "require_external"]
 
@@ -58,19 +58,19 @@ def require_external(root: Path, name: str, sizes: Mapping[str, int]) -> None:
     Raises:
         BundleError: the file is malformed, or names a file or a place that is not the graph's.
     """
-    with opened(root, name) as file:
+    with open_regular(root, name) as file:
         size = os.fstat(file.fileno()).st_size
         if size == 0:  # cannot be mapped
             raise altered(f"{root / name} is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
                 for entry in external_data(data):
-                    _require_own(entry, PurePosixPath(name).parent, sizes)
+                    _require_own_file(entry, PurePosixPath(name).parent, sizes)
             except ValueError as error:
                 raise altered(f"{root / name} is no ONNX graph to be opened: {error}") from None
 
 
-def _require_own(entry: External, folder: PurePosixPath, sizes: Mapping[str, int]) -> None:
+def _require_own_file(entry: External, folder: PurePosixPath, sizes: Mapping[str, int]) -> None:
     location = entry.get("location", "")
     # Names in `sizes` are plain and relative: nothing that leads elsewhere equals one of them.
     path = str(folder / location)

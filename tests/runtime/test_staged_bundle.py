@@ -262,10 +262,10 @@ def test_a_second_stage_that_fails_is_an_error_of_its_own_kind(two: Path, target
 
     with EdgeClassifier.load(two, target=target) as classifier:
         depths = [p.depth for p in classifier.predict(TEXTS)]
-        loaded = classifier._now()
+        loaded = classifier._running()
         first, last = loaded.stages
         broken = (first, dataclasses.replace(last, engine=Broken()))
-        classifier._loaded = dataclasses.replace(loaded, stages=broken)
+        classifier._session = dataclasses.replace(loaded, stages=broken)
         with pytest.raises(EngineError, match="logits that are not finite"):
             classifier.predict(TEXTS)
         with pytest.raises(EngineError, match="logits that are not finite"):
@@ -294,13 +294,13 @@ def test_limits_hold_in_every_stage(
     limits = Limits(tokens=20, batch_tokens=64, texts=200)
     with EdgeClassifier.load(two, target=target, limits=limits, fixed_tokens=0) as classifier:
         sizes: list[tuple[int, ...]] = []
-        run = type(classifier._now().engine).run
+        run = type(classifier._running().engine).run
 
         def seen(self: Any, ids: Ids, mask: Ids) -> Any:
             sizes.append(ids.shape)
             return run(self, ids, mask)
 
-        monkeypatch.setattr(type(classifier._now().engine), "run", seen)
+        monkeypatch.setattr(type(classifier._running().engine), "run", seen)
         assert {p.depth for p in classifier.predict(TEXTS)} == {0, 2}
         assert max(tokens for _, tokens in sizes) <= 20
         assert max(rows * tokens for rows, tokens in sizes) <= 64

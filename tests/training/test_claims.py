@@ -394,7 +394,7 @@ def test_ids_are_the_same_in_training_checkpoint_and_bundle(
     with_tokenizer(folder, make(minilm))
     loaded = load_backbone(str(folder))
     trained = loaded.text_encoder(16)
-    expected, longer = trained.counted(TEXTS)
+    expected, longer = trained.ids_and_truncated(TEXTS)
     assert [len(ids) for ids in expected][4] == 16
     assert longer == sum(len(ids) == 16 for ids in expected)
     assert min(map(len, expected)) >= 1

@@ -14,7 +14,7 @@ import pytest
 from mtl_edge.cli import main
 from mtl_edge.errors import DataError
 from mtl_edge.io.labelled import Rows, read_rows
-from mtl_edge.io.model import ReadOptions
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.training.checkpoint import load_checkpoint
 from mtl_edge.training.data import build_task, conflicts
 

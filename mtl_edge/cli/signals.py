@@ -1,4 +1,4 @@
-"""Being told to stop: at once while waiting, behind the step in hand while working."""
+"""Ctrl-C and SIGTERM: at once while waiting, after the current step while working."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Stopped", "Stopper", "stoppable"]
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM came, and the step in hand is done.
+    """Ctrl-C or SIGTERM came, and the current step is done.
 
     Attributes:
         signal: its number.
@@ -24,15 +24,15 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stopper:
-    """What `stoppable` yields."""
+    """Delays signals to the end of a step; see `stoppable`."""
 
     def __init__(self) -> None:
         self._working = False
-        self._came: int | None = None
+        self._received: int | None = None
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
-        """A block that is not torn; a second Ctrl-C tears it all the same.
+        """A block that a signal does not interrupt; a second Ctrl-C does.
 
         Raises:
             Stopped: when it is done, if a signal came.
@@ -42,12 +42,12 @@ class Stopper:
             yield
         finally:
             self._working = False
-        if self._came is not None:
-            raise Stopped(self._came)
+        if self._received is not None:
+            raise Stopped(self._received)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        again = self._came is not None and number == signal.SIGINT
-        self._came = number
+        again = self._received is not None and number == signal.SIGINT
+        self._received = number
         if again or not self._working:
             raise Stopped(number)
 

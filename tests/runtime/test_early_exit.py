@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtl_edge.answers.predictions import in_order, predictions
 from mtl_edge.bundle import Task
-from mtl_edge.cascade import latency, stages
-from mtl_edge.cascade.latency import AGE, Pace
-from mtl_edge.cascade.stages import Answered, Stage, answer, answer_one
+from mtl_edge.cascade import early_exit, latency, stage
+from mtl_edge.cascade.early_exit import answer, answer_one
+from mtl_edge.cascade.latency import EXPIRY, LatencyEstimator
+from mtl_edge.cascade.outputs import StageOutput, in_order, predictions
+from mtl_edge.cascade.stage import Stage
 from mtl_edge.engines import Ids, Logits
 from mtl_edge.errors import EngineError
 
@@ -33,7 +34,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     result = Clock()
-    for module in (stages, latency):
+    for module in (early_exit, stage, latency):
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=result.perf_counter))
     return result
 
@@ -79,7 +80,7 @@ def staged(
 ) -> tuple[Stage, Stage]:
     return (
         Stage(0, cheap, TASKS, {"mood": mood, "topic": topic}, 64),
-        Stage(6, full, TASKS, None, 64, Pace()),
+        Stage(6, full, TASKS, None, 64, LatencyEstimator()),
     )
 
 
@@ -87,7 +88,7 @@ def text(number: int, mood: int, topic: int = 50, length: int = 4) -> list[int]:
     return [number, mood, topic, *[7] * (length - 3)]
 
 
-def depths_of(parts: list[Answered], count: int) -> list[int]:
+def depths_of(parts: list[StageOutput], count: int) -> list[int]:
     found = {int(row): part.stage.depth for part in parts for row in part.rows}
     assert sorted(found) == list(range(count)), "each text is answered once"
     return [found[row] for row in range(count)]
@@ -116,12 +117,12 @@ def test_a_threshold_that_a_probability_just_reaches_lets_it_leave_alone_and_in_
     probability = float(np.float32(0.9))
     for threshold, depth in ((probability, 0), (0.9, 6)):
         one, two = staged(Engine(), Engine(), mood=threshold)
-        stage = Stage(0, one.engine, one.tasks, one.leaving, 64)
+        stage = Stage(0, one.engine, one.tasks, one.exit_thresholds, 64)
         exact = {"mood": np.full((2, 2), probability, np.float32),
                  "topic": np.ones((2, 2), np.float32)}  # fmt: skip
-        assert stage.sure_of_one(exact) == (depth == 0)
-        assert (stage.doubts(exact) <= 0).tolist() == [depth == 0] * 2
-        assert two.sure_of_one(exact)
+        assert stage.exits(exact) == (depth == 0)
+        assert (stage.margins(exact) >= 0).tolist() == [depth == 0] * 2
+        assert two.exits(exact)
 
 
 def test_thresholds_of_0_leave_all_with_the_cheap_stage_and_above_1_none() -> None:
@@ -166,9 +167,9 @@ def test_texts_that_go_on_are_batched_anew_by_length() -> None:
 
 
 def test_a_text_may_go_through_more_than_two_stages() -> None:
-    middle = Stage(2, Engine(), TASKS, {"mood": 0.7}, 64, Pace())
+    middle = Stage(2, Engine(), TASKS, {"mood": 0.7}, 64, LatencyEstimator())
     cheap, full = (Stage(0, Engine(), TASKS, {"mood": 0.9}, 64),
-                   Stage(6, Engine(), TASKS, None, 64, Pace()))  # fmt: skip
+                   Stage(6, Engine(), TASKS, None, 64, LatencyEstimator()))  # fmt: skip
     ids = [text(i, percent) for i, percent in enumerate((95, 80, 60, 91, 71, 69))]
     assert depths_of(list(answer((cheap, middle, full), [ids])), 6) == [0, 2, 6, 0, 2, 6]
     assert [answer_one((cheap, middle, full), t).stage.depth for t in ids] == [0, 2, 6, 0, 2, 6]
@@ -180,7 +181,7 @@ def test_the_least_sure_go_on_first_until_the_time_is_used_up(clock: Clock) -> N
     rng = random.Random(1)
     ids = [text(i, 50 + i // 8) for i in rng.sample(range(392), 392)]
     ids = [[i, *tokens[1:]] for i, tokens in enumerate(ids)]
-    both[1].pace.add(64, 0.064)  # type: ignore[union-attr]
+    both[1].latency.add(64, 0.064)  # type: ignore[union-attr]
     parts = list(answer(both, [ids], clock.now + 1.0))
     depths = depths_of(parts, len(ids))
     went = [tokens[1] for tokens, depth in zip(ids, depths, strict=True) if depth == 6]
@@ -193,7 +194,7 @@ def test_the_least_sure_go_on_first_until_the_time_is_used_up(clock: Clock) -> N
 def test_texts_of_all_windows_compete_for_the_time(clock: Clock) -> None:
     full = Engine(clock, token=0.001)
     both = staged(Engine(), full, mood=0.9)
-    both[1].pace.add(4, 0.004)  # type: ignore[union-attr]
+    both[1].latency.add(4, 0.004)  # type: ignore[union-attr]
     windows = [[text(0, 70), text(1, 80)], [text(2, 55), text(3, 60)]]
     # Time for two of four, and the two that need it most are in the second window.
     parts = list(answer(both, windows, clock.now + 0.0121))
@@ -228,14 +229,14 @@ def test_one_slow_batch_does_not_keep_a_stage_out_of_all_later_calls(clock: Cloc
     def went() -> int:
         return depths_of(list(answer(both, [ids], clock.now + 0.1)), 40).count(6)
 
-    both[1].pace.add(4, 60.0)  # type: ignore[union-attr]
+    both[1].latency.add(4, 60.0)  # type: ignore[union-attr]
     assert went() == 0
     assert answer_one(both, ids[0], clock.now + 0.1).stage.depth == 0
-    clock.now += 1.1 * AGE
+    clock.now += 1.1 * EXPIRY
     assert went() > 10, "the first one says that they are quick now"
     assert len(full.batches[0]) == 1
-    both[1].pace.add(4, 60.0)  # type: ignore[union-attr]
-    clock.now += 1.1 * AGE
+    both[1].latency.add(4, 60.0)  # type: ignore[union-attr]
+    clock.now += 1.1 * EXPIRY
     assert [answer_one(both, ids[0], clock.now + 0.1).stage.depth for _ in range(2)] == [6, 6]
 
 
@@ -252,47 +253,49 @@ def test_a_failing_second_stage_is_an_error_not_a_cheap_answer() -> None:
     assert answer_one(both, text(0, 99)).stage.depth == 0
 
 
-def test_a_pace_is_known_by_what_ran_and_follows_it() -> None:
-    pace = Pace()
-    assert pace.seconds(100) is None
-    pace.add(100, 0.5)
-    assert pace.seconds(100) == pytest.approx(0.5)
-    assert pace.seconds(200) == pytest.approx(1.0)
-    assert pace.seconds(10) == pytest.approx(0.5), "of one size, a smaller one may cost as much"
+def test_a_latency_is_estimated_from_the_batches_that_ran_and_follows_them() -> None:
+    estimator = LatencyEstimator()
+    assert estimator.seconds(100) is None
+    estimator.add(100, 0.5)
+    assert estimator.seconds(100) == pytest.approx(0.5)
+    assert estimator.seconds(200) == pytest.approx(1.0)
+    assert estimator.seconds(10) == pytest.approx(0.5), (
+        "of one size, a smaller one may cost as much"
+    )
     for tokens in (100, 400, 200, 300) * 10:
-        pace.add(tokens, 0.1 + 0.001 * tokens)
-    assert pace.seconds(250) == pytest.approx(0.35, rel=0.05)
-    assert pace.seconds(1000) == pytest.approx(1.1, rel=0.05)
+        estimator.add(tokens, 0.1 + 0.001 * tokens)
+    assert estimator.seconds(250) == pytest.approx(0.35, rel=0.05)
+    assert estimator.seconds(1000) == pytest.approx(1.1, rel=0.05)
     for tokens in (100, 400, 200, 300) * 20:  # the machine is half as fast now
-        pace.add(tokens, 0.2 + 0.002 * tokens)
-    assert pace.seconds(250) == pytest.approx(0.7, rel=0.01)
-    pace.clear()
-    assert pace.seconds(1) is None
+        estimator.add(tokens, 0.2 + 0.002 * tokens)
+    assert estimator.seconds(250) == pytest.approx(0.7, rel=0.01)
+    estimator.clear()
+    assert estimator.seconds(1) is None
 
 
-def test_a_pace_that_nothing_was_told_for_long_is_not_known(clock: Clock) -> None:
-    one = Pace()
+def test_an_estimate_expires_when_nothing_has_run_for_long(clock: Clock) -> None:
+    one = LatencyEstimator()
     for _ in range(3):
         one.add(100, 0.5)
-        clock.now += 0.9 * AGE
+        clock.now += 0.9 * EXPIRY
         assert one.seconds(100) == pytest.approx(0.5)
-    clock.now += 0.2 * AGE
+    clock.now += 0.2 * EXPIRY
     assert one.seconds(100) is None
-    clock.now += 2 * AGE
-    one.add(100, 2 * AGE)
-    assert one.seconds(100) == pytest.approx(2 * AGE), "what is too old does not count again"
-    clock.now += 2 * AGE
-    one.add(100, 2 * AGE)
-    one.add(300, 2 * AGE)
-    assert one.seconds(200) == pytest.approx(2 * AGE), "batches that take long follow each other"
+    clock.now += 2 * EXPIRY
+    one.add(100, 2 * EXPIRY)
+    assert one.seconds(100) == pytest.approx(2 * EXPIRY), "what is too old does not count again"
+    clock.now += 2 * EXPIRY
+    one.add(100, 2 * EXPIRY)
+    one.add(300, 2 * EXPIRY)
+    assert one.seconds(200) == pytest.approx(2 * EXPIRY), "batches that take long follow each other"
 
 
-def test_a_pace_never_promises_less_than_nothing() -> None:
+def test_a_latency_is_never_estimated_below_zero() -> None:
     rng = random.Random(0)
     for _ in range(200):
-        pace = Pace()
+        estimator = LatencyEstimator()
         for _ in range(rng.randint(1, 6)):
-            pace.add(rng.randint(1, 800), rng.random())
-        seconds = [pace.seconds(tokens) for tokens in (1, 10, 100, 1000)]
+            estimator.add(rng.randint(1, 800), rng.random())
+        seconds = [estimator.seconds(tokens) for tokens in (1, 10, 100, 1000)]
         assert all(s is not None and s >= 0 for s in seconds)
         assert seconds == sorted(seconds, key=lambda s: s or 0.0)

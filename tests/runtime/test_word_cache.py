@@ -10,7 +10,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
 from mtl_edge.tokens import word_cache
-from mtl_edge.tokens.word_cache import words_of
+from mtl_edge.tokens.word_cache import word_cache_for
 
 PIECES = [
     *"abcXYZ059 \t\n\r\x0b\x0c\x1c\x85\x00.,!?[]'\"-_@#`~^éÉßΣσςİıÅ",
@@ -49,7 +49,7 @@ def test_ids_are_the_tokenizers_own_whatever_the_text(
     tokenizer.normalizer = normalizers.BertNormalizer(
         clean_text=clean, handle_chinese_chars=clean, strip_accents=strip, lowercase=lower
     )
-    kept = words_of(tokenizer, most)
+    kept = word_cache_for(tokenizer, most)
     assert kept is not None
     texts = odd_texts(1000)
     expected = own(tokenizer, texts)
@@ -60,7 +60,7 @@ def test_ids_are_the_tokenizers_own_whatever_the_text(
 def test_special_tokens_that_were_added_are_found(tiny_backbone: Path) -> None:
     tokenizer = opened(tiny_backbone)
     tokenizer.add_special_tokens(["<user>", "<user>s", "[EOT]"])
-    kept = words_of(tokenizer, 32)
+    kept = word_cache_for(tokenizer, 32)
     assert kept is not None
     texts = ["hi <user>s<user> [EOT]", "<user", "a<user>b", "[EOT][EOT]"]
     assert kept.ids(texts) == own(tokenizer, texts)
@@ -81,25 +81,25 @@ def test_tokens_that_a_word_could_be_part_of_are_left_to_the_tokenizer(
 ) -> None:
     tokenizer = opened(tiny_backbone)
     tokenizer.add_tokens([token])
-    assert words_of(tokenizer, 32) is None
+    assert word_cache_for(tokenizer, 32) is None
 
 
 def test_tokenizers_that_read_spaces_as_part_of_words_are_left_alone(tiny_backbone: Path) -> None:
     tokenizer = opened(tiny_backbone)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    assert words_of(tokenizer, 32) is None
+    assert word_cache_for(tokenizer, 32) is None
     tokenizer = opened(tiny_backbone)
     tokenizer.normalizer = normalizers.NFKC()
-    assert words_of(tokenizer, 32) is None
+    assert word_cache_for(tokenizer, 32) is None
     tokenizer = opened(tiny_backbone)
     tokenizer.encode_special_tokens = True
-    assert words_of(tokenizer, 32) is None
+    assert word_cache_for(tokenizer, 32) is None
 
 
 def test_special_tokens_by_the_thousand_are_left_to_the_tokenizer(tiny_backbone: Path) -> None:
     tokenizer = opened(tiny_backbone)
     tokenizer.add_special_tokens([f"<{i}>" for i in range(1000)])
-    assert words_of(tokenizer, 32) is None
+    assert word_cache_for(tokenizer, 32) is None
 
 
 def test_memory_is_bounded_however_many_words_there_are(
@@ -107,7 +107,7 @@ def test_memory_is_bounded_however_many_words_there_are(
 ) -> None:
     monkeypatch.setattr(word_cache, "MOST_WORDS", 50)
     tokenizer = opened(tiny_backbone)
-    kept = words_of(tokenizer, 32)
+    kept = word_cache_for(tokenizer, 32)
     assert kept is not None
     texts = [f"word{i} and {i} more{i}" for i in range(500)]
     assert kept.ids(texts) == own(tokenizer, texts)
@@ -119,7 +119,7 @@ def test_memory_is_bounded_however_many_words_there_are(
 def test_threads_share_what_is_kept(tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(word_cache, "MOST_WORDS", 30)
     tokenizer = opened(tiny_backbone)
-    kept = words_of(tokenizer, 32)
+    kept = word_cache_for(tokenizer, 32)
     assert kept is not None
     texts = odd_texts(300, seed=1)
     expected = own(tokenizer, texts)
