@@ -13,8 +13,7 @@ import numpy as np
 from mtl_edge.answers import predictions
 from mtl_edge.bundle import Bundle, Exit, Manifest
 from mtl_edge.bundle.depths import graph_at
-from mtl_edge.choosing import bundle_engine
-from mtl_edge.choosing.candidates import AUTO
+from mtl_edge.choosing import AUTO, bundle_engine
 from mtl_edge.engines import Setup
 from mtl_edge.errors import BundleError, ExportError
 from mtl_edge.export.exits import Promise, cheapest, fit, stages_of

@@ -16,17 +16,17 @@ All graphs of a bundle have passed the accuracy gate at export, so that speed de
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from mtl_edge import engines
 from mtl_edge.bundle import Bundle, Graph, Manifest
 from mtl_edge.choosing import machine, records
-from mtl_edge.choosing.candidates import AUTO, Candidate, candidates, exported, ranked
-from mtl_edge.choosing.measurement import Measurement, measure, now, try_out
+from mtl_edge.choosing.measurement import NOT_STARTED, Measurement, listed, measure
+from mtl_edge.choosing.ranking import AUTO, Pairing, exported, pairings, ranked
 from mtl_edge.engines import Engine, Setup
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import EngineError, OptionError
@@ -34,12 +34,12 @@ from mtl_edge.timing import Timing
 from mtl_edge.version import __version__
 
 __all__ = [
+    "AUTO",
     "Choice",
     "Measure",
     "bundle_engine",
     "choose",
     "choose_graph",
-    "identity",
     "measuring",
     "start_chosen",
 ]
@@ -47,42 +47,45 @@ __all__ = [
 MEASURE = "MTL_EDGE_MEASURE"
 Measure = Literal["once", "read", "never", "anew"]
 
-# What an engine that does not start raises; the others come from an installation that is damaged.
-NOT_STARTED = (EngineError, ImportError, OSError)
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What runs, and why.
 
     Attributes:
-        graph: to run.
-        engine: to run it in.
+        order: what can run, the one to run first.
         reason: for people, without a full stop.
         started: the engine if it runs already, as after a measurement; whoever asked closes it.
-        others: what else could run, in this order.
-        measurement: on this machine; none: the choice was made without.
+        measurement: on this machine; None: the choice was made without.
         record: where the measurement is kept, or would be if there were one.
         not_kept: why the measurement could not be kept, if it could not.
     """
 
-    graph: Graph
-    engine: str
+    order: tuple[Pairing, ...]
     reason: str
     started: Engine | None = None
-    others: tuple[Candidate, ...] = ()
     measurement: Measurement | None = None
     record: Path | None = None
     not_kept: str | None = None
+
+    @property
+    def graph(self) -> Graph:
+        """To run."""
+        return self.order[0].graph
+
+    @property
+    def engine(self) -> str:
+        """To run it in."""
+        return self.order[0].engine
 
 
 def choose_graph(manifest: Manifest, *, engine: str = AUTO, target: str | None = None) -> Graph:
     """The graph that the figures at export speak for; nothing is measured or read.
 
     Raises:
-        EngineError, MissingPackageError, OptionError: see `candidates`.
+        EngineError, MissingPackageError, OptionError: see `pairings`.
     """
-    found = candidates(manifest, engine=engine, target=target)
+    found = pairings(manifest, engine=engine, target=target)
     return ranked(found, exported(found))[0].graph
 
 
@@ -98,7 +101,7 @@ def choose(
 
     Args:
         engine: `auto`, or the one to choose within.
-        target: the graph; none: any.
+        target: the graph; None: any.
         setup: that will be used; tokens and precision come from the bundle.
         measure: `once`, which is the default: by the record, and where there is none, by a
             measurement that becomes it. `read`: by the record or else the figures at export;
@@ -112,29 +115,25 @@ def choose(
             $MTL_EDGE_MEASURE is neither 0 nor 1.
     """
     mode = measure or ("once" if measuring() else "never")
-    found = candidates(bundle.manifest, engine=engine, target=target, device=setup.device)
+    found = pairings(bundle.manifest, engine=engine, target=target, device=setup.device)
     if len(found) == 1:
-        only = found[0]
-        reason = f"{only.name} is the only one of what was asked for that can run here"
-        return Choice(only.graph, only.engine, reason)
+        return Choice(tuple(found), _only(found[0], setup))
     if mode == "never":
-        return _by_export(found, "measuring is off")
-    of = identity(bundle, found, setup)
+        return _by_export(found, setup, "measuring is off")
+    of = _identity(bundle, found, setup)
     record = records.place_of(of)
-    kept = None if mode == "anew" else _read(of, found)
+    kept = None if mode == "anew" else records.read(of)
     if kept is not None:
         return replace(_by_measurement(found, kept), record=record)
     if mode == "read":
         why = "nothing was measured on this machine yet"
-        return replace(_by_export(found, why), record=record)
-    taken, running = _measure(bundle, found, setup)
+        return replace(_by_export(found, setup, why), record=record)
+    taken, running = _measured(bundle, found, setup)
     choice = _by_measurement(found, taken)
-    winner = Candidate(choice.graph, choice.engine).name
-    for name, other in running.items():
-        if name != winner:
-            other.close()
-    not_kept = records.keep(of, taken)
-    return replace(choice, started=running[winner], record=record, not_kept=not_kept)
+    started = running.pop(choice.order[0].name)
+    for other in running.values():
+        other.close()
+    return replace(choice, started=started, record=record, not_kept=records.keep(of, taken))
 
 
 def start_chosen(
@@ -156,23 +155,17 @@ def start_chosen(
     if choice.started is not None:
         return choice, choice.started
     failed: dict[str, str] = {}
-    for candidate in (Candidate(choice.graph, choice.engine), *choice.others):
+    for place, pairing in enumerate(choice.order):
         try:
-            started = bundle_engine(bundle, candidate.graph, setup, candidate.engine)
+            started = bundle_engine(bundle, pairing.graph, setup, pairing.engine)
         except NOT_STARTED as error:
-            if not choice.others:
+            if len(choice.order) == 1:
                 raise
-            failed[candidate.name] = str(error)
+            failed[pairing.name] = str(error)
             continue
-        if failed:
-            choice = replace(
-                choice,
-                graph=candidate.graph,
-                engine=candidate.engine,
-                reason=f"what was chosen did not start ({_listed(failed)})",
-            )
-        return replace(choice, started=started), started
-    raise EngineError(f"no engine starts: {_listed(failed)}")
+        reason = f"what was chosen did not start ({listed(failed)})" if failed else choice.reason
+        return replace(choice, order=choice.order[place:], reason=reason, started=started), started
+    raise EngineError(f"no engine starts: {listed(failed)}")
 
 
 def bundle_engine(
@@ -195,7 +188,7 @@ def measuring() -> bool:
     return value == "1"
 
 
-def identity(bundle: Bundle, found: Sequence[Candidate], setup: Setup) -> dict[str, Any]:
+def _identity(bundle: Bundle, found: Sequence[Pairing], setup: Setup) -> dict[str, Any]:
     """All that a measurement is of: another machine, file, version or setting, another record."""
     digests = {entry.path: entry.sha256 for entry in bundle.manifest.files}
     return {
@@ -206,91 +199,53 @@ def identity(bundle: Bundle, found: Sequence[Candidate], setup: Setup) -> dict[s
         "spin": setup.spin,
         "fixed tokens": setup.fixed_tokens,
         "candidates": {
-            c.name: {
-                "engine": f"{c.engine} {machine.version_of(engines.ENGINES[c.engine].package)}",
-                "files": [digests[name] for name in c.graph.all_files],
+            p.name: {
+                "engine": f"{p.engine} {machine.version_of(engines.ENGINES[p.engine].package)}",
+                "files": [digests[name] for name in p.graph.all_files],
             }
-            for c in found
+            for p in found
         },
     }
 
 
-def _read(of: Mapping[str, Any], found: Sequence[Candidate]) -> Measurement | None:
-    """The record, if it speaks of just these candidates."""
-    kept = records.read(of)
-    if kept is None or {*kept.timings, *kept.failed} != {c.name for c in found}:
-        return None
-    return kept
-
-
-def _measure(
-    bundle: Bundle, found: Sequence[Candidate], setup: Setup
+def _measured(
+    bundle: Bundle, found: Sequence[Pairing], setup: Setup
 ) -> tuple[Measurement, dict[str, Engine]]:
-    """Start all candidates and time those that run.
-
-    Raises:
-        EngineError: none does.
-    """
-    began = time.perf_counter()
-    vocabulary, tokens = bundle.manifest.backbone.vocabulary, bundle.manifest.max_tokens
-    running: dict[str, Engine] = {}
-    failed: dict[str, str] = {}
-    try:
-        for c in found:
-            try:
-                running[c.name] = bundle_engine(bundle, c.graph, setup, c.engine)
-                try_out(running[c.name], vocabulary=vocabulary, max_tokens=tokens)
-            except NOT_STARTED as error:
-                failed[c.name] = str(error)
-                if c.name in running:
-                    running.pop(c.name).close()
-        if not running:
-            raise EngineError(f"no engine starts: {_listed(failed)}")
-        timings = measure(running, vocabulary=vocabulary, max_tokens=tokens)
-    except BaseException:
-        for engine in running.values():
-            engine.close()
-        raise
-    return Measurement(timings, failed, now(), time.perf_counter() - began), running
+    starts = {p.name: partial(bundle_engine, bundle, p.graph, setup, p.engine) for p in found}
+    manifest = bundle.manifest
+    return measure(starts, vocabulary=manifest.backbone.vocabulary, max_tokens=manifest.max_tokens)
 
 
-def _by_export(found: Sequence[Candidate], why: str) -> Choice:
-    scores = exported(found)
-    best, *others = ranked(found, scores)
-    return Choice(
-        best.graph,
-        best.engine,
-        f"{_compared(best, others, scores)}, by the figures at export: {why}",
-        others=tuple(others),
-    )
+def _by_export(found: Sequence[Pairing], setup: Setup, why: str) -> Choice:
+    scores = exported(found, setup.device)
+    order = ranked(found, scores)
+    return Choice(order, f"{_compared(order, scores)}, by the figures at export: {why}")
 
 
-def _by_measurement(found: Sequence[Candidate], taken: Measurement) -> Choice:
+def _by_measurement(found: Sequence[Pairing], taken: Measurement) -> Choice:
     scores = taken.scores()
-    best, *others = ranked(found, scores)
-    return Choice(
-        best.graph,
-        best.engine,
-        f"{_compared(best, others, scores)}, measured here at {taken.taken}",
-        others=tuple(others),
-        measurement=taken,
-    )
+    order = ranked(found, scores)
+    reason = f"{_compared(order, scores)}, measured here at {taken.taken}"
+    return Choice(order, reason, measurement=taken)
 
 
-def _compared(best: Candidate, others: Sequence[Candidate], scores: Mapping[str, Timing]) -> str:
+def _only(pairing: Pairing, setup: Setup) -> str:
+    reason = f"{pairing.name} is the only one of what was asked for that can run here"
+    if engines.is_cuda(setup.device) and pairing.graph.precision == "int8":
+        reason += "; part of int8 runs on the CPU: a bundle with onnx-fp16 is faster there"
+    return reason
+
+
+def _compared(order: Sequence[Pairing], scores: Mapping[str, Timing]) -> str:
     """The best beside the fastest of the others."""
-    rivals = [c for c in others if c.name in scores]
+    best, *others = order
     if best.name not in scores:
         return f"{best.name} comes first and nothing is known of how fast any is"
-    if not rivals:
+    rival = next((p for p in others if p.name in scores), None)
+    if rival is None:
         return f"{best.name} is the only one with a figure"
-    rival = rivals[0]
     times = scores[best.name].ratio_of(scores[rival.name])[0]
     if times >= 1:
         return f"{best.name} is {times:.2f} times as fast as {rival.name}"
     kind = "a wider graph is to be by 1.10" if rival.bits > best.bits else "too close to tell"
     return f"{rival.name} is {1 / times:.2f} times as fast as {best.name}, {kind}"
-
-
-def _listed(failed: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {why}" for name, why in failed.items())

@@ -5,21 +5,24 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mtl_edge.engines import Engine
+from mtl_edge.errors import EngineError
 from mtl_edge.timing import Timing, alternate
 
-__all__ = ["SHAPES", "Measurement", "Shape", "measure", "now", "try_out"]
+__all__ = ["NOT_STARTED", "SHAPES", "Measurement", "listed", "measure"]
+
+# What an engine that does not start raises; the others come from an installation that is damaged.
+NOT_STARTED = (EngineError, ImportError, OSError)
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class CallShape(NamedTuple):
     """Texts in a call, tokens in a text, and what share of the score they have."""
 
     batch: int
@@ -33,11 +36,14 @@ class Shape:
 
 # From the cheapest on. Apps on small CPUs mostly classify single short texts. Lengths of real texts
 # are seldom multiples of what an engine pads to, so these are none.
-SHAPES = (Shape(1, 12, 0.3), Shape(1, 26, 0.5), Shape(8, 26, 0.2))
-SECONDS_FOR_SHAPES = 0.8  # three rounds of DistilBERT in two engines, on two server cores
-SECONDS = 0.5
-ROUNDS = 15
-LEAST_ROUNDS = 3  # what `alternate` takes in any case
+SHAPES = (CallShape(1, 12, 0.3), CallShape(1, 26, 0.5), CallShape(8, 26, 0.2))
+WEIGHTS = {shape.name: shape.weight for shape in SHAPES}
+SECONDS, ROUNDS = 0.5, 15
+# Shapes are left out, the dearest first, until so many calls of each take no longer: a warm one and
+# the three rounds of two that there are in any case.
+MOST_SECONDS, LEAST_CALLS = 0.8, 7
+
+Timings = Mapping[str, Mapping[str, Timing]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +57,10 @@ class Measurement:
         seconds: that it took, starting the engines included.
     """
 
-    timings: Mapping[str, Mapping[str, Timing]]
-    failed: Mapping[str, str] = field(default_factory=dict)
-    taken: str = ""
-    seconds: float = 0.0
+    timings: Timings
+    failed: Mapping[str, str]
+    taken: str
+    seconds: float
 
     def scores(self) -> dict[str, Timing]:
         """Round by round, the weighted geometric mean of all shapes' milliseconds.
@@ -65,15 +71,10 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         """Every round, for the record."""
-        return {
-            "taken": self.taken,
-            "seconds": round(self.seconds, 3),
-            "timings": {
-                name: {shape: [round(ms, 4) for ms in t.rounds] for shape, t in shapes.items()}
-                for name, shapes in self.timings.items()
-            },
-            "failed": dict(self.failed),
-        }
+        timings = {name: {shape: [round(ms, 4) for ms in timing.rounds]
+                          for shape, timing in shapes.items()}
+                   for name, shapes in self.timings.items()}  # fmt: skip
+        return asdict(self) | {"timings": timings, "seconds": round(self.seconds, 3)}
 
     @classmethod
     def from_json(cls, data: Any) -> Measurement:
@@ -92,97 +93,93 @@ class Measurement:
             datetime.fromisoformat(result.taken)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"no measurement: {error!r}") from None
-        _check(result)
+        first = set(next(iter(timings.values()), {}))
+        rounds = [timing.rounds for shapes in timings.values() for timing in shapes.values()]
+        if (
+            not first
+            or first - {*WEIGHTS}
+            or any({*shapes} != first for shapes in timings.values())
+        ):
+            raise ValueError(f"no measurement: expected the same shapes of all, of {[*WEIGHTS]}")
+        if len({len(each) for each in rounds}) > 1 or not rounds[0]:
+            raise ValueError("no measurement: expected the same number of rounds of all")
+        if not all(math.isfinite(ms) and ms > 0 for each in rounds for ms in each):
+            raise ValueError("no measurement: expected times above zero")
         return result
 
 
-def try_out(engine: Engine, *, vocabulary: int, max_tokens: int) -> None:
-    """Run every shape once: an engine may start, allocate and only then fail.
-
-    Raises:
-        EngineError: it cannot run one.
-    """
-    for shape in SHAPES:
-        _call(engine, shape, vocabulary, max_tokens)()
-
-
 def measure(
-    engines: Mapping[str, Engine],
-    *,
-    vocabulary: int,
-    max_tokens: int,
-) -> dict[str, dict[str, Timing]]:
-    """Time one or more engines that were tried out, in alternating rounds: by name and shape.
-
-    It takes about half a second, on a slow machine the least that tells something: shapes of which
-    three rounds would take too long are left out, but for the first.
+    starts: Mapping[str, Callable[[], Engine]], *, vocabulary: int, max_tokens: int
+) -> tuple[Measurement, dict[str, Engine]]:
+    """Start engines and time those that run, in alternating rounds; they go on running.
 
     Args:
+        starts: what starts each, by name.
         vocabulary: token ids are below it.
         max_tokens: that the graphs take; longer shapes are cut to it.
 
     Raises:
-        EngineError: an engine cannot run a shape.
+        EngineError: none starts.
     """
-    calls: dict[tuple[str, str], Callable[[], object]] = {}
-    left = SECONDS_FOR_SHAPES
-    for shape in SHAPES:
-        added = {
-            (name, shape.name): _call(engine, shape, vocabulary, max_tokens)
-            for name, engine in engines.items()
-        }
-        cost = _seconds(list(added.values())) * (1 + 2 * LEAST_ROUNDS)
-        if calls and cost > left:
-            break
-        left -= cost
-        calls |= added
-    keyed = {f"{shape} {name}": call for (name, shape), call in calls.items()}
-    times = alternate(keyed, rounds=ROUNDS, seconds=SECONDS, warm_up=1)
-    result: dict[str, dict[str, Timing]] = {name: {} for name in engines}
-    for name, shape_name in calls:
-        result[name][shape_name] = times[f"{shape_name} {name}"]
-    return result
+    began = time.perf_counter()
+    running: dict[str, Engine] = {}
+    failed: dict[str, str] = {}
+    call = functools.partial(_call, vocabulary=vocabulary, max_tokens=max_tokens)
+    try:
+        for name, start in starts.items():
+            try:
+                running[name] = start()
+                for shape in SHAPES:  # an engine may start, allocate and only then fail
+                    call(running[name], shape)()
+            except NOT_STARTED as error:
+                failed[name] = str(error)
+                if name in running:
+                    running.pop(name).close()
+        if not running:
+            raise EngineError(f"no engine starts: {listed(failed)}")
+        timings = _timed({shape.name: {name: call(engine, shape) for name, engine in running.items()}
+                          for shape in SHAPES})  # fmt: skip
+    except BaseException:
+        for engine in running.values():
+            engine.close()
+        raise
+    taken = datetime.now(UTC).isoformat(timespec="seconds")
+    return Measurement(timings, failed, taken, time.perf_counter() - began), running
 
 
-def now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def listed(failed: Mapping[str, str]) -> str:
+    """What failed, each with why, for a message."""
+    return "; ".join(f"{name}: {why}" for name, why in failed.items())
 
 
-def _call(engine: Engine, shape: Shape, vocabulary: int, max_tokens: int) -> Callable[[], object]:
+def _call(
+    engine: Engine, shape: CallShape, vocabulary: int, max_tokens: int
+) -> Callable[[], object]:
     size = (shape.batch, min(shape.tokens, max_tokens))
     ids = np.random.default_rng(0).integers(0, vocabulary, size)
     return functools.partial(engine.run, ids, np.ones_like(ids))
 
 
-def _seconds(calls: Sequence[Callable[[], object]]) -> float:
+def _timed(calls: Mapping[str, Mapping[str, Callable[[], object]]]) -> Timings:
+    """By name, then by shape, what was given by shape, then by name. It takes about half a second."""
+    seconds = {shape: _seconds(of_shape.values()) for shape, of_shape in calls.items()}
+    while len(seconds) > 1 and LEAST_CALLS * sum(seconds.values()) > MOST_SECONDS:
+        seconds.popitem()
+    flat = {f"{shape} {name}": call for shape in seconds for name, call in calls[shape].items()}
+    times = alternate(flat, rounds=ROUNDS, seconds=SECONDS, warm_up=1)
+    names = next(iter(calls.values()))
+    return {name: {shape: times[f"{shape} {name}"] for shape in seconds} for name in names}
+
+
+def _seconds(calls: Iterable[Callable[[], object]]) -> float:
     """What one call of each takes."""
-    started = time.perf_counter()
+    began = time.perf_counter()
     for call in calls:
         call()
-    return time.perf_counter() - started
+    return time.perf_counter() - began
 
 
 def _score(shapes: Mapping[str, Timing]) -> Timing:
-    weights = {shape.name: shape.weight for shape in SHAPES}
-    total = sum(weights[name] for name in shapes)
-    logs = sum(weights[name] * np.log(timing.rounds) for name, timing in shapes.items())
-    return Timing(tuple(np.exp(logs / total).tolist()))
-
-
-def _check(measurement: Measurement) -> None:
-    """
-    Raises:
-        ValueError: there is nothing in it, or what is in it does not belong together.
-    """
-    sets = list(measurement.timings.values())
-    known = {shape.name for shape in SHAPES}
-    if not sets or not sets[0] or any(set(shapes) != set(sets[0]) for shapes in sets):
-        raise ValueError("no measurement: expected the same shapes of all graphs")
-    if not set(sets[0]) <= known:
-        raise ValueError(f"no measurement: expected shapes of {sorted(known)}")
-    rounds = [timing.rounds for shapes in sets for timing in shapes.values()]
-    if len({len(times) for times in rounds}) != 1 or not rounds[0]:
-        raise ValueError("no measurement: expected the same number of rounds of all")
-    if not all(math.isfinite(ms) and ms > 0 for times in rounds for ms in times):
-        raise ValueError("no measurement: expected times above zero")
+    weights = [WEIGHTS[name] for name in shapes]
+    logs = np.log([timing.rounds for timing in shapes.values()])
+    return Timing(tuple(np.exp(np.average(logs, axis=0, weights=weights)).tolist()))

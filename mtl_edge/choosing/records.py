@@ -31,25 +31,24 @@ HOUR = 60 * 60
 
 
 def place_of(of: Mapping[str, Any]) -> Path | None:
-    """Where the record of `of`, which JSON can hold, is or would be; none: there is no cache."""
+    """Where the record of `of`, which JSON can hold, is or would be; None: there is no cache."""
     folder = cache_folder()
-    text = json.dumps(of, sort_keys=True)
-    name = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return folder / FOLDER / f"{name}.json" if folder else None
+    key = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:32]
+    return folder / FOLDER / f"{key}.json" if folder else None
 
 
 def read(of: Mapping[str, Any]) -> Measurement | None:
-    """What was measured of `of`; none if nothing was, or its record cannot be read."""
+    """What was measured of `of`; None if nothing was, or its record cannot be read."""
     place = place_of(of)
     if place is None:
         return None
     try:
         data = json.loads(place.read_bytes())
-        if data["of"] != of:
-            return None
-        return Measurement.from_json(data["measurement"])
+        found = Measurement.from_json(data["measurement"])
+        whole = data["of"] == of and {*found.timings, *found.failed} == {*of["candidates"]}
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None  # it will be measured again, and the record written anew
+    return found if whole else None
 
 
 def keep(of: Mapping[str, Any], measurement: Measurement) -> str | None:
@@ -74,13 +73,13 @@ def keep(of: Mapping[str, Any], measurement: Measurement) -> str | None:
 
 def _tidy(folder: Path) -> None:
     """Remove the oldest records over the limit, and what killed processes left half written."""
-    for left in folder.glob(f".*{PARTIAL}"):
-        with contextlib.suppress(FileNotFoundError):  # another process tidies up too
-            if time.time() - left.stat().st_mtime > HOUR:
-                left.unlink()
     ages: list[tuple[float, Path]] = []
-    for record in folder.glob("*.json"):
-        with contextlib.suppress(FileNotFoundError):
-            ages.append((record.stat().st_mtime, record))
+    for file in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process tidies up too
+            age = file.stat().st_mtime
+            if file.suffix == ".json":
+                ages.append((age, file))
+            elif file.suffix == PARTIAL and time.time() - age > HOUR:
+                file.unlink()
     for _, record in sorted(ages)[:-MOST]:
         record.unlink(missing_ok=True)

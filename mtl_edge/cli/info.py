@@ -13,8 +13,8 @@ from mtl_edge import engines
 from mtl_edge.bundle import Bundle, Exit, Task, open_bundle
 from mtl_edge.bundle.signing import is_signed
 from mtl_edge.choosing import Choice, Measure, choose, machine, measuring
-from mtl_edge.choosing.candidates import Candidate, openers
 from mtl_edge.choosing.measurement import SHAPES
+from mtl_edge.choosing.ranking import Pairing, openers
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MissingPackageError
 from mtl_edge.table import clip, text_table
@@ -83,7 +83,7 @@ def _facts(
     """What is known of each graph and each engine that can open it, for people and programs."""
     taken = choice.measurement if choice else None
     pairs = [
-        Candidate(graph, name)
+        Pairing(graph, name)
         for graph in bundle.manifest.graphs
         for name in openers(graph) or [graph.engine]
     ]

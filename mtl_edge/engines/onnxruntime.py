@@ -1,4 +1,4 @@
-"""ONNX Runtime: on the CPU, or wherever it has a provider for."""
+"""ONNX Runtime: on the CPU, or wherever it has a provider for; CUDA: see `onnxruntime_cuda`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from mtl_edge.engines import CPU, Ids, Logits, Setup, Spin, failure
+from mtl_edge.engines import CPU, Engine, Ids, Logits, Setup, Spin, failure, is_cuda
 from mtl_edge.errors import EngineError
 
-__all__ = ["OnnxRuntimeEngine", "session_options", "start"]
+__all__ = ["CPU_PROVIDER", "OnnxRuntimeEngine", "open_session", "session_options", "start"]
 
 PROVIDER = "ExecutionProvider"
+CPU_PROVIDER = f"{CPU}{PROVIDER}"
 # Where a CPU adds pairs of int8 products in 16 bits, which overflows: multiply by unsigned weights
 # instead. It takes half as long again, on CPUs too that need no such thing.
 EXACT = {"session.x64quantprecision": "1"}
@@ -34,6 +35,8 @@ SPIN: dict[Spin, dict[str, str]] = {
 # What a batch goes through stays in the cache of a core or two.
 TOKENS_PER_BATCH = 768
 FROM_MEMORY = "add_external_initializers_from_files_in_memory"
+
+Providers = list[tuple[str, dict[str, str]]]
 
 
 class OnnxRuntimeEngine:
@@ -87,14 +90,14 @@ def _overflows() -> bool:
     a, b = np.full((2, 8), 255, np.uint8), np.full((8, 16), 127, np.int8)
     options = session_options(1, exact=False)
     try:
-        session = ort.InferenceSession(PRODUCT, options, providers=[f"{CPU}{PROVIDER}"])
+        session = ort.InferenceSession(PRODUCT, options, providers=[CPU_PROVIDER])
         (sums,) = session.run(None, {"a": a, "b": b})
     except Exception:  # a build that was reduced to a few operators: rather slow than wrong
         return True
     return bool((sums != a.astype(np.int32) @ b.astype(np.int32)).any())
 
 
-def start(files: Sequence[Path], setup: Setup) -> OnnxRuntimeEngine:
+def start(files: Sequence[Path], setup: Setup) -> Engine:
     """
     Args:
         files: the graph; it names the files of its weights itself.
@@ -102,10 +105,14 @@ def start(files: Sequence[Path], setup: Setup) -> OnnxRuntimeEngine:
     Raises:
         EngineError: ONNX Runtime has no such device, or cannot read or run the file.
     """
+    if is_cuda(setup.device):
+        from mtl_edge.engines import onnxruntime_cuda
+
+        return onnxruntime_cuda.start(files, setup)
     options = session_options(setup.threads, setup.spin)
     providers = _providers(setup.device)
     try:
-        session = _session(files, options, providers)
+        session = open_session(files, options, providers)
     except Exception as error:  # its exceptions share no base class
         raise EngineError(f"ONNX Runtime cannot open {files[0]}: {error}") from error
     if session.get_providers()[0] != providers[0][0]:  # it goes on without, and only logs that
@@ -115,12 +122,18 @@ def start(files: Sequence[Path], setup: Setup) -> OnnxRuntimeEngine:
     return OnnxRuntimeEngine(session)
 
 
-def _session(
-    files: Sequence[Path], options: ort.SessionOptions, providers: list[tuple[str, dict[str, str]]]
+def open_session(
+    files: Sequence[Path], options: ort.SessionOptions, providers: Providers
 ) -> ort.InferenceSession:
+    """A session of the first file, never of another provider than the first without an error.
+
+    Args:
+        files: a graph and the files of its weights.
+        providers: by name, each with its options.
+    """
     graph = str(files[0])
     try:
-        return ort.InferenceSession(graph, options, providers=providers)
+        return _session(graph, options, providers)
     except Exception:
         linked = [file for file in files[1:] if file.is_symlink()]
         if not linked or not hasattr(options, FROM_MEMORY):
@@ -129,10 +142,15 @@ def _session(
     names = [os.path.relpath(file, files[0].parent) for file in linked]
     weights = [np.memmap(file, mode="r") for file in linked]
     getattr(options, FROM_MEMORY)(names, weights, [each.size for each in weights])
-    return ort.InferenceSession(graph, options, providers=providers)
+    return _session(graph, options, providers)
 
 
-def _providers(device: str) -> list[tuple[str, dict[str, str]]]:
+def _session(graph: str, options: ort.SessionOptions, providers: Providers) -> ort.InferenceSession:
+    # It would print an error, and go on with the CPU.
+    return ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
+
+
+def _providers(device: str) -> Providers:
     """The device's provider, and the CPU's for what that cannot run, each with its options."""
     name, colon, number = device.partition(":")
     wanted, known = f"{name}{PROVIDER}", ort.get_available_providers()
@@ -140,7 +158,7 @@ def _providers(device: str) -> list[tuple[str, dict[str, str]]]:
         names = ", ".join(name.removesuffix(PROVIDER) for name in known)
         raise EngineError(
             f"this build of ONNX Runtime has no device {device!r}; it has {names}, and a certain "
-            "one of several as CUDA:1. Others come with packages of their own, as onnxruntime-gpu"
+            "one of several as Dml:1. Others come with packages of their own, as onnxruntime-directml"
         )
     options = {"device_id": number} if number else {}
-    return list({wanted: (wanted, options), f"{CPU}{PROVIDER}": (f"{CPU}{PROVIDER}", {})}.values())
+    return list({wanted: (wanted, options), CPU_PROVIDER: (CPU_PROVIDER, {})}.values())
