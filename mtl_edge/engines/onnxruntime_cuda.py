@@ -35,7 +35,7 @@ from mtl_edge.engines import CUDA, Ids, Logits, Setup, failure
 from mtl_edge.engines.onnxruntime import CPU_PROVIDER, open_session, session_options
 from mtl_edge.engines.onnxruntime_wheels import CUDA_PROVIDER, require_cuda
 from mtl_edge.errors import EngineError
-from mtl_edge.planning import rounded
+from mtl_edge.batches.planning import rounded
 
 __all__ = ["BucketEngine", "bucket_of", "start"]
 
