@@ -115,7 +115,7 @@ def load_bundle(
     try:
         for index, stage in enumerate(manifest.exits):
             graph = graph_at(choice.graph, index)
-            started = bundle_engine(bundle, graph, setup, choice.engine)
+            started = bundle_engine(bundle, graph, setup)
             stages.append(_cheaper(stage, started, manifest.tasks, limits, first=not index))
     except BaseException:
         for running in (deepest, *(s.engine for s in stages)):

@@ -1,16 +1,15 @@
-"""What could run a bundle, and the rule by which figures rank it."""
+"""Which graphs could run here, and the rule by which figures rank them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from mtl_edge import engines
 from mtl_edge.bundle import Graph, Manifest
 from mtl_edge.errors import EngineError, MissingPackageError, OptionError
 from mtl_edge.timing import Timing
 
-__all__ = ["AUTO", "Pairing", "exported", "openers", "pairings", "ranked"]
+__all__ = ["AUTO", "compared", "exported", "ranked", "runnable"]
 
 AUTO = "auto"
 
@@ -21,48 +20,15 @@ BITS: Mapping[str, int] = {"int8": 8, "fp16": 16, "bf16": 16, "fp32": 32}
 FASTER, FASTER_THOUGH_WIDER = 1.03, 1.10
 
 
-class Pairing(NamedTuple):
-    """A graph and an engine that can open it."""
-
-    graph: Graph
-    engine: str
-
-    @property
-    def name(self) -> str:
-        """As reasons and records call it."""
-        own = self.engine == self.graph.engine
-        return self.graph.target if own else f"{self.graph.target} in {self.engine}"
-
-    @property
-    def bits(self) -> int:
-        """Of a weight."""
-        return BITS.get(self.graph.precision, max(BITS.values()))
-
-    @property
-    def latency_ms(self) -> float | None:
-        """As measured at export, which was in the graph's own engine."""
-        return self.graph.latency_ms if self.engine == self.graph.engine else None
-
-
-def openers(graph: Graph) -> list[str]:
-    """Engines, installed or not, that can open a graph: its own first."""
-    able = [name for name, info in engines.ENGINES.items() if graph.engine in info.runs]
-    return sorted(able, key=lambda name: name != graph.engine)
-
-
-def pairings(
-    manifest: Manifest,
-    *,
-    engine: str = AUTO,
-    target: str | None = None,
-    device: str = engines.CPU,
-) -> list[Pairing]:
-    """What can run here: the narrowest first, of equals what was faster at export.
+def runnable(
+    manifest: Manifest, *, engine: str = AUTO, target: str | None = None, device: str = engines.CPU
+) -> list[Graph]:
+    """The graphs that can run: the narrowest first, of equals what was faster at export.
 
     Args:
         engine: one of `engines.ENGINES`; or `auto`: all that are installed and meant for `device`.
-        target: a graph's; None: any. On CUDA, which lacks int8's operators, int8 graphs count only
-            if there are no others.
+        target: a graph's; None: any. On CUDA, which has no kernels for part of int8, int8 graphs
+            count only if there are no others.
 
     Raises:
         EngineError: the engine is unknown, or none of those installed is meant for the device.
@@ -72,60 +38,72 @@ def pairings(
     if engine != AUTO and engine not in engines.ENGINES:
         known = ", ".join([AUTO, *engines.ENGINES])
         raise EngineError(f"unknown engine {engine!r}; there are {known}")
-    graphs = [g for g in manifest.graphs
-              if engine in (AUTO, *openers(g)) and target in (None, g.target)]  # fmt: skip
-    if not graphs:
+    asked = [
+        g for g in manifest.graphs if engine in (AUTO, g.engine) and target in (None, g.target)
+    ]
+    if not asked:
         held = ", ".join(f"{g.target} ({g.engine})" for g in manifest.graphs)
         wanted = f"engine {engine}" + (f" and target {target}" if target else "")
         raise OptionError(f"the bundle has no graph for {wanted}; it holds {held}")
-    able = [Pairing(g, name) for g in graphs for name in openers(g)
-            if engine in (AUTO, name) and engines.available(name)]  # fmt: skip
+    able = [g for g in asked if engines.available(g.engine)]
     if not able:
-        raise _not_installed(graphs[0].engine if engine == AUTO else engine)
-    found = [p for p in able if engine == p.engine or engines.automatic(p.engine, device)]
+        info = engines.ENGINES.get(asked[0].engine)
+        advice = f"`pip install '{info.install}'`" if info else "upgrade mtl-edge"
+        raise MissingPackageError(
+            f"the bundle needs engine {asked[0].engine}, which is not installed; {advice}"
+        )
+    found = [g for g in able if engine != AUTO or engines.automatic(g.engine, device)]
     if not found:
-        held = ", ".join(p.name for p in able)
-        raise EngineError(f"no engine for {held} is meant for device {device!r}; try another one")
+        held = ", ".join(f"{g.target} ({g.engine})" for g in able)
+        raise EngineError(f"none of {held} is meant for device {device!r}; choose another device")
     if engines.is_cuda(device):
-        found = [p for p in found if p.graph.precision != "int8"] or found
-    return sorted(found, key=lambda p: (p.bits, p.latency_ms or float("inf")))
+        found = [g for g in found if g.precision != "int8"] or found
+    return sorted(found, key=lambda g: (_bits(g), g.latency_ms or float("inf")))
 
 
-def _not_installed(engine: str) -> MissingPackageError:
-    missing = engines.ENGINES.get(engine)
-    advice = f"`pip install '{missing.install}'`" if missing else "upgrade mtl-edge"
-    return MissingPackageError(
-        f"the bundle needs engine {engine}, which is not installed; {advice}"
-    )
-
-
-def exported(found: Sequence[Pairing], device: str = engines.CPU) -> dict[str, Timing]:
-    """The figures in the manifest by the pairing's name, as far as they are known.
-
-    They are of a CPU, on which fp16 is slow, and say nothing of CUDA.
-    """
+def exported(graphs: Sequence[Graph], device: str = engines.CPU) -> dict[str, Timing]:
+    """The figures in the manifest, by target. They are of a CPU and say nothing of CUDA."""
     if engines.is_cuda(device):
         return {}
-    return {p.name: Timing((p.latency_ms,)) for p in found if p.latency_ms}
+    return {g.target: Timing((g.latency_ms,)) for g in graphs if g.latency_ms}
 
 
-def ranked(found: Sequence[Pairing], scores: Mapping[str, Timing]) -> tuple[Pairing, ...]:
-    """One or more pairings, what should run first.
+def ranked(graphs: Sequence[Graph], scores: Mapping[str, Timing]) -> tuple[Graph, ...]:
+    """One or more graphs, what should run first.
 
     The first that has a score is taken unless a later one is clearly faster: in the median of all
     rounds by 3 percent, or by 10 if its weights are wider, and in three rounds of four at all.
 
     Args:
-        found: in the order of `pairings`.
-        scores: by name, smaller is better; pairings without one come last.
+        graphs: in the order of `runnable`.
+        scores: by target, smaller is better; graphs without one come last.
     """
-    known = [p for p in found if p.name in scores]
+    known = [g for g in graphs if g.target in scores]
     if not known:
-        return tuple(found)
+        return tuple(graphs)
     best = known[0]
     for other in known[1:]:
-        times, low, _ = scores[other.name].ratio_of(scores[best.name])
-        if low > 1 and times > (FASTER_THOUGH_WIDER if other.bits > best.bits else FASTER):
+        times, low, _ = scores[other.target].ratio_of(scores[best.target])
+        if low > 1 and times > (FASTER_THOUGH_WIDER if _bits(other) > _bits(best) else FASTER):
             best = other
-    rest = sorted((p for p in known if p != best), key=lambda p: scores[p.name].median)
-    return (best, *rest, *(p for p in found if p.name not in scores))
+    rest = sorted((g for g in known if g != best), key=lambda g: scores[g.target].median)
+    return (best, *rest, *(g for g in graphs if g.target not in scores))
+
+
+def compared(order: Sequence[Graph], scores: Mapping[str, Timing]) -> str:
+    """The first of `ranked` beside the fastest of the others, in words."""
+    best, *others = order
+    if best.target not in scores:
+        return f"{best.target} comes first and nothing is known of how fast any is"
+    rival = others[0]
+    if rival.target not in scores:
+        return f"{best.target} is the only one with a figure"
+    times = scores[best.target].ratio_of(scores[rival.target])[0]
+    if times >= 1:
+        return f"{best.target} is {times:.2f} times as fast as {rival.target}"
+    kind = "a wider graph is to be by 1.10" if _bits(rival) > _bits(best) else "too close to tell"
+    return f"{rival.target} is {1 / times:.2f} times as fast as {best.target}, {kind}"
+
+
+def _bits(graph: Graph) -> int:
+    return BITS.get(graph.precision, max(BITS.values()))

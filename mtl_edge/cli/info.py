@@ -14,7 +14,6 @@ from mtl_edge.bundle import Bundle, Exit, Task, open_bundle
 from mtl_edge.bundle.signing import is_signed
 from mtl_edge.choosing import Choice, Measure, choose, machine, measuring
 from mtl_edge.choosing.measurement import SHAPES
-from mtl_edge.choosing.ranking import Pairing, openers
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MissingPackageError
 from mtl_edge.table import clip, text_table
@@ -82,14 +81,9 @@ def _facts(
 ) -> dict[str, Any]:
     """What is known of each graph and each engine that can open it, for people and programs."""
     taken = choice.measurement if choice else None
-    pairs = [
-        Pairing(graph, name)
-        for graph in bundle.manifest.graphs
-        for name in openers(graph) or [graph.engine]
-    ]
     return {
         "graph": choice.graph.target if choice else None,
-        "engine": choice.engine if choice else None,
+        "engine": choice.graph.engine if choice else None,
         "reason": choice.reason if choice else missing,
         "threads": args.threads or default_threads(),
         "device": args.device,
@@ -100,19 +94,20 @@ def _facts(
         "not_kept": choice.not_kept if choice else None,
         "candidates": [
             {
-                "graph": pair.graph.target,
-                "engine": pair.engine,
-                "version": _version(pair.engine),
-                "counted": engines.automatic(pair.engine, args.device),
-                "failed": taken.failed.get(pair.name) if taken else None,
+                "graph": graph.target,
+                "engine": graph.engine,
+                "version": _version(graph.engine),
+                "counted": engines.automatic(graph.engine, args.device),
+                "failed": taken.failed.get(graph.target) if taken else None,
                 "ms": {
                     shape: timing.to_json()
-                    for shape, timing in (taken.timings.get(pair.name, {}) if taken else {}).items()
+                    for shape, timing in (
+                        taken.timings.get(graph.target, {}) if taken else {}
+                    ).items()
                 },
-                "chosen": choice is not None
-                and (pair.graph, pair.engine) == (choice.graph, choice.engine),
+                "chosen": choice is not None and graph == choice.graph,
             }
-            for pair in pairs
+            for graph in bundle.manifest.graphs
         ],
     }
 
@@ -125,7 +120,7 @@ def _version(engine: str) -> str | None:
 
 
 def _as_text(facts: dict[str, Any]) -> str:
-    shapes = [shape.name for shape in SHAPES]
+    shapes = [*SHAPES]
     rows = [
         [
             row["graph"],

@@ -107,26 +107,21 @@ class EngineInfo:
         module: holds `start(files, setup) -> Engine`.
         package: must be importable.
         install: what pip installs for it.
-        runs: whose graphs it can open, by the engine that a manifest names.
         automatic: devices on which `auto` counts it, without a number; None: all.
     """
 
     module: str
     package: str
     install: str
-    runs: tuple[str, ...]
     automatic: tuple[str, ...] | None = None
 
 
 ENGINES: Mapping[str, EngineInfo] = {
-    "onnxruntime": EngineInfo(
-        "mtl_edge.engines.onnxruntime", "onnxruntime", "onnxruntime", runs=("onnxruntime",)
-    ),
+    "onnxruntime": EngineInfo("mtl_edge.engines.onnxruntime", "onnxruntime", "onnxruntime"),
     "openvino": EngineInfo(
         "mtl_edge.engines.openvino",
         "openvino",
         "mtl-edge[openvino]",
-        runs=("openvino",),
         automatic=(CPU, "GPU", "NPU"),
     ),
 }

@@ -158,7 +158,7 @@ def _providers(device: str) -> Providers:
         names = ", ".join(name.removesuffix(PROVIDER) for name in known)
         raise EngineError(
             f"this build of ONNX Runtime has no device {device!r}; it has {names}, and a certain "
-            "one of several as Dml:1. Others come with packages of their own, as onnxruntime-directml"
+            "one of several as Dml:1. Others come with packages of their own"
         )
     options = {"device_id": number} if number else {}
     return list({wanted: (wanted, options), CPU_PROVIDER: (CPU_PROVIDER, {})}.values())

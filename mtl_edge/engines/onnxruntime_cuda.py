@@ -9,13 +9,13 @@ of its own on the device: texts are copied into them, logits out of them.
     second call             ONNX Runtime runs it once more and captures it
     all others              replay the graph
 
-The rules are those of the CUDA execution provider's documentation
-(https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html, "Using CUDA Graphs"):
-no control flow, every node on CUDA but for those that compute shapes, inputs and outputs bound at
-fixed addresses, shapes fixed, one thread at a time; the run option `gpu_graph_id` names the graph to
-capture or to replay, -1 does without. ONNX Runtime refuses to capture a graph that breaks the first
-two, as int8 graphs do, some of whose operators have no CUDA kernel and run on the CPU: it is opened
-once more without capturing, and runs kernel by kernel.
+The rules are those of the CUDA execution provider's documentation ("Using CUDA Graphs" in
+https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html): no control flow, every
+node on CUDA but for those that compute shapes, inputs and outputs bound at fixed addresses, shapes
+fixed, one thread at a time; the run option `gpu_graph_id` names the graph to capture or to replay,
+-1 does without. ONNX Runtime refuses to capture a graph that breaks the first two, as int8 graphs
+do, some of whose operators have no CUDA kernel and run on the CPU: such a graph is opened once more
+without capturing, and runs kernel by kernel.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from mtl_edge.batches.planning import rounded
 from mtl_edge.engines import CUDA, Ids, Logits, Setup, failure
 from mtl_edge.engines.onnxruntime import CPU_PROVIDER, open_session, session_options
 from mtl_edge.engines.onnxruntime_wheels import CUDA_PROVIDER, require_cuda
 from mtl_edge.errors import EngineError
-from mtl_edge.batches.planning import rounded
 
 __all__ = ["BucketEngine", "bucket_of", "start"]
 
@@ -221,8 +221,15 @@ def start(files: Sequence[Path], setup: Setup) -> BucketEngine:
     if session.get_providers()[0] != CUDA_PROVIDER:  # it goes on without, and only logs that
         raise EngineError(
             f"ONNX Runtime cannot start device {setup.device!r} and would run on the CPU: the "
-            "driver, CUDA or cuDNN is missing or of another version than it was built for; "
-            f"`pip install 'onnxruntime-gpu[cuda,cudnn]'` brings the latter two. {libraries}".strip()
+            "driver, CUDA or cuDNN is missing or of another version than it was built for; `pip "
+            f"install 'onnxruntime-gpu[cuda,cudnn]'` brings the latter two. {libraries}".strip()
+        )
+    if setup.precision == "int8":
+        warnings.warn(
+            "part of an int8 graph has no CUDA kernels and runs on the CPU; a bundle with onnx-fp16 "
+            "(`mtl-edge export --targets onnx-fp16`) runs whole on the GPU",
+            RuntimeWarning,
+            stacklevel=2,
         )
     return BucketEngine(session, ("cuda", int(number)), setup.max_tokens, capture=capture)
 

@@ -45,7 +45,6 @@ def snapshot(shared_bundle: Path, tmp_path: Path) -> Path:
         ("onnx-int8", "onnxruntime"),
         ("onnx-fp32", "onnxruntime"),
         ("openvino-int8", "openvino"),
-        ("onnx-int8", "torch"),
     ],
 )
 def test_answers_from_the_cache_are_those_of_the_bundle(
