@@ -14,6 +14,7 @@ from mtl_edge.bundle import Bundle, Exit, Task, open_bundle
 from mtl_edge.bundle.signing import is_signed
 from mtl_edge.choosing import Choice, Measure, choose, machine, measuring
 from mtl_edge.choosing.measurement import SHAPES
+from mtl_edge.engines import onnxruntime_wheels
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MissingPackageError
 from mtl_edge.table import clip, text_table
@@ -148,6 +149,8 @@ def _as_text(facts: dict[str, Any]) -> str:
         lines.append(f"not kept: {facts['not_kept']}")
     elif facts["record"]:
         lines.append(f"record: {facts['record']}")
+    if onnxruntime_wheels.both():
+        lines.append(onnxruntime_wheels.CONFLICT)
     return "\n".join(lines)
 
 

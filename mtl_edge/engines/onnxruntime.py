@@ -13,7 +13,7 @@ import onnxruntime as ort
 from mtl_edge.engines import CPU, Engine, Ids, Logits, Setup, Spin, failure, is_cuda
 from mtl_edge.errors import EngineError
 
-__all__ = ["CPU_PROVIDER", "OnnxRuntimeEngine", "open_session", "session_options", "start"]
+__all__ = ["CPU_PROVIDER", "OnnxRuntimeEngine", "create_session", "session_options", "start"]
 
 PROVIDER = "ExecutionProvider"
 CPU_PROVIDER = f"{CPU}{PROVIDER}"
@@ -112,7 +112,7 @@ def start(files: Sequence[Path], setup: Setup) -> Engine:
     options = session_options(setup.threads, setup.spin)
     providers = _providers(setup.device)
     try:
-        session = open_session(files, options, providers)
+        session = create_session(files, options, providers)
     except Exception as error:  # its exceptions share no base class
         raise EngineError(f"ONNX Runtime cannot open {files[0]}: {error}") from error
     if session.get_providers()[0] != providers[0][0]:  # it goes on without, and only logs that
@@ -122,7 +122,7 @@ def start(files: Sequence[Path], setup: Setup) -> Engine:
     return OnnxRuntimeEngine(session)
 
 
-def open_session(
+def create_session(
     files: Sequence[Path], options: ort.SessionOptions, providers: Providers
 ) -> ort.InferenceSession:
     """A session of the first file, never of another provider than the first without an error.

@@ -32,8 +32,8 @@ import numpy as np
 import onnxruntime as ort
 
 from mtl_edge.batches.planning import rounded
-from mtl_edge.engines import CUDA, Ids, Logits, Setup, failure
-from mtl_edge.engines.onnxruntime import CPU_PROVIDER, open_session, session_options
+from mtl_edge.engines import Ids, Logits, Setup, failure
+from mtl_edge.engines.onnxruntime import CPU_PROVIDER, create_session, session_options
 from mtl_edge.engines.onnxruntime_wheels import CUDA_PROVIDER, require_cuda
 from mtl_edge.errors import EngineError
 
@@ -202,13 +202,13 @@ def start(files: Sequence[Path], setup: Setup) -> BucketEngine:
         EngineError: its packages are in each other's way, the device cannot be started, or the
             graph cannot be opened there.
     """
-    number = setup.device.removeprefix(CUDA).removeprefix(":") or "0"
-    if not number.isdecimal():
+    _, colon, number = setup.device.partition(":")
+    if bool(colon) != number.isdecimal():
         raise EngineError(f"there is no device {setup.device!r}; expected CUDA, or as CUDA:1")
+    libraries = _load_libraries()  # before providers are listed: some builds load theirs with it
     require_cuda(setup.device, ort.get_available_providers())
-    libraries = _load_libraries()
     options = session_options(setup.threads, setup.spin)
-    plain = {**PROVIDER_OPTIONS, "device_id": number}
+    plain = {**PROVIDER_OPTIONS, "device_id": number or "0"}
     capture = True
     try:
         session = _opened(files, options, plain | CAPTURE)
@@ -226,25 +226,24 @@ def start(files: Sequence[Path], setup: Setup) -> BucketEngine:
         )
     if setup.precision == "int8":
         warnings.warn(
-            "part of an int8 graph has no CUDA kernels and runs on the CPU; a bundle with onnx-fp16 "
+            "part of an int8 graph has no CUDA kernels and runs on the CPU; a bundle with fp16 "
             "(`mtl-edge export --targets onnx-fp16`) runs whole on the GPU",
             RuntimeWarning,
             stacklevel=2,
         )
-    return BucketEngine(session, ("cuda", int(number)), setup.max_tokens, capture=capture)
+    return BucketEngine(session, ("cuda", int(number or 0)), setup.max_tokens, capture=capture)
 
 
 def _opened(
     files: Sequence[Path], options: ort.SessionOptions, provider_options: dict[str, str]
 ) -> ort.InferenceSession:
     providers = [(CUDA_PROVIDER, provider_options), (CPU_PROVIDER, dict[str, str]())]
-    return open_session(files, options, providers)
+    return create_session(files, options, providers)
 
 
 def _load_libraries() -> str:
     """Load CUDA and cuDNN where pip has put them; what ONNX Runtime says of it, mostly nothing."""
     said = io.StringIO()
-    if hasattr(ort, "preload_dlls"):  # from 1.21 on
-        with contextlib.redirect_stdout(said):
-            ort.preload_dlls()
+    with contextlib.redirect_stdout(said):
+        ort.preload_dlls()
     return " ".join(said.getvalue().split())

@@ -11,11 +11,15 @@ from collections.abc import Sequence
 
 from mtl_edge.errors import EngineError, MissingPackageError
 
-__all__ = ["CUDA_PROVIDER", "CURE", "installed", "require_cuda"]
+__all__ = ["CUDA_PROVIDER", "CONFLICT", "both", "installed", "require_cuda"]
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 PLAIN, WITH_CUDA = "onnxruntime", "onnxruntime-gpu"
 CURE = f"`pip uninstall {PLAIN} {WITH_CUDA}`, then `pip install {WITH_CUDA}`"
+CONFLICT = (
+    f"{PLAIN} and {WITH_CUDA} are both installed and have overwritten each other's files; for CUDA "
+    f"{CURE}"
+)
 
 
 def installed() -> set[str]:
@@ -32,6 +36,11 @@ def installed() -> set[str]:
     return found
 
 
+def both() -> bool:
+    """Whether the two are in each other's way."""
+    return installed() == {PLAIN, WITH_CUDA}
+
+
 def require_cuda(device: str, known: Sequence[str]) -> None:
     """
     Args:
@@ -43,11 +52,8 @@ def require_cuda(device: str, known: Sequence[str]) -> None:
         MissingPackageError: the one with CUDA is not installed.
     """
     found = installed()
-    if found == {PLAIN, WITH_CUDA}:
-        raise EngineError(
-            f"{PLAIN} and {WITH_CUDA} are both installed and have overwritten each other's files, "
-            f"so that device {device!r} cannot be relied on; {CURE}"
-        )
+    if both():
+        raise EngineError(f"device {device!r} cannot be relied on: {CONFLICT}")
     if CUDA_PROVIDER in known:
         return
     here = ", ".join(name.removesuffix("ExecutionProvider") for name in known)
