@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -34,7 +33,6 @@ SPIN: dict[Spin, dict[str, str]] = {
 }
 # What a batch goes through stays in the cache of a core or two.
 TOKENS_PER_BATCH = 768
-FROM_MEMORY = "add_external_initializers_from_files_in_memory"
 
 Providers = list[tuple[str, dict[str, str]]]
 
@@ -112,7 +110,7 @@ def start(files: Sequence[Path], setup: Setup) -> Engine:
     options = session_options(setup.threads, setup.spin)
     providers = _providers(setup.device)
     try:
-        session = create_session(files, options, providers)
+        session = create_session(files[0], options, providers)
     except Exception as error:  # its exceptions share no base class
         raise EngineError(f"ONNX Runtime cannot open {files[0]}: {error}") from error
     if session.get_providers()[0] != providers[0][0]:  # it goes on without, and only logs that
@@ -123,31 +121,16 @@ def start(files: Sequence[Path], setup: Setup) -> Engine:
 
 
 def create_session(
-    files: Sequence[Path], options: ort.SessionOptions, providers: Providers
+    graph: Path, options: ort.SessionOptions, providers: Providers
 ) -> ort.InferenceSession:
-    """A session of the first file, never of another provider than the first without an error.
+    """A session of a graph, which raises what goes wrong.
 
     Args:
-        files: a graph and the files of its weights.
+        graph: its file; it names the files of its weights itself.
         providers: by name, each with its options.
     """
-    graph = str(files[0])
-    try:
-        return _session(graph, options, providers)
-    except Exception:
-        linked = [file for file in files[1:] if file.is_symlink()]
-        if not linked or not hasattr(options, FROM_MEMORY):
-            raise
-    # Some releases, as 1.24.1, refuse the links of the Hub's cache; those can be given the bytes.
-    names = [os.path.relpath(file, files[0].parent) for file in linked]
-    weights = [np.memmap(file, mode="r") for file in linked]
-    getattr(options, FROM_MEMORY)(names, weights, [each.size for each in weights])
-    return _session(graph, options, providers)
-
-
-def _session(graph: str, options: ort.SessionOptions, providers: Providers) -> ort.InferenceSession:
-    # It would print an error, and go on with the CPU.
-    return ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
+    # With its fallback it would print an error and go on with the CPU.
+    return ort.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
 
 
 def _providers(device: str) -> Providers:

@@ -209,15 +209,7 @@ def start(files: Sequence[Path], setup: Setup) -> BucketEngine:
     require_cuda(setup.device, ort.get_available_providers())
     options = session_options(setup.threads, setup.spin)
     plain = {**PROVIDER_OPTIONS, "device_id": number or "0"}
-    capture = True
-    try:
-        session = _opened(files, options, plain | CAPTURE)
-    except Exception:  # its exceptions share no base class, and its refusal to capture has no code
-        capture = False
-        try:
-            session = _opened(files, options, plain)
-        except Exception as error:
-            raise EngineError(f"ONNX Runtime cannot open {files[0]}: {error}") from error
+    session, capture = _opened(files[0], options, plain)
     if session.get_providers()[0] != CUDA_PROVIDER:  # it goes on without, and only logs that
         raise EngineError(
             f"ONNX Runtime cannot start device {setup.device!r} and would run on the CPU: the "
@@ -235,10 +227,21 @@ def start(files: Sequence[Path], setup: Setup) -> BucketEngine:
 
 
 def _opened(
-    files: Sequence[Path], options: ort.SessionOptions, provider_options: dict[str, str]
-) -> ort.InferenceSession:
-    providers = [(CUDA_PROVIDER, provider_options), (CPU_PROVIDER, dict[str, str]())]
-    return create_session(files, options, providers)
+    graph: Path, options: ort.SessionOptions, plain: dict[str, str]
+) -> tuple[ort.InferenceSession, bool]:
+    """A session, and whether it can capture graphs; ONNX Runtime has no error of its own for that.
+
+    Raises:
+        EngineError: it cannot be opened either way.
+    """
+    fallback = (CPU_PROVIDER, dict[str, str]())
+    try:
+        return create_session(graph, options, [(CUDA_PROVIDER, plain | CAPTURE), fallback]), True
+    except Exception:  # its exceptions share no base class
+        try:
+            return create_session(graph, options, [(CUDA_PROVIDER, plain), fallback]), False
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime cannot open {graph}: {error}") from error
 
 
 def _load_libraries() -> str:

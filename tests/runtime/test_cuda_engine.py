@@ -82,7 +82,7 @@ class Recorder:
 def recorder(shared_bundle: Path) -> Recorder:
     providers = [(CPU_PROVIDER, dict[str, str]())]
     files = files_of(shared_bundle, "fp32")
-    return Recorder(create_session(files, session_options(1), providers))
+    return Recorder(create_session(files[0], session_options(1), providers))
 
 
 def bucketed(recorder: Recorder, *, capture: bool = True, most: int = 128) -> BucketEngine:
@@ -326,7 +326,7 @@ def test_an_fp16_graph_answers_as_float32_does(
     files = files_of(out, "fp16")
     half = answers(engines.start("onnxruntime", files, Setup(precision="fp16")))
     assert_equal(half, exact, atol=0.01)
-    session = create_session(files, session_options(1), [(CPU_PROVIDER, {})])
+    session = create_session(files[0], session_options(1), [(CPU_PROVIDER, {})])
     kinds = {each.type for each in (*session.get_inputs(), *session.get_outputs())}
     assert kinds == {"tensor(int64)", "tensor(float)"}, "the runtime need not know of float16"
     bound = BucketEngine(session, HERE, 128, capture=False)
