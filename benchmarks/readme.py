@@ -8,8 +8,7 @@
 `mtl-edge frontier ... --out benchmarks/results/frontier`, `exits` by
 `python -m mtl_edge.benchmarks.exits BUNDLE ... --out benchmarks/results/exits`, `runtime` by
 `python -m mtl_edge.benchmarks.runtime`, `limits` by
-`python -m mtl_edge.benchmarks.limits BUNDLE ... --out benchmarks/results/limits`, `gpu` by
-`python -m mtl_edge.benchmarks.gpu BUNDLE --checkpoint CHECKPOINT`, `peers` by
+`python -m mtl_edge.benchmarks.limits BUNDLE ... --out benchmarks/results/limits`, `peers` by
 `python -m mtl_edge.benchmarks.peers --work FOLDER ... --out benchmarks/results/peers`.
 """
 
@@ -48,7 +47,6 @@ def fill(folder: Path) -> None:
         ("runtime", "runtime"),
         ("peers", "peers/peers"),
         ("limits", "limits/limits"),
-        ("limits", "gpu/gpu"),
     ):
         content = (results / f"{name}.md").read_text(encoding="utf-8")
         _fill(docs / f"{document}.md", {Path(name).name: content})

@@ -144,7 +144,8 @@ class BucketEngine:
         self._lock = threading.Lock()
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
-        shape = bucket_of(*input_ids.shape, self._max_tokens)
+        rows, tokens = input_ids.shape
+        shape = bucket_of(rows, tokens, self._max_tokens)
         with self._lock:
             try:
                 bucket = self._bucket(shape)
