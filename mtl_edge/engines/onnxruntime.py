@@ -66,7 +66,7 @@ def session_options(
     """What every session is made with: quiet, and with exact int8 sums on every CPU.
 
     Args:
-        threads: none: as many as ONNX Runtime takes.
+        threads: None: as many as ONNX Runtime takes.
         spin: see `mtl_edge.engines.Setup`.
         exact: false: sums as they are in an app's session that does not ask for exact ones.
     """
@@ -96,7 +96,8 @@ def _overflows() -> bool:
 
 
 def start(files: Sequence[Path], setup: Setup) -> Engine:
-    """
+    """Open a graph in ONNX Runtime.
+
     Args:
         files: the graph; it names the files of its weights itself.
 

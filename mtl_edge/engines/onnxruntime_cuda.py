@@ -193,7 +193,8 @@ class BucketEngine:
 
 
 def start(files: Sequence[Path], setup: Setup) -> BucketEngine:
-    """
+    """Open a graph in ONNX Runtime on an NVIDIA GPU.
+
     Args:
         files: the graph; it names the files of its weights itself.
         setup: `device` is `CUDA`, or a certain one of several as `CUDA:1`.

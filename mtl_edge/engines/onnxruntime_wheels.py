@@ -42,7 +42,8 @@ def both() -> bool:
 
 
 def require_cuda(device: str, known: Sequence[str]) -> None:
-    """
+    """Check that what is installed of ONNX Runtime has CUDA.
+
     Args:
         device: that was asked for, to be named in errors.
         known: the providers that ONNX Runtime says it has.
