@@ -118,8 +118,11 @@ def measure_engines(
 
 
 def listed(failed: Mapping[str, str]) -> str:
-    """What failed, each with why, for a message."""
-    return "; ".join(f"{target}: {why}" for target, why in failed.items())
+    """What failed and why, for a message; what failed alike is told once."""
+    alike: dict[str, list[str]] = {}
+    for target, why in failed.items():
+        alike.setdefault(why, []).append(target)
+    return "; ".join(f"{', '.join(targets)}: {why}" for why, targets in alike.items())
 
 
 def _calls(engine: Engine, vocabulary: int, max_tokens: int) -> dict[str, Call]:

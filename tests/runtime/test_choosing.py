@@ -304,6 +304,12 @@ def test_if_what_was_chosen_no_longer_starts_the_other_does(bench: Bench) -> Non
         assert "onnx-int8: refused" in str(caught.value)
 
 
+def test_what_fails_alike_is_told_once(bench: Bench) -> None:
+    bench.ms = {"onnx-int8": EngineError("no card"), "onnx-fp32": EngineError("no card")}
+    with pytest.raises(EngineError, match=r"^no engine starts: onnx-int8, onnx-fp32: no card$"):
+        start_chosen(bundle_of(ONNX, WIDE))
+
+
 def test_an_engine_that_starts_but_cannot_run_is_closed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
