@@ -16,8 +16,7 @@ from mtl_edge.cascade.early_exit import answer
 from mtl_edge.cascade.opening import for_tasks, open_session
 from mtl_edge.cascade.outputs import predictions
 from mtl_edge.cascade.session import Session
-from mtl_edge.choosing import bundle_engine
-from mtl_edge.choosing.candidates import AUTO
+from mtl_edge.choosing import AUTO, bundle_engine
 from mtl_edge.engines import Setup
 from mtl_edge.errors import BundleError, ExportError
 from mtl_edge.export.exits import Promise, cheapest, fit, stages_of

@@ -71,15 +71,15 @@ class EdgeClassifier:
 
         Args:
             path: the bundle's folder.
-            engine: `onnxruntime`, `openvino`, `torch`, or `auto`: the fastest of those that are
+            engine: `onnxruntime`, `openvino`, or `auto`: the fastest of those that are
                 installed, by a measurement on this machine (see `mtl_edge.choosing`).
             target: the graph to run, as `mtl-edge info` lists them; default: the fastest.
             tasks: to answer, in this order; default: all of the bundle's. The graph computes the
                 others along: together they cost a few percent.
-            threads: default: the physical cores that this process may use, at most 8. torch heeds
-                neither this nor `spin`: its threads are set for the process as a whole.
+            threads: default: the physical cores that this process may use, at most 8.
             device: `CPU`, or what the engine calls another: `CUDA`, `CoreML`, ... in ONNX Runtime,
-                `GPU` and `NPU` in OpenVINO, `CUDA` in torch.
+                `GPU` and `NPU` in OpenVINO. CUDA needs the package onnxruntime-gpu and takes
+                fp16 and fp32 graphs before int8: see docs/runtime.md.
             limits: on what a call may ask for.
             spin: whether the engine's threads wait busily: `call`, within a call alone; `never`;
                 or `always`, which is fastest and takes cores from the app. OpenVINO decides itself.

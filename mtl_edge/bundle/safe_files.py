@@ -11,17 +11,28 @@ from __future__ import annotations
 
 import hashlib
 import io
+import mmap
 import os
 import stat
 from pathlib import Path, PurePosixPath
 
 from mtl_edge.errors import BundleError
 
-__all__ = ["altered", "resolved", "open_regular", "read_at_most", "require_unaltered"]
+__all__ = [
+    "altered",
+    "open_regular",
+    "read_at_most",
+    "require_portable",
+    "require_unaltered",
+    "resolved",
+]
 
 # Do not follow a link that was put there since it was resolved, nor wait for a pipe's writer.
 # Systems that lack a flag lack what it guards against.
 _FLAGS = ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK")
+
+# ONNX Runtime's operator for a compiled graph; its file is opened by the device's own code.
+COMPILED = b"EPContext"
 
 REPOSITORIES = ("models--", "datasets--", "spaces--")  # as the Hub's cache names their folders
 
@@ -121,3 +132,21 @@ def require_unaltered(root: Path, name: str, size: int, sha256: str | None) -> N
 def _require_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         raise altered(f"{path} is not a regular file")
+
+
+def require_portable(root: Path, name: str) -> None:
+    """Refuse an ONNX graph that was compiled for one device, and names a file for it to load.
+
+    Args:
+        root: the bundle's folder, resolved.
+        name: of the graph's file, relative to it.
+
+    Raises:
+        BundleError: the graph has such an operator.
+    """
+    with open_regular(root, name) as file:
+        if os.fstat(file.fileno()).st_size == 0:  # cannot be mapped
+            raise altered(f"{root / name} is empty")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if data.find(COMPILED) >= 0:
+                raise altered(f"{root / name} was compiled for one device, whose file it names")

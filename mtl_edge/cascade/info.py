@@ -44,7 +44,7 @@ def info_of(session: Session) -> Info:
     graph, setup = session.choice.graph, session.setup
     return Info(
         path=session.bundle.path,
-        engine=session.choice.engine,
+        engine=graph.engine,
         target=graph.target,
         precision=graph.precision,
         device=setup.device,

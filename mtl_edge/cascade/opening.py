@@ -67,7 +67,7 @@ def open_session(
     try:
         for index, cheaper in enumerate(manifest.exits):
             graph = graph_at(choice.graph, index)
-            started = bundle_engine(bundle, graph, setup, choice.engine)
+            started = bundle_engine(bundle, graph, setup)
             stages.append(_exit_stage(cheaper, started, manifest.tasks, limits, first=not index))
     except BaseException:
         for running in (deepest, *(stage.engine for stage in stages)):

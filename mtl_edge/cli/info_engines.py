@@ -8,8 +8,8 @@ from typing import Any
 from mtl_edge import engines
 from mtl_edge.bundle import Bundle
 from mtl_edge.choosing import Choice, machine
-from mtl_edge.choosing.candidates import Candidate, openers
 from mtl_edge.choosing.measurement import SHAPES
+from mtl_edge.engines import onnxruntime_wheels
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.table import text_table
 
@@ -21,14 +21,9 @@ def facts_of(
 ) -> dict[str, Any]:
     """What is known of each graph in each engine that can open it, as JSON takes it."""
     taken = choice.measurement if choice else None
-    pairs = [
-        Candidate(graph, name)
-        for graph in bundle.manifest.graphs
-        for name in openers(graph) or [graph.engine]
-    ]
     return {
         "graph": choice.graph.target if choice else None,
-        "engine": choice.engine if choice else None,
+        "engine": choice.graph.engine if choice else None,
         "reason": choice.reason if choice else missing,
         "threads": args.threads or default_threads(),
         "device": args.device,
@@ -39,19 +34,20 @@ def facts_of(
         "not_kept": choice.not_kept if choice else None,
         "candidates": [
             {
-                "graph": pair.graph.target,
-                "engine": pair.engine,
-                "version": _version(pair.engine),
-                "counted": engines.automatic(pair.engine, args.device),
-                "failed": taken.failed.get(pair.name) if taken else None,
+                "graph": graph.target,
+                "engine": graph.engine,
+                "version": _version(graph.engine),
+                "counted": engines.automatic(graph.engine, args.device),
+                "failed": taken.failed.get(graph.target) if taken else None,
                 "ms": {
                     shape: timing.to_json()
-                    for shape, timing in (taken.timings.get(pair.name, {}) if taken else {}).items()
+                    for shape, timing in (
+                        taken.timings.get(graph.target, {}) if taken else {}
+                    ).items()
                 },
-                "chosen": choice is not None
-                and (pair.graph, pair.engine) == (choice.graph, choice.engine),
+                "chosen": choice is not None and graph == choice.graph,
             }
-            for pair in pairs
+            for graph in bundle.manifest.graphs
         ],
     }
 
@@ -65,7 +61,7 @@ def _version(engine: str) -> str | None:
 
 def facts_text(facts: dict[str, Any]) -> str:
     """The same as a table and lines for a terminal."""
-    shapes = [shape.name for shape in SHAPES]
+    shapes = [*SHAPES]
     rows = [
         [
             row["graph"],
@@ -93,6 +89,8 @@ def facts_text(facts: dict[str, Any]) -> str:
         lines.append(f"not kept: {facts['not_kept']}")
     elif facts["record"]:
         lines.append(f"record: {facts['record']}")
+    if onnxruntime_wheels.both():
+        lines.append(onnxruntime_wheels.CONFLICT)
     return "\n".join(lines)
 
 

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an --out that exists")
     parser.add_argument("--restart", action="store_true", help="forget what a stopped run left")
-    parser.add_argument("--engine", default="auto", help="auto, onnxruntime, openvino or torch")
+    parser.add_argument("--engine", default="auto", help="auto, onnxruntime or openvino")
     parser.add_argument("--target", help="the graph to run, as `mtl-edge info` lists them")
     parser.add_argument("--threads", type=int, help="default: the physical cores, at most 8")
     parser.add_argument(

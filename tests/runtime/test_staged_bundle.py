@@ -369,16 +369,6 @@ def test_a_forked_child_reloads_all_stages(two: Path, target: str) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_torch_runs_stages_as_well(two: Path) -> None:
-    load = partial(EdgeClassifier.load, two)
-    with load(engine="torch") as torch, load(engine="onnxruntime") as onnx:
-        assert torch.info.depths == (0, 2)
-        found, expected = torch.predict(TEXTS), onnx.predict(TEXTS)
-        assert {p.depth for p in found} == {0, 2}
-        same = [a.depth == b.depth for a, b in zip(found, expected, strict=True)]
-        assert np.mean(same) > 0.9
-
-
 def test_a_stage_may_read_the_full_graph_s_weights_and_no_others(
     parts: list[Path], tmp_path: Path
 ) -> None:
