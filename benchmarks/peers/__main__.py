@@ -24,13 +24,15 @@ from mtl_edge.benchmarks.peers import report
 from mtl_edge.benchmarks.peers.run import Plan, Ready, measure, prepare
 from mtl_edge.benchmarks.peers.table import PEERS
 from mtl_edge.benchmarks.shown import shown
+from mtl_edge.cli.reading import note, read_options
 from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MtlEdgeError, OptionError
 from mtl_edge.files import require_free, staged_folder
 from mtl_edge.options import named
 from mtl_edge.training.backbone import load_backbone
-from mtl_edge.training.command import add_data_arguments, read_tasks
+from mtl_edge.training.task_arguments import add_data_arguments, task_files
+from mtl_edge.training.task_files import read_tasks
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -97,8 +99,7 @@ def _prepared(args: argparse.Namespace) -> tuple[Plan, Ready]:
     if not (args.task or args.data):
         args.task = [f"{task}={DATA / 'train.csv'}" for task in ("sentiment", "topic")]
         args.dev = [f"{task}={DATA / 'dev.csv'}" for task in ("sentiment", "topic")]
-    args.seed = 0
-    tasks = read_tasks(args)
+    tasks = read_tasks(task_files(args), read_options(args), 0, note)
     backbone = load_backbone(args.backbone)
     peers = [peer for peer in PEERS if args.only is None or peer.name in args.only]
     if unknown := sorted(set(args.only or ()) - {peer.name for peer in PEERS}):
