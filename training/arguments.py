@@ -19,13 +19,12 @@ from mtl_edge.training.weighting import WEIGHTINGS
 
 __all__ = ["add_cache_arguments", "add_train_arguments", "depths_of", "train_options"]
 
-DEFAULTS = TrainOptions()
-
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that say how parts learn and what the model is: those of `train_options`."""
-    _add_learning_arguments(parser)
-    _add_backbone_arguments(parser.add_argument_group("where the backbone learns"))
+    default = TrainOptions()
+    _add_learning_arguments(parser, default.recipe)
+    _add_backbone_arguments(parser.add_argument_group("where the backbone learns"), default)
     parser.add_argument(
         "--class-weights", action="store_true", help="weight each label's loss by its rarity"
     )
@@ -33,8 +32,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add_cache_arguments(parser)
 
 
-def _add_learning_arguments(parser: argparse.ArgumentParser) -> None:
-    default = DEFAULTS.recipe
+def _add_learning_arguments(parser: argparse.ArgumentParser, default: Recipe) -> None:
     parser.add_argument(
         "--epochs",
         type=int,
@@ -55,20 +53,20 @@ def _add_learning_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_backbone_arguments(parts: argparse._ArgumentGroup) -> None:
-    default = DEFAULTS.recipe
+def _add_backbone_arguments(parts: argparse._ArgumentGroup, default: TrainOptions) -> None:
+    recipe = default.recipe
     parts.add_argument(
-        "--top-layers", type=int, default=DEFAULTS.top_layers, help="default: %(default)s"
+        "--top-layers", type=int, default=default.top_layers, help="default: %(default)s"
     )
     parts.add_argument(
         "--backbone-learning-rate",
         type=float,
-        default=default.backbone_learning_rate,
+        default=recipe.backbone_learning_rate,
         help="where the backbone learns; default: %(default)s",
     )
     parts.add_argument(
         "--mix",
-        default=default.mix,
+        default=recipe.mix,
         choices=MIXES,
         help="which task a batch is of: drawn by their rows, by rows to the power of "
         "1/temperature, with equal chances, or in turns; default: %(default)s",
@@ -76,12 +74,12 @@ def _add_backbone_arguments(parts: argparse._ArgumentGroup) -> None:
     parts.add_argument(
         "--mix-temperature",
         type=float,
-        default=default.mix_temperature,
+        default=recipe.mix_temperature,
         help="of --mix temperature; default: %(default)s",
     )
     parts.add_argument(
         "--weighting",
-        default=default.weighting,
+        default=recipe.weighting,
         choices=WEIGHTINGS,
         help="of the tasks' losses: by --task-weight, or learned from how uncertain each task stays"
         "; default: %(default)s",
@@ -126,12 +124,13 @@ def _add_model_arguments(model: argparse._ArgumentGroup) -> None:
 
 def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that say where encoder states are kept, and how many gigabytes of them."""
+    default = TrainOptions()
     cache = parser.add_argument_group("cache of encoder states")
-    cache.add_argument("--cache", type=Path, default=DEFAULTS.cache, help="default: %(default)s")
+    cache.add_argument("--cache", type=Path, default=default.cache, help="default: %(default)s")
     cache.add_argument(
         "--cache-limit",
         type=float,
-        default=DEFAULTS.cache_limit,
+        default=default.cache_limit,
         metavar="GB",
         help="default: %(default)s",
     )

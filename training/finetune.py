@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,30 +68,19 @@ def finetune(
     both = nn.ModuleList([model, weighting]).to(device())
     groups = parameter_groups(model, weighting, learning, recipe)
     tasks = _TasksOfModel(model, ids, training, validation, recipe, describe_row)
-    steps = sum(-(-len(rows) // recipe.batch_size) for rows in training.values())
-    loop = Loop(
-        name="model",
-        title=f"training {learning.backbone}",
-        groups=groups,
-        epochs=recipe.epochs or EPOCHS,
-        steps=steps,
-        weight_decay=recipe.weight_decay,
-        warmup=0.1,
-        training=learners,
-        rate_option="--backbone-learning-rate",
-        rate=recipe.backbone_learning_rate,
-        clip=1.0,
-        patience=recipe.patience,
-        journal=journal or Journal(),
-    )
+    loop = _loop(learners, groups, training, learning, recipe, journal or Journal())
     lengths = [len(tokens) for tokens in ids]
     batches = mixed(
         training, lengths, recipe.batch_size, recipe.mix, recipe.mix_temperature, recipe.seed
     )
     model.eval()
-    learner = Learner(both, list(training))
     best = loop.run(
-        {"model": learner}, batches, tasks.losses_of, tasks.evaluate, tasks.describe, weighting
+        {"model": Learner(both, list(training))},
+        batches,
+        tasks.losses_of,
+        tasks.evaluate,
+        tasks.describe,
+        weighting,
     )["model"]
     for head in learning_heads(model, learning):
         head.finish()
@@ -100,6 +90,32 @@ def finetune(
         model.cpu().eval().requires_grad_(False),
         {task: {"epoch": best["epoch"], **best["parts"][task]} for task in training},
         sum(p.numel() for group in groups for p in group["params"]),
+    )
+
+
+def _loop(
+    learners: Sequence[nn.Module],
+    groups: Sequence[Mapping[str, Any]],
+    training: Mapping[str, Labelled],
+    learning: Learning,
+    recipe: Recipe,
+    journal: Journal,
+) -> Loop:
+    """Epochs over the training rows of all tasks together."""
+    return Loop(
+        name="model",
+        title=f"training {learning.backbone}",
+        groups=groups,
+        epochs=recipe.epochs or EPOCHS,
+        steps=sum(-(-len(rows) // recipe.batch_size) for rows in training.values()),
+        weight_decay=recipe.weight_decay,
+        warmup=0.1,
+        training=learners,
+        rate_option="--backbone-learning-rate",
+        rate=recipe.backbone_learning_rate,
+        clip=1.0,
+        patience=recipe.patience,
+        journal=journal,
     )
 
 
