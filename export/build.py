@@ -39,7 +39,7 @@ from mtl_edge.export.refit import refitted
 from mtl_edge.export.settings import DEFAULTS, Settings
 from mtl_edge.export.smaller import share_kept, used_tokens
 from mtl_edge.export.targets import DEFAULT, TARGETS, Source, Target
-from mtl_edge.files import require_cache, staged_folder
+from mtl_edge.io.folders import require_cache, staged_folder
 from mtl_edge.timing import alternate
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.states import StateCache

@@ -32,7 +32,7 @@ from mtl_edge.export.refit import FEWEST
 from mtl_edge.export.search import search
 from mtl_edge.export.settings import MAX_ACCURACY_DROP, Settings
 from mtl_edge.export.targets import DEFAULT, TARGETS, targets_of
-from mtl_edge.files import require_free
+from mtl_edge.io.folders import require_free
 from mtl_edge.table import text_table
 from mtl_edge.training.arguments import add_cache_arguments
 from mtl_edge.training.checkpoint import Checkpoint, Sample, load_checkpoint

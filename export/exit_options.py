@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from mtl_edge.bundle import Manifest, open_bundle
+from mtl_edge.cli.named_values import named
 from mtl_edge.cli.reading import rows_of
 from mtl_edge.errors import OptionError
 from mtl_edge.export.exits import Promise
@@ -15,7 +16,6 @@ from mtl_edge.export.paired import p_value
 from mtl_edge.export.stages import broken, compare, promised, running
 from mtl_edge.export.targets import targets_of
 from mtl_edge.io.model import ReadOptions
-from mtl_edge.options import named
 from mtl_edge.table import text_table
 from mtl_edge.training.arguments import depths_of
 

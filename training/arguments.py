@@ -9,8 +9,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtl_edge.cli.named_values import for_each, named
 from mtl_edge.errors import OptionError
-from mtl_edge.options import for_each, named
 from mtl_edge.training.batches import MIXES
 from mtl_edge.training.heads import DEFAULT_HEAD, HEADS
 from mtl_edge.training.options import TrainOptions

@@ -15,7 +15,7 @@ import torch
 
 from mtl_edge.cli.reading import note, read_options
 from mtl_edge.errors import OptionError
-from mtl_edge.files import require_free, sha256_of
+from mtl_edge.io.folders import require_free, sha256_of
 from mtl_edge.table import text_table
 from mtl_edge.training.arguments import add_train_arguments, depths_of, train_options
 from mtl_edge.training.backbone import Backbone, load_backbone

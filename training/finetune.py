@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtl_edge.planning import Tokens, pad
+from mtl_edge.batches.planning import Tokens, pad
 from mtl_edge.training.batches import DescribeRow, Labelled, mixed
 from mtl_edge.training.device import device
 from mtl_edge.training.journal import Journal

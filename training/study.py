@@ -21,7 +21,7 @@ import numpy as np
 
 from mtl_edge.cli.reading import note, read_options
 from mtl_edge.errors import OptionError
-from mtl_edge.files import require_free, staged_folder
+from mtl_edge.io.folders import require_free, staged_folder
 from mtl_edge.table import clip, markdown_table, text_table
 from mtl_edge.training.arguments import add_train_arguments, train_options
 from mtl_edge.training.backbone import Backbone, load_backbone

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from mtl_edge.cli.named_values import for_each, named
 from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, labels_of
 from mtl_edge.errors import OptionError
-from mtl_edge.options import for_each, named
 from mtl_edge.training.options import DEFAULT_BACKBONE, DEFAULT_MAX_TOKENS
 from mtl_edge.training.task_files import TaskFiles
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from mtl_edge import bundle
+from mtl_edge.batches.planning import Tokens
 from mtl_edge.errors import BackboneError
-from mtl_edge.planning import Tokens
-from mtl_edge.text import TextEncoder
+from mtl_edge.tokens.encoder import TextEncoder
 from mtl_edge.training.backbone.reading import quiet
 from mtl_edge.training.backbone.tokenizer import read_tokenizer
 from mtl_edge.training.model import layers_of

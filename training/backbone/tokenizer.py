@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from mtl_edge.bundle.tokenizer_file import encoded
 from mtl_edge.errors import BackboneError, BundleError
+from mtl_edge.tokens.tokenizer_file import encoded
 from mtl_edge.training.backbone.reading import one_line, read_json
 
 __all__ = ["padding_of", "read_tokenizer", "require_tokenizer"]

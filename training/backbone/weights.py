@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from mtl_edge.errors import BackboneError
-from mtl_edge.files import sha256_of
+from mtl_edge.io.folders import sha256_of
 from mtl_edge.training.backbone.reading import one_line
 
 __all__ = ["WEIGHTS", "checksum_of", "require_weights", "weights_of"]

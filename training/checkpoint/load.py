@@ -16,7 +16,7 @@ from torch import nn
 from mtl_edge.bundle import Backbone as BackboneInfo
 from mtl_edge.bundle import FileEntry, Task
 from mtl_edge.errors import CheckpointError
-from mtl_edge.files import sha256_of
+from mtl_edge.io.folders import sha256_of
 from mtl_edge.training.backbone import Backbone, load_backbone
 from mtl_edge.training.checkpoint.layout import (
     BACKBONE,

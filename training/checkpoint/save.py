@@ -13,7 +13,7 @@ import tomli_w
 from torch import nn
 
 from mtl_edge.bundle import FileEntry
-from mtl_edge.files import sha256_of, staged_folder
+from mtl_edge.io.folders import sha256_of, staged_folder
 from mtl_edge.training.checkpoint.layout import (
     BACKBONE,
     CONFIG,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mtl_edge.planning import Tokens
-from mtl_edge.text import TextEncoder
+from mtl_edge.batches.planning import Tokens
+from mtl_edge.tokens.encoder import TextEncoder
 from mtl_edge.training.batches import Labelled
 from mtl_edge.training.data import TaskData, spread
 

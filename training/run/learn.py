@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mtl_edge.planning import Tokens
+from mtl_edge.batches.planning import Tokens
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.finetune import finetune
 from mtl_edge.training.fit import fit_heads

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mtl_edge.planning import Tokens
+from mtl_edge.batches.planning import Tokens
 from mtl_edge.training.fit import predict
 from mtl_edge.training.heads import Head
 from mtl_edge.training.model import MultiTaskModel, logits_of, means_of

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
+from mtl_edge.answers.probabilities import softmax
 from mtl_edge.io.labelled import Rows
-from mtl_edge.probabilities import softmax
 from mtl_edge.training.baselines import bag_of_words, mean_pooling, training_positions
 from mtl_edge.training.batches import Labelled
 from mtl_edge.training.calibration import calibration_error, fit_temperature, fit_thresholds

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtl_edge.files import require_cache
+from mtl_edge.io.folders import require_cache
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.data import TaskData

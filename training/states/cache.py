@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mtl_edge.batches.planning import Tokens
 from mtl_edge.choosing.machine import cache_folder
 from mtl_edge.errors import OptionError
-from mtl_edge.planning import Tokens
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.progress import Progress
 from mtl_edge.training.states.encoder import DIGEST_BYTES, Encoder, TorchEncoder

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mtl_edge.planning import Tokens, pad
+from mtl_edge.batches.planning import Tokens, pad
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.device import device
 from mtl_edge.training.model import states_of

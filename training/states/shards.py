@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mtl_edge.batches.planning import Tokens, plan
 from mtl_edge.errors import BackboneError
-from mtl_edge.planning import Tokens, plan
 from mtl_edge.training.progress import Progress
 from mtl_edge.training.states.encoder import DIGEST_BYTES, Encoder, Kind, Values
 from mtl_edge.training.states.texts import States

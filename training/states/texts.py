@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mtl_edge.planning import Tokens, pad
+from mtl_edge.batches.planning import Tokens, pad
 from mtl_edge.training.states.encoder import Values
 
 __all__ = ["States"]
