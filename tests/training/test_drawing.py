@@ -14,9 +14,8 @@ import pytest
 from mtl_edge.benchmarks.bench.pictures import PICTURES, drawn_of
 from mtl_edge.bundle import Task
 from mtl_edge.cli import main
-from mtl_edge.training import checkpoint as checkpoints
 from mtl_edge.training import study
-from mtl_edge.training.checkpoint import load_checkpoint
+from mtl_edge.training.checkpoint import load_checkpoint, save
 from mtl_edge.training.drawing import MOST_DOTS, drawn, style, without_formulas
 from mtl_edge.training.figures import draw_confusion
 
@@ -73,7 +72,7 @@ def test_a_picture_that_fails_costs_no_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(checkpoints, "draw_confusion", failing)
+    monkeypatch.setattr(save, "draw_confusion", failing)
     out = tmp_path / "checkpoint"
     assert main([*train, "--out", str(out)]) == 0
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
@@ -87,7 +86,7 @@ def test_what_was_learned_is_there_when_drawing_begins(
     train: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, found = tmp_path / "checkpoint", []
-    monkeypatch.setattr(checkpoints, "draw_curves", lambda _: found.append(load_checkpoint(out)))
+    monkeypatch.setattr(save, "draw_curves", lambda _: found.append(load_checkpoint(out)))
     assert main([*train, "--out", str(out)]) == 0
     assert [checkpoint.tasks[0].name for checkpoint in found] == ["price"]
 

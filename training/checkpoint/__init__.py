@@ -15,9 +15,9 @@ curves.png, confusion.png   the same as pictures, and the reported rows' confusi
 
 from __future__ import annotations
 
+from mtl_edge.training.checkpoint.checkpoint import Checkpoint, Sample, Samples
 from mtl_edge.training.checkpoint.layout import RECORD
 from mtl_edge.training.checkpoint.load import load_checkpoint
-from mtl_edge.training.checkpoint.model import Checkpoint, Sample, Samples
 from mtl_edge.training.checkpoint.save import save_checkpoint
 
 __all__ = ["RECORD", "Checkpoint", "Sample", "Samples", "load_checkpoint", "save_checkpoint"]

@@ -18,6 +18,7 @@ from mtl_edge.bundle import FileEntry, Task
 from mtl_edge.errors import CheckpointError
 from mtl_edge.io.folders import sha256_of
 from mtl_edge.training.backbone import Backbone, load_backbone
+from mtl_edge.training.checkpoint.checkpoint import Checkpoint, Sample
 from mtl_edge.training.checkpoint.layout import (
     BACKBONE,
     CONFIG,
@@ -30,7 +31,6 @@ from mtl_edge.training.checkpoint.layout import (
     heads_file,
     read_folds,
 )
-from mtl_edge.training.checkpoint.model import Checkpoint, Sample
 from mtl_edge.training.heads import Head, HeadConfig, build_head
 
 __all__ = ["load_checkpoint"]

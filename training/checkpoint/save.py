@@ -14,6 +14,7 @@ from torch import nn
 
 from mtl_edge.bundle import FileEntry
 from mtl_edge.io.folders import sha256_of, staged_folder
+from mtl_edge.training.checkpoint.checkpoint import Checkpoint
 from mtl_edge.training.checkpoint.layout import (
     BACKBONE,
     CONFIG,
@@ -26,7 +27,6 @@ from mtl_edge.training.checkpoint.layout import (
     heads_file,
     save_folds,
 )
-from mtl_edge.training.checkpoint.model import Checkpoint
 from mtl_edge.training.drawing import drawn
 from mtl_edge.training.figures import draw_confusion, draw_curves
 from mtl_edge.training.heads import Head

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mtl_edge.training.run.train import train
+from mtl_edge.training.run.pipeline import train
 
 __all__ = ["train"]
