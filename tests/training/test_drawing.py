@@ -131,7 +131,7 @@ def test_any_label_is_drawn_as_it_is_and_nothing_is_said_of_fonts(
     assert shown[9] == "a b"
 
 
-@pytest.mark.parametrize(("tasks", "labels"), [(1, 300), (40, 30)])
+@pytest.mark.parametrize(("tasks", "labels"), [(1, 300), (16, 30)])
 def test_many_labels_and_tasks_make_no_huge_picture(
     tasks: int, labels: int, tmp_path: Path
 ) -> None:

@@ -80,17 +80,28 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     assert [m["train_loss"] for m in lines[0]] == [m["train_loss"] for m in lines[1]]
 
 
+# Long enough to be stopped after the first of its epochs, with heads that learn fast.
+LONG = ("--epochs", "20", "--scenario", "full", "--batch-size", "4", "--head", "linear")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, rows: Path
+) -> Path:
+    out = tmp_path_factory.mktemp("uninterrupted") / "checkpoint"
+    assert main(command(tiny_backbone, rows, out, *LONG)) == 0
+    return out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_a_signal_in_the_middle_of_an_epoch_loses_little(
-    tiny_backbone: Path, rows: Path, tmp_path: Path, sent: signal.Signals
+    tiny_backbone: Path, rows: Path, tmp_path: Path, uninterrupted: Path, sent: signal.Signals
 ) -> None:
-    options = ("--epochs", "40", "--scenario", "full", "--batch-size", "4")
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert main(command(tiny_backbone, rows, whole, *options)) == 0
+    stopped = tmp_path / "stopped"
     start = [
         str(Path(sys.executable).with_name("mtl-edge")),
-        *command(tiny_backbone, rows, stopped, *options),
+        *command(tiny_backbone, rows, stopped, *LONG),
     ]
     process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
     state = tmp_path / "stopped.unfinished" / "model.pt"
@@ -103,8 +114,8 @@ def test_a_signal_in_the_middle_of_an_epoch_loses_little(
         assert "the same command goes on from" in err
     assert not stopped.exists()
     assert state.exists()
-    assert main(command(tiny_backbone, rows, stopped, *options)) == 0
-    assert same(whole, stopped)
+    assert main(command(tiny_backbone, rows, stopped, *LONG)) == 0
+    assert same(uninterrupted, stopped)
 
 
 def test_what_another_run_left_is_not_mixed_in(
