@@ -23,14 +23,14 @@ def training_positions(labels: Sequence[str], seed: int, most: int = MOST_ROWS) 
     """Positions of the rows to train on: all, or `most` and a few of each label that is rare."""
     if len(labels) <= most:
         return list(range(len(labels)))
-    some = set(random.Random(seed).sample(range(len(labels)), most))
+    chosen = set(random.Random(seed).sample(range(len(labels)), most))
     places: dict[str, list[int]] = {}
     for place, label in enumerate(labels):
         places.setdefault(label, []).append(place)
     for of_label in places.values():
-        if len(some.intersection(of_label)) < FEWEST_OF_A_LABEL:
-            some.update(of_label[:FEWEST_OF_A_LABEL])
-    return sorted(some)
+        if len(chosen.intersection(of_label)) < FEWEST_OF_A_LABEL:
+            chosen.update(of_label[:FEWEST_OF_A_LABEL])
+    return sorted(chosen)
 
 
 def bag_of_words(texts: Sequence[str], labels: Sequence[str]) -> Pipeline:

@@ -119,7 +119,7 @@ def _losses(
     targets = torch.tensor([training.labels[i] for i in batch], device=device())
     return {
         depth: head.loss(
-            criterion, targets, states.read_by(head.config.states, values, ids), mask, ids
+            criterion, targets, states.layers_read_by(head.config.states, values, ids), mask, ids
         )
         for depth, head in heads.items()
     }

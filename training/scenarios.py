@@ -72,7 +72,7 @@ def learning_of(
 
     Args:
         tasks: all of the run's.
-        learn: tasks whose heads learn where the scenario asks for some.
+        learn: tasks whose heads learn where the scenario lets users name them.
         freeze: parts that do not learn whatever the scenario says: tasks, or `backbone`.
         fixed: tasks without rows of their own, whose heads cannot learn.
 

@@ -1,7 +1,7 @@
 """`mtl-edge study`: every scenario on the same tasks, side by side.
 
 The study behind this project claims of a frozen backbone that it does not overfit, that it is
-cheap and stable, and that one head can be taught without touching the others. Each claim is a
+cheap and stable, and that one head can be trained without touching the others. Each claim is a
 column here: train against dev accuracy, parameters and seconds, the spread over seeds, and what
 became of the task whose head stayed frozen. `one-head` and `full-one-head` start from what `heads`
 left.
@@ -121,7 +121,7 @@ def study(
     scenarios: Sequence[str],
     seeds: int,
 ) -> list[Row]:
-    """Run the scenarios, those that teach one head once per task."""
+    """Run the scenarios, those that train one head once per task."""
     # The table has no baselines, and thresholds cannot be fitted for heads that a run goes on from.
     options = replace(options, baselines=False, abstain=None)
     started = [_seeded(tasks, backbone, options, "heads", (), s, None) for s in range(seeds)]

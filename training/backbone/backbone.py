@@ -55,7 +55,7 @@ class Backbone:
         return repr(text if len(text) <= EXCERPT_LENGTH else f"{text[:EXCERPT_LENGTH]}...")
 
     def truncated(self, depth: int) -> Backbone:
-        """The same with its first `depth` layers alone; `info` still tells of all of them.
+        """The same with its first `depth` layers alone; `info` still describes the whole.
 
         Of none, the tokens' vectors: see `mtl_edge.training.static`.
         """

@@ -44,8 +44,8 @@ class Checkpoint:
         run: scenario, recipe and versions of the run, for the record.
         config: the options of `mtl-edge train` that repeat the run.
         metrics: lines of figures by epoch: see `mtl_edge.training.loop`.
-        out_of_fold: by task, answers that thresholds of cheaper stages are fitted on, if they were
-            asked for: see `mtl_edge.training.folds`.
+        out_of_fold: by task, logits that thresholds of early exits are fitted on, if `--exits` was
+            given: see `mtl_edge.training.folds`.
     """
 
     backbone: Backbone

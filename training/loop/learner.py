@@ -1,4 +1,4 @@
-"""What a loop teaches, and how its parts are scored after an epoch."""
+"""What a loop trains, and how its parts are scored after an epoch."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ class Corpus:
 def training_sample(training: Labelled) -> Labelled:
     """Training rows of every label: enough to see overfitting."""
     by_label = sorted(range(len(training)), key=training.labels.__getitem__)
-    some = spread(by_label, TRAIN_ROWS_SCORED)
-    return Labelled([training.rows[i] for i in some], [training.labels[i] for i in some])
+    positions = spread(by_label, TRAIN_ROWS_SCORED)
+    return Labelled([training.rows[i] for i in positions], [training.labels[i] for i in positions])
 
 
 def encode_texts(encoder: TextEncoder, texts: Sequence[str]) -> tuple[list[Tokens], int]:

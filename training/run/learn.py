@@ -78,12 +78,12 @@ def _finetune(
     journal: Journal,
 ) -> Learned:
     backbone = backbone.truncated(plan.depth)
-    taught = plan.learning.heads
+    names = plan.learning.heads
     result = finetune(
         MultiTaskModel(copy.deepcopy(backbone.encoder), heads),
         ids,
-        {name: rows for name, rows in corpus.training.items() if name in taught},
-        {name: rows for name, rows in corpus.validation.items() if name in taught},
+        {name: rows for name, rows in corpus.training.items() if name in names},
+        {name: rows for name, rows in corpus.validation.items() if name in names},
         plan.learning,
         plan.options.recipe,
         journal=journal,
@@ -92,7 +92,7 @@ def _finetune(
     return Learned(
         backbone.changed(result.model.encoder, plan.learning.backbone),
         ModelPredictor(result.model, ids, plan.depth),
-        {name: {plan.depth: result.best_epochs[name]} for name in taught},
+        {name: {plan.depth: result.best_epochs[name]} for name in names},
         result.parameters,
     )
 
@@ -107,7 +107,7 @@ def _fit(
     """
     recipe = replace(plan.options.recipe, patience=None) if refit else plan.options.recipe
     found: dict[str, BestEpochs] = {}
-    for task in plan.taught:
+    for task in plan.learning_tasks:
         training, validation = corpus.training[task.name], corpus.validation[task.name]
         found[task.name] = fit_heads(
             task.name,

@@ -46,7 +46,7 @@ class RunPlan:
         return _names(self.kept_tasks, self.tasks)
 
     @property
-    def taught(self) -> list[TaskData]:
+    def learning_tasks(self) -> list[TaskData]:
         """Tasks whose heads learn, in order."""
         return [task for task in self.tasks if task.name in self.learning.heads]
 

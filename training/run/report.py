@@ -139,9 +139,9 @@ def _baseline_answers(
     task: TaskData, splits: TaskSplits, predictor: Predictor, seed: int
 ) -> dict[str, Answers]:
     """What the usual recipe and a bag of words answer for the reported rows."""
-    some = training_positions(task.train.labels, seed)
-    rows = task.train.take(some)
-    train_means = predictor.pooled([splits.training.rows[i] for i in some])
+    positions = training_positions(task.train.labels, seed)
+    rows = task.train.take(positions)
+    train_means = predictor.pooled([splits.training.rows[i] for i in positions])
     reported_means = predictor.pooled(splits.reported.rows)
     return {
         "mean_pooling": mean_pooling(train_means, rows.labels, reported_means),

@@ -60,11 +60,11 @@ class StateCache:
         """States that torch computes: see `of`.
 
         Args:
-            without_layers: whether heads of depth 0 will read of them, too.
+            without_layers: whether heads of depth 0 will read them, too.
         """
         states = self.of(TorchEncoder(backbone), ids, backbone.excerpt)
         if without_layers and backbone.depth:
-            states.alone = backbone.truncated(0).vectors
+            states.token_vectors = backbone.truncated(0).vectors
         return states
 
     def of(

@@ -24,8 +24,8 @@ class States:
     tokens.
 
     Attributes:
-        alone: float32 `[vocabulary, width]`, what heads without layers read in the place of the
-            embeddings' states: see `mtl_edge.training.static`; none: those states themselves.
+        token_vectors: float32 `[vocabulary, width]`, what heads of depth 0 read in the place of
+            the embeddings' states: see `mtl_edge.training.static`; none: those states themselves.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class States:
         starts: Sequence[int],
         ids: Sequence[Tokens],
     ) -> None:
-        self.alone: Tensor | None = None
+        self.token_vectors: Tensor | None = None
         self._shards = shards
         self._owners = np.asarray(owners, np.int32)
         self._starts = np.asarray(starts, np.int64)
@@ -70,8 +70,8 @@ class States:
         arrays = pad([self._ids[position] for position in positions])
         ids, mask = (torch.from_numpy(array).to(place) for array in arrays)
         mask = mask.float()
-        if states == 1 and self.alone is not None:
-            return self.read_by(1, (), ids), mask, ids
+        if states == 1 and self.token_vectors is not None:
+            return self.layers_read_by(1, (), ids), mask, ids
         texts = [self.of(position)[:, :states] for position in positions]
         kind = np.result_type(*{text.dtype for text in texts})
         padded = np.zeros((*ids.shape, *texts[0].shape[1:]), kind)
@@ -80,10 +80,12 @@ class States:
         layers = torch.from_numpy(padded).to(place).permute(2, 0, 1, 3).float().unbind(0)
         return layers, mask, ids
 
-    def read_by(self, states: int, layers: tuple[Tensor, ...], ids: Tensor) -> tuple[Tensor, ...]:
-        """What a head of so many states reads of a batch that has as many or more."""
-        if states == 1 and self.alone is not None:
-            return (nn.functional.embedding(ids, self.alone.to(ids.device)),)
+    def layers_read_by(
+        self, states: int, layers: tuple[Tensor, ...], ids: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Of a batch with as many states a token or more, those that a head of `states` reads."""
+        if states == 1 and self.token_vectors is not None:
+            return (nn.functional.embedding(ids, self.token_vectors.to(ids.device)),)
         return layers[:states]
 
     def means(self, positions: Sequence[int], depth: int) -> npt.NDArray[np.float32]:
@@ -92,7 +94,7 @@ class States:
         Args:
             depth: how many layers the model has.
         """
-        if depth == 0 and self.alone is not None:
-            table = self.alone.cpu().numpy()
+        if depth == 0 and self.token_vectors is not None:
+            table = self.token_vectors.cpu().numpy()
             return np.stack([table[self._ids[p]].mean(0) for p in positions])
         return np.stack([self.of(p)[:, depth].mean(0, dtype=np.float32) for p in positions])
