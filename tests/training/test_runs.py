@@ -81,7 +81,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
 
 
 # Long enough to be stopped after the first of its epochs, with heads that learn fast.
-LONG = ("--epochs", "20", "--scenario", "full", "--batch-size", "4", "--head", "linear")
+LONG = ("--epochs", "12", "--scenario", "full", "--batch-size", "4", "--head", "linear")
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,7 @@ def test_a_damaged_state_is_named(
     assert "damaged" in fails(*command(tiny_backbone, rows, out, "--epochs", "1"))
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_checkpoint_holds_figures_pictures_and_its_own_command(
     tiny_backbone: Path, rows: Path, tmp_path: Path
 ) -> None:
