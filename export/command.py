@@ -34,10 +34,10 @@ from mtl_edge.export.settings import MAX_ACCURACY_DROP, Settings
 from mtl_edge.export.targets import DEFAULT, TARGETS, targets_of
 from mtl_edge.io.folders import require_free
 from mtl_edge.table import text_table
+from mtl_edge.training.arguments import add_cache_arguments
 from mtl_edge.training.checkpoint import Checkpoint, Sample, load_checkpoint
-from mtl_edge.training.command import add_cache_arguments
 from mtl_edge.training.data import spread
-from mtl_edge.training.run import CALIBRATION_ROWS
+from mtl_edge.training.run.samples import CALIBRATION_ROWS
 
 __all__ = ["add_arguments", "run"]
 

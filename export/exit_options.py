@@ -17,7 +17,7 @@ from mtl_edge.export.stages import broken, compare, promised, running
 from mtl_edge.export.targets import targets_of
 from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.table import text_table
-from mtl_edge.training.command import depths_of
+from mtl_edge.training.arguments import depths_of
 
 __all__ = ["add_exit_arguments", "asked_of", "check", "exits_table", "promise_of"]
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mtl_edge.export.exits import Promise
-from mtl_edge.training.run import CACHE_LIMIT
-from mtl_edge.training.states import default_cache
+from mtl_edge.training.states import CACHE_LIMIT, default_cache
 
 __all__ = ["DEFAULTS", "MAX_ACCURACY_DROP", "Settings"]
 

@@ -30,7 +30,7 @@ def drawn(file: Path, draw: Callable[..., Any], *args: object) -> bool:
 
 
 def attempted(name: str, draw: Callable[..., T], *args: object) -> T | None:
-    """What `draw(*args)` makes; none if it fails, of which a note tells: pictures can be missed."""
+    """What `draw(*args)` makes; none and a note if it fails: a picture is never worth an error."""
     try:
         with style({}):
             return draw(*args)
@@ -41,9 +41,9 @@ def attempted(name: str, draw: Callable[..., T], *args: object) -> T | None:
 
 @contextlib.contextmanager
 def style(settings: dict[Any, Any]) -> Iterator[None]:
-    """Matplotlib with these settings, dollar signs that are no formulas, and nothing to say.
+    """Matplotlib with these settings, dollar signs that are no formulas, and no warnings.
 
-    It tells of every character that its fonts lack, and of folders that it cannot write to.
+    It would warn of every character that its fonts lack, and of folders that it cannot write to.
     """
     log = logging.getLogger("matplotlib")
     level = log.level

@@ -17,8 +17,9 @@ from mtl_edge.io.labelled import read_rows
 from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import save_checkpoint
 from mtl_edge.training.data import build_task
+from mtl_edge.training.options import TrainOptions
 from mtl_edge.training.recipe import Recipe
-from mtl_edge.training.run import Options, train
+from mtl_edge.training.run import train
 
 __all__ = ["write"]
 
@@ -36,7 +37,7 @@ def write(folder: Path) -> tuple[Path, Path]:
         build_task(task, read_rows(task, DATA / "dev.csv"), None, seed=0)
         for task in ("sentiment", "topic")
     ]
-    options = Options(
+    options = TrainOptions(
         heads={task.name: HEAD for task in tasks},
         recipe=Recipe(epochs=EPOCHS),
         cache=folder / "cache",

@@ -35,12 +35,14 @@ from mtl_edge.benchmarks.peers.rounds import Repeats
 from mtl_edge.benchmarks.peers.run import Ready, cores_for, measure, prepare
 from mtl_edge.benchmarks.peers.table import PEERS, Peer
 from mtl_edge.cli.named_values import named
+from mtl_edge.cli.reading import note, read_options
 from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.errors import MtlEdgeError, OptionError
 from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.table import text_table
 from mtl_edge.training.backbone import load_backbone
-from mtl_edge.training.command import add_data_arguments, read_tasks
+from mtl_edge.training.task_arguments import add_data_arguments, task_files
+from mtl_edge.training.task_files import read_tasks
 
 # Options that say what the tasks are, which training gets as they came.
 LISTS = ("task", "dev", "label", "label_column", "labels")
@@ -113,7 +115,7 @@ def _ready(args: argparse.Namespace) -> Ready:
     if not (args.task or args.data):
         args.task = [f"{task}={DATA / 'train.csv'}" for task in ("sentiment", "topic")]
         args.dev = [f"{task}={DATA / 'dev.csv'}" for task in ("sentiment", "topic")]
-    tasks = read_tasks(args)
+    tasks = read_tasks(task_files(args), read_options(args), 0, note)
     backbone = load_backbone(args.backbone)
     peers = [peer for peer in PEERS if args.only is None or peer.name in args.only]
     if unknown := sorted(set(args.only or ()) - {peer.name for peer in PEERS}):

@@ -125,7 +125,7 @@ def tasks_of(tasks: Sequence[TaskData]) -> tuple[dict[str, Any], dict[str, Any]]
     """Rows to learn from and rows to report on; the latter are never among the former."""
     learn, report = {}, {}
     for task in tasks:
-        parts = [task.train] if task.dev is None else [task.train, task.selection]
+        parts = [task.train] if task.dev is None else [task.train, task.validation]
         learn[task.name] = (
             [text for part in parts for text in part.texts],
             [label for part in parts for label in part.labels],

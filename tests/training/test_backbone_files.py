@@ -446,7 +446,7 @@ def test_what_is_fetched_from_the_hub_has_all_that_is_read(
         )
         return str(folder)
 
-    monkeypatch.setattr("mtl_edge.training.backbone.snapshot_download", download)
+    monkeypatch.setattr("mtl_edge.training.backbone.find.snapshot_download", download)
     assert load_backbone("someone/encoder").info.layers == 2
     assert {"model-00001-of-00002.safetensors", "model.safetensors.index.json"} < {*kept}
     assert not {"pytorch_model.bin", "onnx/model.onnx", "own.py"} & {*kept}
