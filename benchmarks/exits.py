@@ -40,7 +40,7 @@ from mtl_edge.cli import Parser
 from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, rows_of
 from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.errors import MtlEdgeError, OptionError
-from mtl_edge.export.stages import promised, running
+from mtl_edge.export.exit_proof import open_cascade, promised
 from mtl_edge.files import require_free, staged_folder
 from mtl_edge.io.labelled import Rows
 from mtl_edge.loaded import Loaded, answering
@@ -110,7 +110,7 @@ def measure(
     found: dict[str, Any] = {}
     with Progress("asking", total=len(targets) * len(ways), unit="ways") as progress:
         for target in targets:
-            with running(bundle, target) as loaded:
+            with open_cascade(bundle, target) as loaded:
                 found[target] = {}
                 for way in ways:
                     found[target][way.name] = _asked(loaded, way, seconds, bags, simulate)

@@ -37,9 +37,8 @@ from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.engines import Engine, Logits, Setup
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph
-from mtl_edge.export.build import captured
 from mtl_edge.export.capture import INPUTS, capture_heads
-from mtl_edge.export.targets import Source
+from mtl_edge.export.source import Source, captured
 from mtl_edge.planning import in_batches, pad
 from mtl_edge.table import markdown_table
 from mtl_edge.timing import alternate

@@ -16,7 +16,7 @@ from mtl_edge.export.openvino_graph import feeds, read
 from mtl_edge.planning import pad
 
 if TYPE_CHECKING:
-    from mtl_edge.export.targets import Source
+    from mtl_edge.export.source import Source
 
 __all__ = ["quantize"]
 

@@ -205,7 +205,7 @@ def test_a_failed_export_leaves_the_old_bundle_whole(
     if stage == "build":
         monkeypatch.setattr("mtl_edge.export.int8_onnx.quantize", fail)
     else:
-        monkeypatch.setattr("mtl_edge.export.build.evaluate", fail)
+        monkeypatch.setattr("mtl_edge.export.complete.evaluate", fail)
     command = ["export", str(checkpoint), "--out", str(bundle), "--targets", "onnx-int8"]
     assert main([*command, "--overwrite"]) == 2
     assert {p.name: p.read_bytes() for p in bundle.iterdir()} == before

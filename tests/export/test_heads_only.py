@@ -95,7 +95,7 @@ def test_heads_that_fail_the_proof_change_nothing(
     def fail(*_: object) -> None:
         raise ExportError("made to fail")
 
-    monkeypatch.setattr("mtl_edge.export.build.evaluate", fail)
+    monkeypatch.setattr("mtl_edge.export.complete.evaluate", fail)
     assert "made to fail" in fails("export", "--heads-only", extended, "--into", bundle)
     assert contents(bundle) == before
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]

@@ -19,7 +19,6 @@ from mtl_edge.cli import main
 from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.errors import ExportError, OptionError
 from mtl_edge.export import int8_openvino, onnx_graph, openvino_graph
-from mtl_edge.export.build import captured
 from mtl_edge.export.capture import capture_heads
 from mtl_edge.export.smaller import (
     Account,
@@ -30,7 +29,8 @@ from mtl_edge.export.smaller import (
     trim_vocabulary_openvino,
     used_tokens,
 )
-from mtl_edge.export.targets import TARGETS, Source
+from mtl_edge.export.source import Source, captured
+from mtl_edge.export.targets import TARGETS
 from mtl_edge.planning import pad
 from mtl_edge.training.checkpoint import load_checkpoint
 
