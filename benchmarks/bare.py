@@ -13,11 +13,11 @@ import onnxruntime as ort
 import openvino as ov
 from tokenizers import Tokenizer
 
+from mtl_edge.batches.planning import pad
 from mtl_edge.bundle import TOKENIZER, Bundle, Graph
 from mtl_edge.engines import Ids, Setup
 from mtl_edge.engines import openvino as layout
 from mtl_edge.engines.onnxruntime import session_options
-from mtl_edge.planning import pad
 
 __all__ = ["BARE", "Bare", "Call"]
 

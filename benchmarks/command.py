@@ -21,7 +21,7 @@ from mtl_edge.bundle import Bundle, open_bundle
 from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, rows_of, texts_in
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import DataError, OptionError
-from mtl_edge.files import require_free
+from mtl_edge.io.folders import require_free
 from mtl_edge.io.labelled import read_texts
 from mtl_edge.io.model import ReadOptions
 from mtl_edge.table import text_table

@@ -32,21 +32,21 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from mtl_edge.answers import Prediction, in_order, predictions
+from mtl_edge.answers.predictions import Prediction, in_order, predictions
+from mtl_edge.batches.planning import Tokens
 from mtl_edge.benchmarks.machine import describe, processor_of
 from mtl_edge.benchmarks.shown import shown
 from mtl_edge.bundle import open_bundle
+from mtl_edge.cascade.session import Loaded, answering
+from mtl_edge.cascade.stages import Stage, answer, answer_one
 from mtl_edge.cli import Parser
+from mtl_edge.cli.named_values import named
 from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, rows_of
 from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.errors import MtlEdgeError, OptionError
 from mtl_edge.export.exit_proof import open_cascade, promised
-from mtl_edge.files import require_free, staged_folder
+from mtl_edge.io.folders import require_free, staged_folder
 from mtl_edge.io.labelled import Rows
-from mtl_edge.loaded import Loaded, answering
-from mtl_edge.options import named
-from mtl_edge.planning import Tokens
-from mtl_edge.stages import Stage, answer, answer_one
 from mtl_edge.table import markdown_table, text_table
 from mtl_edge.timing import Timing, alternate
 from mtl_edge.training.baselines import bag_of_words

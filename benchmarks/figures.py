@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtl_edge.batches.planning import in_batches
 from mtl_edge.benchmarks import random_backbone
 from mtl_edge.benchmarks.contenders import Contender, from_bundle, from_checkpoint
 from mtl_edge.benchmarks.demo_tasks import demo_tasks
@@ -34,7 +35,6 @@ from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.export.build import export
 from mtl_edge.export.targets import DEFAULT
-from mtl_edge.planning import in_batches
 from mtl_edge.table import markdown_table
 from mtl_edge.timing import Timing, alternate
 from mtl_edge.training.backbone import load_backbone

@@ -52,7 +52,7 @@ def main() -> None:
     memories = {"imported": memory()}
 
     from mtl_edge import loaded as front
-    from mtl_edge.text import TextEncoder
+    from mtl_edge.tokens.encoder import TextEncoder
 
     inside: dict[str, float] = {}
 

@@ -24,7 +24,7 @@ from mtl_edge.engines.cores import default_threads
 from mtl_edge.export.build import export
 from mtl_edge.export.settings import Settings
 from mtl_edge.export.targets import DEFAULT, targets_of
-from mtl_edge.files import require_free, staged_folder
+from mtl_edge.io.folders import require_free, staged_folder
 from mtl_edge.table import clip, markdown_table, text_table
 from mtl_edge.timing import alternate
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mtl_edge.batches.planning import plan, rounded
+from mtl_edge.batches.prefetch import windows
 from mtl_edge.benchmarks.limits.floor import operations
 from mtl_edge.bundle import Bundle
 from mtl_edge.classifier import WINDOW, EdgeClassifier
-from mtl_edge.planning import plan, rounded
-from mtl_edge.streams import windows
 from mtl_edge.timing import Timing
 
 __all__ = ["ARRIVING", "as_they_come", "planned", "rounds_of", "throughput"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
 
-from mtl_edge.files import staged_folder
+from mtl_edge.io.folders import staged_folder
 from mtl_edge.training.backbone import load_backbone
 
 __all__ = ["write"]

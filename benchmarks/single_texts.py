@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mtl_edge.batches.planning import pad, rounded
 from mtl_edge.benchmarks.bare import Bare
 from mtl_edge.classifier import EdgeClassifier
-from mtl_edge.planning import pad, rounded
 
 __all__ = ["answered", "by_parts", "distribution", "in_turn", "like_length", "overhead"]
 

@@ -31,6 +31,7 @@ from onnxruntime.quantization import (
 )
 
 from mtl_edge import engines
+from mtl_edge.batches.planning import in_batches, pad
 from mtl_edge.benchmarks.demo_tasks import demo_tasks
 from mtl_edge.benchmarks.machine import describe, processor_of
 from mtl_edge.cli.terminal import take_any_text
@@ -39,7 +40,6 @@ from mtl_edge.engines.cores import default_threads
 from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph
 from mtl_edge.export.capture import INPUTS, capture_heads
 from mtl_edge.export.source import Source, captured
-from mtl_edge.planning import in_batches, pad
 from mtl_edge.table import markdown_table
 from mtl_edge.timing import alternate
 from mtl_edge.training.backbone import load_backbone

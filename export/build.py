@@ -21,7 +21,7 @@ from mtl_edge.export.smaller import share_kept
 from mtl_edge.export.source import Source, captured
 from mtl_edge.export.step import step
 from mtl_edge.export.targets import DEFAULT, TARGETS, Target
-from mtl_edge.files import require_cache, staged_folder
+from mtl_edge.io.folders import require_cache, staged_folder
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.states import StateCache
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtl_edge.bundle import Bundle, Manifest, open_bundle
+from mtl_edge.cli.named_values import for_each, named
 from mtl_edge.cli.reading import note
 from mtl_edge.errors import OptionError
 from mtl_edge.export.arguments import Request
@@ -15,7 +16,6 @@ from mtl_edge.export.paired import p_value
 from mtl_edge.export.summary import compared_columns, compared_header
 from mtl_edge.export.targets import targets_of
 from mtl_edge.io.labelled import Rows, read_rows
-from mtl_edge.options import for_each, named
 from mtl_edge.table import text_table
 
 __all__ = ["check_exits"]

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from mtl_edge.answers import predictions
+from mtl_edge.answers.predictions import predictions
 from mtl_edge.bundle import Bundle, Exit, Manifest
 from mtl_edge.bundle.depths import graph_at
+from mtl_edge.cascade.session import Loaded, answering, load_bundle
+from mtl_edge.cascade.stages import answer
 from mtl_edge.choosing import bundle_engine
 from mtl_edge.choosing.candidates import AUTO
 from mtl_edge.engines import Setup
 from mtl_edge.errors import BundleError, ExportError
 from mtl_edge.export.paired import p_value, upper_bound
-from mtl_edge.limits import Limits
-from mtl_edge.loaded import Loaded, answering, load_bundle
-from mtl_edge.stages import answer
+from mtl_edge.io.limits import Limits
 from mtl_edge.timing import alternate
 from mtl_edge.training.checkpoint import Checkpoint
 

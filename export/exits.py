@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mtl_edge.answers.probabilities import softmax
 from mtl_edge.bundle import Exit
 from mtl_edge.errors import OptionError
 from mtl_edge.export.paired import least_drop, least_rows, p_value, upper_bound
-from mtl_edge.probabilities import softmax
 from mtl_edge.training.calibration import NEVER
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.folds import OutOfFold

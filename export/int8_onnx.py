@@ -29,6 +29,7 @@ import onnxruntime as ort
 from onnx import NodeProto, TensorProto, helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
+from mtl_edge.batches.planning import pad
 from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.errors import ExportError
 from mtl_edge.export.rewrite import (
@@ -37,7 +38,6 @@ from mtl_edge.export.rewrite import (
     part_norms,
     readers_of,
 )
-from mtl_edge.planning import pad
 
 __all__ = ["SMOOTHING", "Product", "prepare", "probe", "products_of", "quantize"]
 

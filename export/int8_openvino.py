@@ -11,9 +11,9 @@ import nncf
 import openvino as ov
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
+from mtl_edge.batches.planning import pad
 from mtl_edge.export.int8_onnx import SMOOTHING
 from mtl_edge.export.openvino_graph import feeds, read
-from mtl_edge.planning import pad
 
 if TYPE_CHECKING:
     from mtl_edge.export.source import Source

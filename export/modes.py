@@ -22,7 +22,7 @@ from mtl_edge.export.settings import Settings
 from mtl_edge.export.source import captured
 from mtl_edge.export.summary import noise_table, summary
 from mtl_edge.export.targets import targets_of
-from mtl_edge.files import require_free
+from mtl_edge.io.folders import require_free
 from mtl_edge.training.checkpoint import load_checkpoint
 
 __all__ = ["best_within", "explain", "new_bundle", "new_heads"]

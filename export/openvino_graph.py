@@ -21,7 +21,7 @@ import numpy.typing as npt
 import openvino as ov
 
 from mtl_edge.export.capture import INPUTS, state_names
-from mtl_edge.files import sha256_of
+from mtl_edge.io.folders import sha256_of
 
 __all__ = ["digest", "feeds", "read", "running", "states_of", "write"]
 

@@ -24,10 +24,10 @@ import numpy.typing as npt
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score
 
+from mtl_edge.answers.probabilities import softmax
 from mtl_edge.bundle import Task
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.errors import ExportError
-from mtl_edge.probabilities import softmax
 from mtl_edge.training.checkpoint import Checkpoint, Sample
 from mtl_edge.training.model import logits_of
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from mtl_edge.planning import Tokens, pad
+from mtl_edge.batches.planning import Tokens, pad
 from mtl_edge.training.batches import endless
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.fit import predict

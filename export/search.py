@@ -36,7 +36,7 @@ from mtl_edge.export.exits import Promise
 from mtl_edge.export.frontier import FRONTIER, Candidate, Frontier, Plan, choose, table
 from mtl_edge.export.settings import Settings
 from mtl_edge.export.targets import TARGETS
-from mtl_edge.files import require_free, staged_folder
+from mtl_edge.io.folders import require_free, staged_folder
 from mtl_edge.table import text_table
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.data import spread

@@ -28,9 +28,9 @@ from onnx import NodeProto, TensorProto, helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 from openvino import opset13
 
+from mtl_edge.batches.planning import Tokens
 from mtl_edge.errors import ExportError, OptionError
 from mtl_edge.export.rewrite import MICROSOFT, Constants, readers_of
-from mtl_edge.planning import Tokens
 
 __all__ = [
     "BLOCK",

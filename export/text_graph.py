@@ -8,9 +8,10 @@
 The first needs the library of onnxruntime-extensions registered in the session's options, the
 second that of openvino-tokenizers added to OpenVINO's core.
 
-Token ids are those of `mtl_edge.text.TextEncoder` by construction: what a tokenizer does with each
-character is asked of it (`mtl_edge.export.text_table`), and the graphs only replace characters,
-split at spaces and look up pieces. A batch is padded to its longest text. What cannot be removed:
+Token ids are those of `mtl_edge.tokens.encoder.TextEncoder` by construction: what a tokenizer does
+with each character is asked of it (`mtl_edge.export.text_table`), and the graphs only replace
+characters, split at spaces and look up pieces. A batch is padded to its longest text. What cannot
+be removed:
 
 | difference | example | ONNX | OpenVINO |
 |---|---|---|---|

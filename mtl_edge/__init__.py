@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from mtl_edge.version import __version__
 
 if TYPE_CHECKING:
-    from mtl_edge.answers import Answer, Prediction
+    from mtl_edge.answers.predictions import Answer, Prediction
     from mtl_edge.classifier import EdgeClassifier, Info
     from mtl_edge.errors import MtlEdgeError
-    from mtl_edge.limits import Limits
+    from mtl_edge.io.limits import Limits
 
 __all__ = [
     "Answer",
@@ -36,12 +36,12 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # Imported when they are first asked for (PEP 562): numpy alone takes 50 ms, and an app that may
 # never classify anything should not pay for it when it starts.
 _HOMES = {
-    "Answer": "answers",
+    "Answer": "answers.predictions",
     "EdgeClassifier": "classifier",
     "Info": "classifier",
-    "Limits": "limits",
+    "Limits": "io.limits",
     "MtlEdgeError": "errors",
-    "Prediction": "answers",
+    "Prediction": "answers.predictions",
 }
 
 

@@ -16,23 +16,23 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_edge import engines
-from mtl_edge.answers import Answer, Prediction, in_order, predictions
+from mtl_edge.answers.predictions import Answer, Prediction, in_order, predictions
+from mtl_edge.batches.prefetch import ahead, windows
 from mtl_edge.bundle import Graph, Manifest, Task, Verify
-from mtl_edge.columns import Column, listed, streamed
+from mtl_edge.cascade.session import Loaded, answering, load_bundle
+from mtl_edge.cascade.stages import Answered, Probabilities
 from mtl_edge.engines import Logits, Setup, Spin
 from mtl_edge.engines.cores import default_threads
+from mtl_edge.engines.forks import outlive_forks
 from mtl_edge.errors import (
     ClosedError,
     NotPicklableError,
     OptionError,
     TextError,
 )
-from mtl_edge.forks import outlive_forks
-from mtl_edge.limits import Limits
-from mtl_edge.loaded import Loaded, answering, load_bundle
-from mtl_edge.stages import Answered, Probabilities
-from mtl_edge.streams import ahead, windows
-from mtl_edge.text import as_texts
+from mtl_edge.io.in_memory import Column, listed, streamed
+from mtl_edge.io.limits import Limits
+from mtl_edge.tokens.encoder import as_texts
 
 __all__ = ["Answer", "EdgeClassifier", "Info", "Prediction"]
 

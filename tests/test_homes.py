@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mtl_edge.errors import OptionError
-from mtl_edge.files import require_cache
+from mtl_edge.io.folders import require_cache
 
 Fails = Callable[..., str]
 

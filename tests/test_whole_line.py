@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from mtl_edge import EdgeClassifier
+from mtl_edge.batches.planning import pad
 from mtl_edge.benchmarks import random_backbone
 from mtl_edge.bundle import TOKENIZER
 from mtl_edge.cli import main
-from mtl_edge.planning import pad
-from mtl_edge.text import TextEncoder
+from mtl_edge.tokens.encoder import TextEncoder
 from mtl_edge.training.checkpoint import load_checkpoint
 from mtl_edge.training.model import logits_of
 from tests.conftest import DEMO, REAL, ROOT, needs_real_data

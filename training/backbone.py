@@ -21,9 +21,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 from mtl_edge import bundle
+from mtl_edge.batches.planning import Tokens
 from mtl_edge.errors import BackboneError, MissingPackageError
-from mtl_edge.planning import Tokens
-from mtl_edge.text import TextEncoder
+from mtl_edge.tokens.encoder import TextEncoder
 from mtl_edge.training import claims
 from mtl_edge.training.claims import read_tokenizer
 from mtl_edge.training.model import layers_of

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.stats import beta
 
-from mtl_edge.probabilities import softmax
+from mtl_edge.answers.probabilities import softmax
 
 __all__ = ["NEVER", "calibration_error", "fit_temperature", "fit_thresholds"]
 

@@ -33,7 +33,7 @@ from torch import nn
 from mtl_edge.bundle import Backbone as BackboneInfo
 from mtl_edge.bundle import FileEntry, Task
 from mtl_edge.errors import CheckpointError, OptionError
-from mtl_edge.files import sha256_of, staged_folder
+from mtl_edge.io.folders import sha256_of, staged_folder
 from mtl_edge.training.backbone import Backbone, load_backbone
 from mtl_edge.training.drawing import drawn
 from mtl_edge.training.figures import draw_confusion, draw_curves

@@ -19,9 +19,9 @@ from torch import nn
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.models.auto import modeling_auto as auto
 
-from mtl_edge.bundle.tokenizer_file import encoded
 from mtl_edge.errors import BackboneError, BundleError
-from mtl_edge.files import sha256_of
+from mtl_edge.io.folders import sha256_of
+from mtl_edge.tokens.tokenizer_file import encoded
 
 __all__ = [
     "WEIGHTS",

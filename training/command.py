@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from mtl_edge.cli.named_values import for_each, named
 from mtl_edge.cli.reading import (
     add_label_arguments,
     add_read_arguments,
@@ -22,10 +23,9 @@ from mtl_edge.cli.reading import (
     rows_of,
 )
 from mtl_edge.errors import OptionError
-from mtl_edge.files import require_free, sha256_of
+from mtl_edge.io.folders import require_free, sha256_of
 from mtl_edge.io.labelled import Rows
 from mtl_edge.io.labels import look_alikes, ordered
-from mtl_edge.options import for_each, named
 from mtl_edge.table import text_table
 from mtl_edge.training.backbone import Backbone, load_backbone
 from mtl_edge.training.batches import MIXES

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtl_edge.planning import Tokens, pad
+from mtl_edge.batches.planning import Tokens, pad
 from mtl_edge.training.batches import Labelled, Show, mixed
 from mtl_edge.training.heads import Head
 from mtl_edge.training.journal import Journal

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from mtl_edge.changes import changes_of
 from mtl_edge.errors import CheckpointError, MissingPackageError
+from mtl_edge.io.changes import changes_of
 
 __all__ = ["Journal"]
 

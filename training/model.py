@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from mtl_edge.batches.planning import Tokens, in_batches
 from mtl_edge.errors import BackboneError
-from mtl_edge.planning import Tokens, in_batches
 from mtl_edge.training.heads import Head, LayerMix, MixingHead
 
 __all__ = ["MultiTaskModel", "layers_of", "logits_of", "means_of", "states_of"]

@@ -16,13 +16,13 @@ import numpy.typing as npt
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
+from mtl_edge.answers.probabilities import softmax
+from mtl_edge.batches.planning import Tokens
 from mtl_edge.bundle import Task
 from mtl_edge.errors import CheckpointError, OptionError
-from mtl_edge.files import require_cache
+from mtl_edge.io.folders import require_cache
 from mtl_edge.io.labelled import Rows
-from mtl_edge.planning import Tokens
-from mtl_edge.probabilities import softmax
-from mtl_edge.text import TextEncoder
+from mtl_edge.tokens.encoder import TextEncoder
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.baselines import bag_of_words, mean_pooling
 from mtl_edge.training.batches import Labelled

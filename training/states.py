@@ -34,9 +34,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from mtl_edge.batches.planning import Tokens, pad, plan
 from mtl_edge.choosing.machine import cache_folder
 from mtl_edge.errors import BackboneError, OptionError
-from mtl_edge.planning import Tokens, pad, plan
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.model import states_of
 from mtl_edge.training.progress import Progress

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from mtl_edge.planning import TOKENS_PER_BATCH
+from mtl_edge.batches.planning import TOKENS_PER_BATCH
 
 __all__ = ["WIDTH", "StaticEncoder", "distilled", "load_static"]
 

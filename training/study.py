@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mtl_edge.errors import OptionError
-from mtl_edge.files import require_free, staged_folder
+from mtl_edge.io.folders import require_free, staged_folder
 from mtl_edge.table import clip, markdown_table, text_table
 from mtl_edge.training.backbone import Backbone, load_backbone
 from mtl_edge.training.checkpoint import Checkpoint

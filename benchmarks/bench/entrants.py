@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_edge import engines
-from mtl_edge.answers import predicted
+from mtl_edge.answers.predictions import predicted
+from mtl_edge.answers.probabilities import softmax
+from mtl_edge.batches.planning import in_batches
 from mtl_edge.benchmarks.contenders import from_checkpoint
 from mtl_edge.bundle import Bundle, Graph
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.engines import Ids, Logits
 from mtl_edge.errors import CheckpointError, MissingPackageError
-from mtl_edge.planning import in_batches
-from mtl_edge.probabilities import softmax
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 
 __all__ = ["TORCH", "Entrant", "enter", "fastest_batch"]

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from mtl_edge.batches.planning import joined
 from mtl_edge.benchmarks.bench.bootstrap import scores_of
 from mtl_edge.benchmarks.bench.entrants import TORCH, Entrant
 from mtl_edge.benchmarks.bench.schema import Estimate, Score, Scores
 from mtl_edge.bundle import Bundle, Task
 from mtl_edge.engines import Logits
 from mtl_edge.io.labelled import Rows
-from mtl_edge.planning import joined
 from mtl_edge.training.progress import Progress
 
 __all__ = ["BASELINES", "Labelled", "measure"]

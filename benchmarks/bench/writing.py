@@ -13,7 +13,7 @@ from mtl_edge.benchmarks.bench.pictures import PICTURES, drawn_of, png
 from mtl_edge.benchmarks.bench.record import text_of
 from mtl_edge.benchmarks.bench.schema import Report
 from mtl_edge.benchmarks.bench.tables import tables_of
-from mtl_edge.files import staged_folder
+from mtl_edge.io.folders import staged_folder
 from mtl_edge.table import markdown_table, text_table
 
 __all__ = ["markdown", "terminal", "write_folder", "write_json", "write_text"]

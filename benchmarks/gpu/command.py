@@ -17,10 +17,10 @@ from mtl_edge.benchmarks.gpu.ways import REFERENCE, Subject, WayInfo, ways_of
 from mtl_edge.benchmarks.limits.command import shapes_of
 from mtl_edge.benchmarks.shown import shown
 from mtl_edge.bundle import Bundle, open_bundle
+from mtl_edge.cli.named_values import named
 from mtl_edge.errors import CheckpointError, MtlEdgeError, OptionError
-from mtl_edge.files import staged_folder
+from mtl_edge.io.folders import staged_folder
 from mtl_edge.io.labelled import Rows, read_rows
-from mtl_edge.options import named
 from mtl_edge.table import text_table
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 from mtl_edge.training.drawing import drawn

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mtl_edge.batches.planning import in_batches
 from mtl_edge.benchmarks import machine
 from mtl_edge.benchmarks.gpu import card
 from mtl_edge.benchmarks.gpu.clock import Clock, HostClock, alternate
@@ -21,9 +22,8 @@ from mtl_edge.bundle import TOKENIZER
 from mtl_edge.engines import Ids, Logits
 from mtl_edge.errors import EngineError, OptionError
 from mtl_edge.io.labelled import Rows
-from mtl_edge.planning import in_batches
-from mtl_edge.text import TextEncoder
 from mtl_edge.timing import Timing
+from mtl_edge.tokens.encoder import TextEncoder
 from mtl_edge.training.progress import Progress
 
 __all__ = ["Effort", "measure"]

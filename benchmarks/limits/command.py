@@ -18,7 +18,7 @@ from mtl_edge.benchmarks.shown import shown
 from mtl_edge.bundle import Bundle, open_bundle
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MtlEdgeError, OptionError
-from mtl_edge.files import staged_folder
+from mtl_edge.io.folders import staged_folder
 from mtl_edge.table import text_table
 from mtl_edge.training.progress import Progress
 

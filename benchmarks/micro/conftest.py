@@ -11,7 +11,7 @@ from mtl_edge.benchmarks.demo_tasks import DATA
 from mtl_edge.bundle import TOKENIZER, open_bundle
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.io.labelled import read_texts
-from mtl_edge.text import TextEncoder
+from mtl_edge.tokens.encoder import TextEncoder
 
 DEMO = Path("build/demo/bundle")
 MANY = 256

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from mtl_edge.batches.planning import pad, plan
 from mtl_edge.bundle import TOKENIZER, open_bundle
 from mtl_edge.classifier import EdgeClassifier
-from mtl_edge.planning import pad, plan
-from mtl_edge.text import TextEncoder
+from mtl_edge.tokens.encoder import TextEncoder
 
 TEXT = "The battery of this phone died after two days, and nobody answered when I called."
 

@@ -24,11 +24,11 @@ from mtl_edge.benchmarks.peers import report
 from mtl_edge.benchmarks.peers.run import Plan, Ready, measure, prepare
 from mtl_edge.benchmarks.peers.table import PEERS
 from mtl_edge.benchmarks.shown import shown
+from mtl_edge.cli.named_values import named
 from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MtlEdgeError, OptionError
-from mtl_edge.files import require_free, staged_folder
-from mtl_edge.options import named
+from mtl_edge.io.folders import require_free, staged_folder
 from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.command import add_data_arguments, read_tasks
 

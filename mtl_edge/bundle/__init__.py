@@ -30,9 +30,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from mtl_edge.bundle.inside import read_within, require_entry
 from mtl_edge.bundle.manifest import parse_manifest
 from mtl_edge.bundle.onnx_data import require_external
+from mtl_edge.bundle.safe_files import read_within, require_entry
 from mtl_edge.bundle.schema import (
     MANIFEST,
     MOST_MANIFEST_BYTES,
@@ -48,7 +48,7 @@ from mtl_edge.bundle.schema import (
     Task,
 )
 from mtl_edge.errors import BundleError, OptionError
-from mtl_edge.files import sha256_of
+from mtl_edge.io.folders import sha256_of
 
 __all__ = [
     "MANIFEST",

@@ -10,9 +10,9 @@ import types
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from mtl_edge.bundle.inside import altered
-from mtl_edge.bundle.rules import check_manifest
+from mtl_edge.bundle.safe_files import altered
 from mtl_edge.bundle.schema import SCHEMA, Manifest
+from mtl_edge.bundle.validation import check_manifest
 from mtl_edge.errors import SchemaError
 
 __all__ = ["parse_manifest"]

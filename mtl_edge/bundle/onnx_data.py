@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from mtl_edge.bundle.inside import altered, opened
+from mtl_edge.bundle.safe_files import altered, opened
 
 __all__ = ["External", "external_data", "require_external"]
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl_edge.bundle import manifest_bytes, open_bundle
-from mtl_edge.bundle.inside import read_within
+from mtl_edge.bundle.safe_files import read_within
 from mtl_edge.bundle.schema import SIGNATURE
 from mtl_edge.errors import BundleError, MissingPackageError, OptionError
 

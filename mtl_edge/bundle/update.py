@@ -24,7 +24,7 @@ from mtl_edge.bundle import MANIFEST, Bundle, open_bundle, read_manifest
 from mtl_edge.bundle.schema import MOST_MANIFEST_BYTES, SIGNATURE
 from mtl_edge.bundle.signing import SIGNATURE_BYTES, is_signed
 from mtl_edge.errors import BundleError
-from mtl_edge.files import exchange, recover, staged_folder
+from mtl_edge.io.folders import exchange, recover, staged_folder
 
 __all__ = ["apply_update", "new_version", "previous_of", "restore", "write_update"]
 

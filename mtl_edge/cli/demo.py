@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from mtl_edge.errors import MissingPackageError, MtlEdgeError
-from mtl_edge.files import require_free
+from mtl_edge.io.folders import require_free
 
 __all__ = ["add_arguments", "run"]
 

@@ -17,7 +17,7 @@ from mtl_edge.cli.progress import Progress
 from mtl_edge.cli.reading import note
 from mtl_edge.cli.stopping import Stopped, Stopper
 from mtl_edge.errors import DataError, OptionError
-from mtl_edge.files import sha256_of, sync_file
+from mtl_edge.io.folders import sha256_of, sync_file
 from mtl_edge.io.model import Chunk, Kind, ReadOptions, Table, texts_of
 from mtl_edge.io.source import Source, fingerprint, open_table, survey
 from mtl_edge.io.store import Store, require_no_file

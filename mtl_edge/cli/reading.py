@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from mtl_edge.cli.named_values import for_each, named
 from mtl_edge.errors import OptionError
 from mtl_edge.io.labelled import Rows, read_rows, read_texts
 from mtl_edge.io.labels import label_of
 from mtl_edge.io.model import ReadOptions
 from mtl_edge.io.source import FORMATS
-from mtl_edge.options import for_each, named
 
 __all__ = [
     "add_label_arguments",

@@ -13,9 +13,9 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
+from mtl_edge.batches.planning import rounded
 from mtl_edge.engines import CPU, Ids, Logits, Setup, failure
 from mtl_edge.errors import EngineError, OutOfMemoryError
-from mtl_edge.planning import rounded
 
 __all__ = ["OpenVinoEngine", "start"]
 

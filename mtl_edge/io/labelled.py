@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from mtl_edge.errors import DataError
-from mtl_edge.files import sha256_of
+from mtl_edge.io.folders import sha256_of
 from mtl_edge.io.labels import label_of, skeleton
 from mtl_edge.io.model import MERGED, UNLABELLED, ReadOptions, Table, decoded, texts_of
 from mtl_edge.io.source import Source, open_table

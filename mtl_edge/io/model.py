@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from mtl_edge.errors import DataError, OptionError
-from mtl_edge.limits import Limits
+from mtl_edge.io.limits import Limits
 
 __all__ = [
     "BLANK",

@@ -19,8 +19,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mtl_edge.changes import changes_of
 from mtl_edge.errors import DataError, OutputExistsError
+from mtl_edge.io.changes import changes_of
 from mtl_edge.io.writers import Answers
 
 __all__ = ["Store", "require_no_file"]

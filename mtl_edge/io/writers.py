@@ -17,7 +17,7 @@ from mtl_edge.errors import DataError, OptionError
 from mtl_edge.io.columnar import pyarrow_or_error
 from mtl_edge.io.model import Chunk, Kind
 from mtl_edge.io.source import FORMATS, GZ, ending_of
-from mtl_edge.text import as_texts
+from mtl_edge.tokens.encoder import as_texts
 
 __all__ = ["Answers", "Layout", "Writer", "layout_of", "writer_of", "writes_any_columns"]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mtl_edge.batches.planning import pad
 from mtl_edge.benchmarks import cold_start, many_texts, runtime, runtime_report, single_texts
 from mtl_edge.benchmarks.bare import BARE
 from mtl_edge.benchmarks.limits.floor import operations
@@ -17,7 +18,6 @@ from mtl_edge.bundle import open_bundle
 from mtl_edge.choosing import choose_graph
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.errors import EngineError
-from mtl_edge.planning import pad
 from mtl_edge.timing import Timing
 
 TEXTS = ["good", "a quiet triumph", "the battery of this phone died after two days " * 3]

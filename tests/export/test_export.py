@@ -27,7 +27,7 @@ from mtl_edge.export import onnx_graph, proof
 from mtl_edge.export import targets as export_targets
 from mtl_edge.export.card import model_card
 from mtl_edge.export.proof import held_out
-from mtl_edge.files import sha256_of
+from mtl_edge.io.folders import sha256_of
 from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import Sample, load_checkpoint
 from mtl_edge.training.heads import hashes_of

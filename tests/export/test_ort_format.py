@@ -16,7 +16,7 @@ from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.errors import ExportError
 from mtl_edge.export import ort_format
 from mtl_edge.export.ort_format import write_ort
-from mtl_edge.text import TextEncoder
+from mtl_edge.tokens.encoder import TextEncoder
 from tests.conftest import DEMO
 
 GRAPH = "model.int8.onnx"

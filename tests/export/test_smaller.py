@@ -15,6 +15,7 @@ import openvino as ov
 import pytest
 from onnx import numpy_helper
 
+from mtl_edge.batches.planning import pad
 from mtl_edge.cli import main
 from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.errors import ExportError, OptionError
@@ -31,7 +32,6 @@ from mtl_edge.export.smaller import (
 )
 from mtl_edge.export.source import Source, captured
 from mtl_edge.export.targets import TARGETS
-from mtl_edge.planning import pad
 from mtl_edge.training.checkpoint import load_checkpoint
 
 VOCABULARY, WIDTH, DEPTH = 30522, 64, 2

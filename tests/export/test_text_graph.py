@@ -24,7 +24,7 @@ from mtl_edge.errors import ExportError, MissingPackageError
 from mtl_edge.export.capture import INPUTS
 from mtl_edge.export.ort_format import write_ort
 from mtl_edge.export.text_graph import TEXT, with_tokenizer_onnx, with_tokenizer_openvino
-from mtl_edge.text import TextEncoder
+from mtl_edge.tokens.encoder import TextEncoder
 from tests.conftest import DEMO, REAL, needs_real_data
 
 extensions = pytest.importorskip("onnxruntime_extensions")

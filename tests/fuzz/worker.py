@@ -125,7 +125,7 @@ def _runs(folder: Path) -> Mapping[str, Callable[[Any], None]]:
     """By kind, what is done with a case."""
     from mtl_edge import engines
     from mtl_edge.bundle import MANIFEST, TOKENIZER, open_bundle
-    from mtl_edge.text import TextEncoder
+    from mtl_edge.tokens.encoder import TextEncoder
 
     whole = open_bundle(folder)
     manifest = json.loads((folder / MANIFEST).read_bytes())

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mtl_edge.errors import OutputExistsError
-from mtl_edge.files import require_free, staged_folder
+from mtl_edge.io.folders import require_free, staged_folder
 
 
 def write(target: Path, text: str, *, overwrite: bool = False) -> None:

@@ -15,7 +15,7 @@ from mtl_edge.bundle.schema import SIGNATURE
 from mtl_edge.bundle.signing import sign
 from mtl_edge.cli import main
 from mtl_edge.errors import BundleError
-from mtl_edge.files import sha256_of
+from mtl_edge.io.folders import sha256_of
 from tests.runtime.test_signing import keys
 
 TEXTS = ["good morning", "the phone is broken", "how much is it"]

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtl_edge import pace, stages
-from mtl_edge.answers import in_order, predictions
+from mtl_edge.answers.predictions import in_order, predictions
 from mtl_edge.bundle import Task
+from mtl_edge.cascade import latency, stages
+from mtl_edge.cascade.latency import AGE, Pace
+from mtl_edge.cascade.stages import Answered, Stage, answer, answer_one
 from mtl_edge.engines import Ids, Logits
 from mtl_edge.errors import EngineError
-from mtl_edge.pace import AGE, Pace
-from mtl_edge.stages import Answered, Stage, answer, answer_one
 
 TASKS = (Task("mood", ("bad", "good")), Task("topic", ("a", "b")))
 
@@ -33,7 +33,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     result = Clock()
-    for module in (stages, pace):
+    for module in (stages, latency):
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=result.perf_counter))
     return result
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from mtl_edge.batches.planning import pad, plan
 from mtl_edge.errors import BundleError
-from mtl_edge.planning import pad, plan
-from mtl_edge.text import TextEncoder, as_texts
+from mtl_edge.tokens.encoder import TextEncoder, as_texts
 
 
 def test_tokens_are_those_of_transformers(tiny_backbone: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
-from mtl_edge import words
-from mtl_edge.words import words_of
+from mtl_edge.tokens import word_cache
+from mtl_edge.tokens.word_cache import words_of
 
 PIECES = [
     *"abcXYZ059 \t\n\r\x0b\x0c\x1c\x85\x00.,!?[]'\"-_@#`~^éÉßΣσςİıÅ",
@@ -105,7 +105,7 @@ def test_special_tokens_by_the_thousand_are_left_to_the_tokenizer(tiny_backbone:
 def test_memory_is_bounded_however_many_words_there_are(
     tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(words, "MOST_WORDS", 50)
+    monkeypatch.setattr(word_cache, "MOST_WORDS", 50)
     tokenizer = opened(tiny_backbone)
     kept = words_of(tokenizer, 32)
     assert kept is not None
@@ -117,7 +117,7 @@ def test_memory_is_bounded_however_many_words_there_are(
 
 
 def test_threads_share_what_is_kept(tiny_backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "MOST_WORDS", 30)
+    monkeypatch.setattr(word_cache, "MOST_WORDS", 30)
     tokenizer = opened(tiny_backbone)
     kept = words_of(tokenizer, 32)
     assert kept is not None

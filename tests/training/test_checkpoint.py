@@ -13,7 +13,7 @@ import torch
 
 from mtl_edge.cli import main
 from mtl_edge.errors import CheckpointError
-from mtl_edge.files import sha256_of
+from mtl_edge.io.folders import sha256_of
 from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import load_checkpoint, save_checkpoint
 

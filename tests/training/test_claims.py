@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from mtl_edge.errors import BackboneError
-from mtl_edge.text import TextEncoder
+from mtl_edge.tokens.encoder import TextEncoder
 from mtl_edge.training.backbone import load_backbone
 
 Fails = Callable[..., str]

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mtl_edge import EdgeClassifier
+from mtl_edge.batches.planning import pad
 from mtl_edge.cli import main
 from mtl_edge.errors import CheckpointError, OptionError
-from mtl_edge.planning import pad
 from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import load_checkpoint, save_checkpoint
 from mtl_edge.training.heads import build_head, head_config

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mtl_edge.answers.probabilities import softmax
+from mtl_edge.batches.planning import Tokens, in_batches, joined, pad, plan
 from mtl_edge.bundle import Task
+from mtl_edge.cascade.latency import Pace
 from mtl_edge.engines import Engine, Ids, Logits
 from mtl_edge.errors import EngineError, OutOfMemoryError
-from mtl_edge.pace import Pace
-from mtl_edge.planning import Tokens, in_batches, joined, pad, plan
-from mtl_edge.probabilities import softmax
 
 __all__ = ["Answered", "Probabilities", "Stage", "answer", "answer_one"]
 

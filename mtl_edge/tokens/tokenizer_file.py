@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from tokenizers import Encoding, Tokenizer
 from tokenizers.models import Model, Unigram
 
-from mtl_edge.bundle.inside import altered
+from mtl_edge.bundle.safe_files import altered
 from mtl_edge.bundle.schema import MOST_TOKENIZER_BYTES
 
 __all__ = ["encoded", "read_tokenizer", "state_of", "unknown_of", "word_ids"]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from mtl_edge.bundle.inside import altered
-from mtl_edge.bundle.tokenizer_file import encoded, read_tokenizer, unknown_of
+from mtl_edge.bundle.safe_files import altered
 from mtl_edge.errors import TextError
-from mtl_edge.words import words_of
+from mtl_edge.tokens.tokenizer_file import encoded, read_tokenizer, unknown_of
+from mtl_edge.tokens.word_cache import words_of
 
 __all__ = ["TextEncoder", "as_texts"]
 

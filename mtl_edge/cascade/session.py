@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from mtl_edge.batches.planning import Tokens
 from mtl_edge.bundle import TOKENIZER, Bundle, Exit, Manifest, Task, Verify, open_bundle
 from mtl_edge.bundle.depths import at_most, graph_at, tasks_at
+from mtl_edge.cascade.latency import Pace
+from mtl_edge.cascade.stages import Answered, Stage, answer, answer_one
 from mtl_edge.choosing import Choice, bundle_engine, start_chosen
 from mtl_edge.engines import Engine, Setup
 from mtl_edge.errors import OptionError
-from mtl_edge.limits import Limits
-from mtl_edge.pace import Pace
-from mtl_edge.planning import Tokens
-from mtl_edge.stages import Answered, Stage, answer, answer_one
-from mtl_edge.text import TextEncoder
+from mtl_edge.io.limits import Limits
+from mtl_edge.tokens.encoder import TextEncoder
 
 __all__ = ["Loaded", "answering", "load_bundle"]
 
@@ -61,7 +61,7 @@ class Loaded:
         return self.stages[-1].batch_tokens
 
     def answers(self, ids: Sequence[Tokens], deadline: float | None = None) -> list[Answered]:
-        """One or more texts' answers, in parts of one stage each: see `mtl_edge.stages`."""
+        """One or more texts' answers, in parts of one stage each: see `mtl_edge.cascade.stages`."""
         if len(ids) == 1:
             return [answer_one(self.stages, ids[0], deadline)]
         return list(answer(self.stages, [ids], deadline))

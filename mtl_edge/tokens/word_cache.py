@@ -15,7 +15,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
-from mtl_edge.bundle.tokenizer_file import encoded, state_of, word_ids
+from mtl_edge.tokens.tokenizer_file import encoded, state_of, word_ids
 
 __all__ = ["Words", "words_of"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_edge.bundle import Task
-from mtl_edge.stages import Answered
+from mtl_edge.cascade.stages import Answered
 
 __all__ = ["Answer", "Prediction", "in_order", "predicted", "predictions"]
 
