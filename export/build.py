@@ -17,10 +17,10 @@ from mtl_edge.export.forms import add_forms
 from mtl_edge.export.proof import held_out
 from mtl_edge.export.refit import refitted
 from mtl_edge.export.settings import DEFAULTS, Settings
-from mtl_edge.export.smaller import share_kept
 from mtl_edge.export.source import Source, captured
 from mtl_edge.export.step import step
 from mtl_edge.export.targets import DEFAULT, TARGETS, Target
+from mtl_edge.export.word_table import share_kept
 from mtl_edge.io.folders import require_cache, staged_folder
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.states import StateCache
@@ -108,13 +108,13 @@ def _with_exits(
 def _reduced(checkpoint: Checkpoint, source: Source) -> dict[str, Any]:
     """An account of what the word tables were made smaller by, for the manifest."""
     account: dict[str, Any] = {"embeddings": "4bit"} if source.settings.four_bits else {}
-    if source.kept is not None:
+    if source.words.kept is not None:
         tokenizer = checkpoint.backbone.text_encoder(checkpoint.max_tokens)
         rows = [s.text for own in held_out(checkpoint).values() for s in own]
         account["vocabulary"] = {
             "tokens": checkpoint.backbone.info.vocabulary,
-            "tokens_kept": len(source.kept),
-            "share_of_held_out_tokens_kept": share_kept(tokenizer(rows), source.kept),
+            "tokens_kept": len(source.words.kept),
+            "share_of_held_out_tokens_kept": share_kept(tokenizer(rows), source.words.kept),
         }
     return account
 

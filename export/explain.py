@@ -12,8 +12,10 @@ import openvino as ov
 from onnx import TensorProto, numpy_helper
 
 from mtl_edge.batches.planning import pad
-from mtl_edge.export.int8_onnx import Product, probe, products_of, quantize
+from mtl_edge.export.calibration import probe
+from mtl_edge.export.int8_onnx import quantize
 from mtl_edge.export.openvino_graph import running
+from mtl_edge.export.products import Product, products_of
 
 __all__ = ["Noise", "noise_of", "noise_of_openvino", "worst"]
 

@@ -12,7 +12,7 @@ import openvino as ov
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
 from mtl_edge.batches.planning import pad
-from mtl_edge.export.int8_onnx import SMOOTHING
+from mtl_edge.export.calibration import SMOOTHING
 from mtl_edge.export.openvino_graph import feeds, read
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ class Settings:
     Attributes:
         refit: texts that the heads of int8 graphs are fitted on: see `mtl_edge.export.refit`.
         vocabulary: texts whose tokens alone keep a row in the word tables of int8 graphs; none:
-            all do. See `mtl_edge.export.smaller`.
+            all do. See `mtl_edge.export.word_table`.
         four_bits: whether those tables take four bits a number.
         promise: of early exits: see `mtl_edge.export.exits`; none: the bundle has no early exit.
         cache_limit: bytes.

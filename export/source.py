@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from mtl_edge.export import int8_onnx
 from mtl_edge.export.capture import capture_encoder
 from mtl_edge.export.fuse import fuse
 from mtl_edge.export.settings import DEFAULTS, Settings
-from mtl_edge.export.smaller import used_tokens
+from mtl_edge.export.word_table import PLAIN, WordTable, used_tokens
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.checkpoint import Checkpoint
 
@@ -27,8 +27,7 @@ class Source:
         file: the plain fp32 ONNX graph of the encoder.
         depth: layers of the backbone that it has.
         calibration: token ids of real texts.
-        kept: tokens that keep a row in the word table; none: all.
-        unknown: the token whose row the others read.
+        words: how the word table of int8 graphs is stored.
     """
 
     file: Path
@@ -36,8 +35,7 @@ class Source:
     depth: int
     calibration: Sequence[Sequence[int]]
     settings: Settings = DEFAULTS
-    kept: frozenset[int] | None = None
-    unknown: int = 0
+    words: WordTable = PLAIN
 
     @property
     def width(self) -> int:
@@ -64,13 +62,20 @@ def captured(checkpoint: Checkpoint, work: Path, settings: Settings = DEFAULTS) 
     calibration = encoder([s.text for s in checkpoint.samples if s.split == "calibration"])
     file = work / "encoder.onnx"
     capture_encoder(checkpoint, file)
-    source = Source(file, checkpoint.backbone, checkpoint.depth, calibration, settings)
-    if not settings.vocabulary:
-        return source
-    unknown, special = checkpoint.backbone.special_tokens()
+    words = WordTable(four_bits=settings.four_bits)
+    if settings.vocabulary:
+        unknown, special = _special_tokens(checkpoint.backbone)
+        kept = used_tokens(encoder(settings.vocabulary), special)
+        words = replace(words, kept=kept, unknown=unknown)
+    return Source(file, checkpoint.backbone, checkpoint.depth, calibration, settings, words)
+
+
+def _special_tokens(backbone: Backbone) -> tuple[int, Iterable[int]]:
+    """The unknown token, and all special ones."""
+    unknown, special = backbone.special_tokens()
     if unknown is None:
         raise OptionError(
             "--vocabulary: the backbone's tokenizer has no unknown token to stand for the others; "
             "leave the option out"
         )
-    return replace(source, kept=used_tokens(encoder(settings.vocabulary), special), unknown=unknown)
+    return unknown, special

@@ -17,11 +17,12 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from mtl_edge.bundle import ExitGraph, Graph
 from mtl_edge.errors import OptionError
-from mtl_edge.export import int8_onnx, int8_openvino, openvino_graph, smaller
+from mtl_edge.export import int8_onnx, int8_openvino, openvino_graph
 from mtl_edge.export.explain import noise_of, worst
 from mtl_edge.export.formats import GraphFormat, OnnxFormat, OpenVinoFormat
 from mtl_edge.export.options import ExportOptions
 from mtl_edge.export.source import Source
+from mtl_edge.export.word_table_openvino import with_word_table
 
 __all__ = ["DEFAULT", "TARGETS", "Target", "targets_of"]
 
@@ -33,19 +34,12 @@ def _onnx_int8(source: Source) -> onnx.ModelProto:
     if settings.keep_worst:
         noises = noise_of(prepared, source.width, calibration, reduce_range)
         keep = worst(noises, settings.keep_worst)
-    encoder = int8_onnx.quantize(prepared, source.width, calibration, reduce_range, keep)
-    if source.kept is not None:
-        encoder, _ = smaller.trim_vocabulary(encoder, source.kept, source.unknown)
-    return smaller.embeddings_in_4_bits(encoder) if settings.four_bits else encoder
+    return int8_onnx.quantize(prepared, source.width, calibration, reduce_range, keep, source.words)
 
 
 def _openvino_int8(source: Source) -> ov.Model:
     encoder = int8_openvino.quantize(source)
-    if source.kept is not None:
-        encoder, _ = smaller.trim_vocabulary_openvino(encoder, source.kept, source.unknown)
-    if source.settings.four_bits:
-        encoder = smaller.embeddings_in_4_bits_openvino(encoder)
-    return encoder
+    return encoder if source.words.plain else with_word_table(encoder, source.words)
 
 
 def _onnx_fp16(source: Source) -> onnx.ModelProto:

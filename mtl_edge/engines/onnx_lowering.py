@@ -220,7 +220,7 @@ def _bias_gelu(node: Node, state: _Lowering) -> None:
 
 
 def _block_rows(node: Node, state: _Lowering) -> None:
-    """Pairs of numbers of four bits in a byte, as `mtl_edge.export.smaller` writes them."""
+    """Pairs of numbers of four bits in a byte, as `mtl_edge.export.word_table_onnx` writes them."""
     kept, codes, scales = dict(node.attributes), state.constant(node, 0), _scales(node, state)
     known = {"gather_axis": 0, "quantize_axis": 1, "bits": 4, "block_size": kept.get("block_size")}
     if codes.dtype != np.uint8 or {**known, **kept} != known or _input(node, 3):
