@@ -66,7 +66,7 @@ def noise_of(
     inputs = list(dict.fromkeys(product.input for product in found_in))
     exact, rounded = probe(model, [*inputs, *outputs]), probe(quantized, outputs)
     weights = {c.name: c for c in model.graph.initializer}
-    products = [_Measured(product, quantized, weights) for product in found_in]
+    products = [_QuantizedProduct(product, quantized, weights) for product in found_in]
     power, own, total = (np.zeros(len(products)) for _ in range(3))
     signal = np.zeros(len(products))
     for tokens in calibration[:TEXTS]:
@@ -143,8 +143,8 @@ def _probed(
     return run
 
 
-class _Measured:
-    """One product, exact and in int8."""
+class _QuantizedProduct:
+    """One product of activations and weights, computed exactly and from the graph's integers."""
 
     def __init__(
         self, product: Product, quantized: onnx.ModelProto, weights: dict[str, TensorProto]

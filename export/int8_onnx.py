@@ -96,28 +96,28 @@ def quantize(
     """
     graph = _Graph(model, 63 if reduce_range else 127, table)
     readers: dict[str, list[Product]] = {}
-    for product in products_of(graph.model, width):
-        if product.output not in keep:
-            readers.setdefault(product.input, []).append(product)
+    for found in products_of(graph.model, width):
+        if found.output not in keep:
+            readers.setdefault(found.input, []).append(found)
     ranges = ranges_of(graph.model, list(readers), calibration)
     products = {p.node.output[0]: p for some in readers.values() for p in some}
-    taken_in = {p.output for p in products.values() if p.bias}  # additions of biases
-    loose_words = all(node.op_type != "EmbedLayerNormalization" for node in graph.nodes)
+    bias_additions = {p.output for p in products.values() if p.bias}
+    unfused_words = all(node.op_type != "EmbedLayerNormalization" for node in graph.nodes)
     inputs: dict[str, Quantized] = {}
     rewritten: list[NodeProto] = []
     for node in graph.nodes:
-        made = products.get(node.output[0])
-        if made is not None:
-            name = made.input
+        product = products.get(node.output[0])
+        if product is not None:
+            name = product.input
             if name not in inputs:  # once per tensor, however many products read it
                 inputs[name], steps = graph.quantize_input(name, ranges[name], readers[name])
                 rewritten += steps
-            rewritten.append(graph.product(made, inputs[name]))
-        elif node.output[0] in taken_in:
+            rewritten.append(graph.product(product, inputs[name]))
+        elif node.output[0] in bias_additions:
             continue
         elif node.op_type == "EmbedLayerNormalization":
             rewritten += graph.embeddings(node)
-        elif loose_words and node.op_type == "Gather" and node.input[1] == "input_ids":
+        elif unfused_words and node.op_type == "Gather" and node.input[1] == "input_ids":
             rewritten += graph.words(node.input[0], node.output[0])
         else:
             rewritten.append(node)
