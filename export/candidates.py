@@ -16,9 +16,9 @@ import numpy as np
 
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.errors import ExportError, OptionError
-from mtl_edge.export import stages
 from mtl_edge.export.build import export
-from mtl_edge.export.exits import Promise, cheapest, choices
+from mtl_edge.export.exit_choice import cheapest, choices, costs_of
+from mtl_edge.export.exits import Promise
 from mtl_edge.export.frontier import Plan
 from mtl_edge.export.settings import Settings
 from mtl_edge.export.targets import TARGETS
@@ -69,7 +69,7 @@ def plans(
     if len(known) > 1:
         asked = replace(promise, depths=None)
         try:
-            pays = cheapest(checkpoint, asked, stages.costs_of(checkpoint)).depths or ()
+            pays = cheapest(checkpoint, asked, costs_of(checkpoint)).depths or ()
         except OptionError as error:
             left_out.append(f"the cheapest combination of stages: {error}")
         else:

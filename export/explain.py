@@ -12,8 +12,10 @@ import openvino as ov
 from onnx import TensorProto, numpy_helper
 
 from mtl_edge.batches.planning import pad
-from mtl_edge.export.int8_onnx import Product, probe, products_of, quantize
+from mtl_edge.export.calibration import probe
+from mtl_edge.export.int8_onnx import quantize
 from mtl_edge.export.openvino_graph import running
+from mtl_edge.export.products import Product, products_of
 
 __all__ = ["Noise", "noise_of", "noise_of_openvino", "worst"]
 
@@ -64,7 +66,7 @@ def noise_of(
     inputs = list(dict.fromkeys(product.input for product in found_in))
     exact, rounded = probe(model, [*inputs, *outputs]), probe(quantized, outputs)
     weights = {c.name: c for c in model.graph.initializer}
-    products = [_Measured(product, quantized, weights) for product in found_in]
+    products = [_QuantizedProduct(product, quantized, weights) for product in found_in]
     power, own, total = (np.zeros(len(products)) for _ in range(3))
     signal = np.zeros(len(products))
     for tokens in calibration[:TEXTS]:
@@ -141,8 +143,8 @@ def _probed(
     return run
 
 
-class _Measured:
-    """One product, exact and in int8."""
+class _QuantizedProduct:
+    """One product of activations and weights, computed exactly and from the graph's integers."""
 
     def __init__(
         self, product: Product, quantized: onnx.ModelProto, weights: dict[str, TensorProto]

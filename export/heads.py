@@ -1,4 +1,4 @@
-"""Heads of one kind as one: every task's logits from one set of operators.
+"""Heads of equal shape joined into one, so that all tasks share one set of operators.
 
 At batch 1 a small operator costs more than its arithmetic. Run one after another, two tasks' heads
 have some 200 of them; together they have as many as one head alone.
@@ -32,11 +32,11 @@ class JoinedHeads(nn.Module):
         groups: dict[HeadConfig, list[int]] = {}
         for place, head in enumerate(heads):
             if type(head) is AttentionHead:
-                groups.setdefault(_alike(head.config), []).append(place)
+                groups.setdefault(_shared_config(head.config), []).append(place)
         self._places = list(groups.values())
         self._count = len(heads)
         self.groups = nn.ModuleList(
-            FusedHeads([heads[place] for place in places])  # type: ignore[misc]
+            SharedHeads([heads[place] for place in places])  # type: ignore[misc]
             for places in self._places
         )
         joined = {place for places in self._places for place in places}
@@ -53,14 +53,14 @@ class JoinedHeads(nn.Module):
         return tuple(logits[place] for place in range(self._count))
 
 
-def _alike(config: HeadConfig) -> HeadConfig:
-    """What heads must have in common to be joined: all but labels and what matters in training."""
+def _shared_config(config: HeadConfig) -> HeadConfig:
+    """The configuration that heads must share to be joined: all but labels and dropout."""
     values = {**config.to_json(), "labels": 0, "dropout": 0.0}
     return HeadConfig(**{**values, "token_dropout": 0.0, "ngram_dropout": 0.0})
 
 
-class FusedHeads(nn.Module):
-    """Attention heads that differ in their labels alone.
+class SharedHeads(nn.Module):
+    """Attention heads of one configuration, which differ in their labels alone, as one module.
 
     Shapes below: heads H, batch B, members M, queries Q, tokens T, width D. Where heads read a
     single state, they have nothing of their own to mix, and all read the same tokens: then they are
@@ -72,21 +72,21 @@ class FusedHeads(nn.Module):
         config = heads[0].config
         self._config = config
         members = config.members
-        self._asked = config.queries * config.width
-        self._count, self._shared = len(heads), config.states == 1
-        self._joint = (1, len(heads) * members) if self._shared else (len(heads), members)
+        self._attended = config.queries * config.width
+        self._count, self._one_state = len(heads), config.states == 1
+        self._members = (1, len(heads) * members) if self._one_state else (len(heads), members)
 
         self.mix = _stacked([torch.softmax(head.mix, 0) for head in heads])
         queries = _stacked([head.query.weight for head in heads])  # H MQ D
         self.query = _constant(self._joined(queries).unsqueeze(1))
-        self.hidden = Weights(self._joined(_stacked([head.hidden for head in heads])))
+        self.hidden = ByteWeights(self._joined(_stacked([head.hidden for head in heads])))
         self.hidden_bias = _constant(self._joined(_stacked([h.hidden_bias for h in heads])))
         # The mean over members is a part of the last product.
         self.outputs = nn.ParameterList(
             _constant(head.output.flatten(0, 1) / members) for head in heads
         )
         self.biases = nn.ParameterList(_constant(head.output_bias.mean(0)) for head in heads)
-        self.ngrams = PackedNgrams([h.ngrams for h in heads if h.ngrams is not None])
+        self.ngrams = JoinedNgrams([h.ngrams for h in heads if h.ngrams is not None])
 
     def forward(self, states: Sequence[Tensor], mask: Tensor, ids: Tensor) -> list[Tensor]:
         config = self._config
@@ -99,11 +99,11 @@ class FusedHeads(nn.Module):
         penalty = ((1 - real) * MASKED).unsqueeze(1)  # B 1 T
         # ONNX Runtime takes a transposed factor into the product, where it would copy a product.
         shares = torch.softmax(self.query @ tokens.transpose(2, 3) + penalty, -1)  # H B MQ T
-        asked = (shares @ tokens).view(self._joint[0], -1, self._joint[1], self._asked)
+        attended = (shares @ tokens).view(self._members[0], -1, self._members[1], self._attended)
         mean = (real / real.sum(1, keepdim=True)).unsqueeze(1) @ tokens  # H B 1 D
         hidden = nn.functional.gelu(
-            asked.transpose(1, 2) @ self.hidden(slice(None, self._asked))
-            + mean.transpose(1, 2) @ self.hidden(slice(self._asked, None))
+            attended.transpose(1, 2) @ self.hidden(slice(None, self._attended))
+            + mean.transpose(1, 2) @ self.hidden(slice(self._attended, None))
             + self.hidden_bias
         )  # H M B hidden
         hidden = hidden.view(self._count, config.members, -1, config.hidden)
@@ -119,7 +119,7 @@ class FusedHeads(nn.Module):
 
     def _joined(self, values: Tensor) -> Tensor:
         """Values `[H, M, ...]` with all members as those of one head, if they read one state."""
-        return values.flatten(0, 1).unsqueeze(0) if self._shared else values
+        return values.flatten(0, 1).unsqueeze(0) if self._one_state else values
 
 
 def _stacked(values: Sequence[Tensor]) -> nn.Parameter:
@@ -130,7 +130,7 @@ def _constant(value: Tensor) -> nn.Parameter:
     return nn.Parameter(value.detach().clone(), requires_grad=False)
 
 
-class Weights(nn.Module):
+class ByteWeights(nn.Module):
     """Several heads' weights, a byte a number where they have been rounded to it.
 
     Engines multiply the scales in when they load the graph.
@@ -154,10 +154,10 @@ class Weights(nn.Module):
         return values.float() * self.scales if self.exact else values
 
 
-class PackedNgrams(nn.Module):
-    """Tables of n-grams side by side, a byte a number and a scale a label.
+class JoinedNgrams(nn.Module):
+    """Several tasks' n-gram tables side by side, a byte a number and a scale a label.
 
-    What they say is relative to each task's last label, which so needs no column.
+    Logits are relative to each task's last label, which so needs no column.
     """
 
     def __init__(self, tables: Sequence[NgramTable]) -> None:
@@ -172,9 +172,9 @@ class PackedNgrams(nn.Module):
 
     def forward(self, ids: Tensor, real: Tensor) -> tuple[Tensor, ...]:
         """Each task's logits `[batch, labels]`."""
-        hashes, there = hashes_of(ids, real, self.codes.shape[0])
+        hashes, present = hashes_of(ids, real, self.codes.shape[0])
         rows = self.codes[torch.cat(hashes, 1)].to(real.dtype)
-        seen = torch.cat(there, 1)
+        seen = torch.cat(present, 1)
         total = (seen.unsqueeze(1) @ rows).squeeze(1)
         logits = total @ self.scales / seen.sum(1, keepdim=True).sqrt()
         return torch.split(logits, self._labels, 1)

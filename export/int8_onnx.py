@@ -25,39 +25,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 from onnx import NodeProto, TensorProto, helper
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from mtl_edge.batches.planning import pad
-from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.errors import ExportError
-from mtl_edge.export.rewrite import (
-    MICROSOFT,
-    Constants,
-    part_norms,
-    readers_of,
-)
+from mtl_edge.export.calibration import Range, ranges_of, smoothing
+from mtl_edge.export.products import Product, products_of
+from mtl_edge.export.rewrite import MICROSOFT, Constants, part_norms
+from mtl_edge.export.word_table import PLAIN, WordTable
+from mtl_edge.export.word_table_onnx import word_rows
 
-__all__ = ["SMOOTHING", "Product", "prepare", "probe", "products_of", "quantize"]
+__all__ = ["prepare", "quantize"]
 
-SMOOTHING = 0.9  # how much of the unevenness goes to the weights; best of 0.5 to 0.95 on MiniLM
 # An input is smoothed if its largest channel is so many times the median channel. At 3, seven more
 # inputs of MiniLM are, which takes 4% more time and moves logits by a tenth less.
 UNEVEN = 5.0
 FloatArray = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Range:
-    """Least and largest value of each channel over the calibration texts, zero included."""
-
-    low: FloatArray
-    high: FloatArray
-
-    @property
-    def largest(self) -> FloatArray:
-        return np.maximum(-self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,50 +55,6 @@ class Quantized:
     scale: str
     zero_point: str
     factor: FloatArray | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """A product with the encoder's weights.
-
-    Attributes:
-        bias: constant that is added to it, if it is by an addition of its own.
-        output: what is read of it: with the bias, if there is one.
-    """
-
-    node: NodeProto
-    bias: str
-    output: str
-
-    @property
-    def input(self) -> str:
-        return str(self.node.input[0])
-
-
-def products_of(model: onnx.ModelProto, width: int) -> list[Product]:
-    """Products with the encoder's weights, in the order in which they run.
-
-    Args:
-        width: hidden size; a product is the encoder's if no side of its weights is narrower.
-    """
-    shapes = {constant.name: tuple(constant.dims) for constant in model.graph.initializer}
-    readers = readers_of(model)
-    outputs = {output.name for output in model.graph.output}
-    products = []
-    for node in model.graph.node:
-        if node.op_type == "Attention":
-            products.append(Product(node, "", node.output[0]))
-        elif node.op_type == "MatMul" and all(
-            side >= width for side in shapes.get(node.input[1], (0,))
-        ):
-            bias, output = "", node.output[0]
-            after = readers.get(output, [])
-            if output not in outputs and len(after) == 1 and after[0].op_type == "Add":
-                other = next((name for name in after[0].input if name != output), "")
-                if len(shapes.get(other, ())) == 1:
-                    bias, output = other, after[0].output[0]
-            products.append(Product(node, bias, output))
-    return products
 
 
 def prepare(model: onnx.ModelProto, width: int) -> onnx.ModelProto:
@@ -138,6 +77,7 @@ def quantize(
     calibration: Sequence[Sequence[int]],
     reduce_range: bool = False,
     keep: Collection[str] = (),
+    table: WordTable = PLAIN,
 ) -> onnx.ModelProto:
     """A copy of `model` in int8.
 
@@ -148,96 +88,57 @@ def quantize(
         reduce_range: weights in 7 bits. x86 CPUs without VNNI add pairs of products in 16 bits,
             where two of 255 * 127 do not fit and two of 255 * 63 do, or are slower.
         keep: outputs of products that stay float32.
+        table: how the word table is stored.
 
     Raises:
-        ExportError: there is nothing to calibrate with.
+        ExportError: there is nothing to calibrate with, or no word table to store otherwise.
+        OptionError: `table` does not fit the word table.
     """
-    graph = _Graph(model, 63 if reduce_range else 127)
+    graph = _Graph(model, 63 if reduce_range else 127, table)
     readers: dict[str, list[Product]] = {}
-    for product in products_of(graph.model, width):
-        if product.output not in keep:
-            readers.setdefault(product.input, []).append(product)
-    ranges = _ranges(graph.model, list(readers), calibration)
+    for found in products_of(graph.model, width):
+        if found.output not in keep:
+            readers.setdefault(found.input, []).append(found)
+    ranges = ranges_of(graph.model, list(readers), calibration)
     products = {p.node.output[0]: p for some in readers.values() for p in some}
-    taken_in = {p.output for p in products.values() if p.bias}  # additions of biases
-    loose_words = all(node.op_type != "EmbedLayerNormalization" for node in graph.nodes)
+    bias_additions = {p.output for p in products.values() if p.bias}
+    unfused_words = all(node.op_type != "EmbedLayerNormalization" for node in graph.nodes)
     inputs: dict[str, Quantized] = {}
     rewritten: list[NodeProto] = []
     for node in graph.nodes:
-        made = products.get(node.output[0])
-        if made is not None:
-            name = made.input
+        product = products.get(node.output[0])
+        if product is not None:
+            name = product.input
             if name not in inputs:  # once per tensor, however many products read it
                 inputs[name], steps = graph.quantize_input(name, ranges[name], readers[name])
                 rewritten += steps
-            rewritten.append(graph.product(made, inputs[name]))
-        elif node.output[0] in taken_in:
+            rewritten.append(graph.product(product, inputs[name]))
+        elif node.output[0] in bias_additions:
             continue
         elif node.op_type == "EmbedLayerNormalization":
             rewritten += graph.embeddings(node)
-        elif loose_words and node.op_type == "Gather" and node.input[1] == "input_ids":
+        elif unfused_words and node.op_type == "Gather" and node.input[1] == "input_ids":
             rewritten += graph.words(node.input[0], node.output[0])
         else:
             rewritten.append(node)
+    if not (table.plain or graph.has_words):
+        raise ExportError(
+            "expected an encoder with a word table that input_ids read, to make it smaller; it has "
+            "none: leave out --vocabulary and --embeddings"
+        )
     return graph.finish(rewritten)
-
-
-def _ranges(
-    model: onnx.ModelProto, names: Sequence[str], calibration: Sequence[Sequence[int]]
-) -> dict[str, Range]:
-    """Each named tensor's range over the calibration texts, per channel (its last axis)."""
-    if not calibration:
-        raise ExportError("no texts to calibrate int8 with; the checkpoint holds no samples")
-    if not names:  # a graph without any transformer layer
-        return {}
-    session = probe(model, names)
-    ranges: dict[str, Range] = {}
-    for tokens in calibration:  # one by one: padding must not widen a range
-        ids, mask = pad([tokens])
-        values = session.run(names, {"input_ids": ids, "attention_mask": mask})
-        for name, value in zip(names, values, strict=True):
-            channels = value.reshape(-1, value.shape[-1])
-            seen = ranges.get(name, Range(np.float32(0), np.float32(0)))  # type: ignore[arg-type]
-            ranges[name] = Range(
-                np.minimum(seen.low, channels.min(0)), np.maximum(seen.high, channels.max(0))
-            )
-    return ranges
-
-
-def probe(model: onnx.ModelProto, names: Sequence[str]) -> ort.InferenceSession:
-    """A session that also gives these tensors."""
-    probed = onnx.ModelProto()
-    probed.CopyFrom(model)
-    known = {output.name for output in probed.graph.output}
-    probed.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-        for name in names
-        if name not in known
-    )
-    return ort.InferenceSession(
-        probed.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
-    )
 
 
 def _uneven(seen: Range) -> bool:
     return bool(seen.largest.max() > UNEVEN * np.median(seen.largest))
 
 
-def _smoothing(seen: Range, weights: Sequence[FloatArray]) -> FloatArray:
-    """What to multiply each channel by; the weights' rows have to be divided by the same."""
-    rows = np.max([np.abs(weight).max(1) for weight in weights], 0)
-    tiny = 1e-5
-    divisor = np.maximum(seen.largest, tiny) ** SMOOTHING
-    divisor /= np.maximum(rows, tiny) ** (1 - SMOOTHING)
-    factor: FloatArray = (np.exp(np.log(divisor).mean()) / divisor).astype(np.float32)
-    return factor
-
-
 class _Graph:
     """A model under construction."""
 
-    def __init__(self, model: onnx.ModelProto, largest_weight: int) -> None:
+    def __init__(self, model: onnx.ModelProto, largest_weight: int, table: WordTable) -> None:
         self._largest_weight = largest_weight
+        self._table, self.has_words = table, False
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
         self.nodes = list(self.model.graph.node)
@@ -251,7 +152,7 @@ class _Graph:
         steps = []
         source, factor = name, None
         if _uneven(seen):
-            factor = _smoothing(seen, [self.array(reader.node.input[1]) for reader in readers])
+            factor = smoothing(seen, [self.array(reader.node.input[1]) for reader in readers])
             seen = Range(seen.low * factor, seen.high * factor)
             source = f"{name}_smooth"
             inputs = [name, self.add(f"{name}_smoothing", factor)]
@@ -309,18 +210,9 @@ class _Graph:
         )
 
     def words(self, table: str, output: str) -> list[NodeProto]:
-        """Rows of the word table for `input_ids`: int8, one scale a row."""
-        values = self.array(table)
-        scale = np.maximum(np.abs(values).max(1, keepdims=True) / 127, 1e-12).astype(np.float32)
-        rows = self.add("/word_rows_int8", np.rint(values / scale).astype(np.int8))
-        scales = self.add("/word_rows_scale", scale)
-        make = helper.make_node
-        return [
-            make("Gather", [rows, "input_ids"], ["/words_int8"]),
-            make("Gather", [scales, "input_ids"], ["/words_scale"]),
-            make("Cast", ["/words_int8"], ["/words_unscaled"], to=TensorProto.FLOAT),
-            make("Mul", ["/words_unscaled", "/words_scale"], [output]),
-        ]
+        """Rows of the word table for `input_ids`."""
+        self.has_words = True
+        return word_rows(self._constants, self.array(table), output, self._table)
 
     def embeddings(self, node: NodeProto) -> list[NodeProto]:
         """Word rows in int8; positions, and the one segment there is, in float32 and negated.

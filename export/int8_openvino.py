@@ -12,11 +12,11 @@ import openvino as ov
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
 from mtl_edge.batches.planning import pad
-from mtl_edge.export.int8_onnx import SMOOTHING
+from mtl_edge.export.calibration import SMOOTHING
 from mtl_edge.export.openvino_graph import feeds, read
 
 if TYPE_CHECKING:
-    from mtl_edge.export.targets import Source
+    from mtl_edge.export.source import Source
 
 __all__ = ["quantize"]
 

@@ -1,8 +1,8 @@
-"""Heads that have seen int8: fitted once more on the states of a quantized encoder.
+"""Heads fitted once more on the states of a quantized encoder.
 
-They learn to say on those states what the checkpoint's heads say on those that taught them
-(distillation, Hinton et al. 2015, arXiv:1503.02531), so texts are enough, no labels are needed, and
-what they know stays. The tables of n-grams do not depend on states and stay as they are.
+Their targets are the probabilities that the checkpoint's heads give on the fp32 encoder's states
+(distillation, Hinton et al. 2015, arXiv:1503.02531), so texts are enough and no labels are needed.
+The tables of n-grams do not depend on states and stay as they are.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ __all__ = ["FEWEST", "GraphEncoder", "refitted"]
 EPOCHS = 3
 BATCH_SIZE = 32
 LEARNING_RATE = 2e-4
-HELD_OUT = 10  # one text in so many chooses the epoch
+VALIDATION = 10  # one text in so many is a validation text
 FEWEST = 100  # texts
 
 Ids = npt.NDArray[np.int64]
 
 
 class GraphEncoder:
-    """A quantized encoder as `mtl_edge.training.states` takes one.
+    """A quantized encoder that computes states, as `mtl_edge.training.states` takes one.
 
     Args:
         run: from `input_ids` and `attention_mask` to states by name, the embeddings' first.
@@ -79,8 +79,8 @@ def refitted(
 def _fitted(task: str, head: Head, exact: States, rounded: States) -> Head:
     everything = range(len(exact))
     wanted = torch.log_softmax(predict(head, exact, everything), 1)
-    chosen_by = [row for row in everything if row % HELD_OUT == 0]
-    train = [row for row in everything if row % HELD_OUT]
+    validation = [row for row in everything if row % VALIDATION == 0]
+    train = [row for row in everything if row % VALIDATION]
     learner = copy.deepcopy(head).eval().requires_grad_(True)
     steps = -(-len(train) // BATCH_SIZE)
 
@@ -90,10 +90,10 @@ def _fitted(task: str, head: Head, exact: States, rounded: States) -> Head:
         return {task: _divergence(learner(values, mask, ids), wanted[rows])}
 
     def judge() -> dict[str, Score]:
-        logits = predict(learner, rounded, chosen_by)
-        same = (logits.argmax(1) == wanted[chosen_by].argmax(1)).float().mean()
-        loss = float(_divergence(logits, wanted[chosen_by]))
-        return {task: Score(float(same), loss, len(chosen_by))}
+        logits = predict(learner, rounded, validation)
+        same = (logits.argmax(1) == wanted[validation].argmax(1)).float().mean()
+        loss = float(_divergence(logits, wanted[validation]))
+        return {task: Score(float(same), loss, len(validation))}
 
     Loop(
         name=task,
@@ -103,7 +103,7 @@ def _fitted(task: str, head: Head, exact: States, rounded: States) -> Head:
         steps=steps,
         weight_decay=0.0,
         warmup=0.1,
-        training=[],  # no dropout: what is to be said is known
+        training=[],  # no dropout: the targets are no noisy labels
         rate_option="the learning rate",
         rate=LEARNING_RATE,
     ).run(
@@ -114,7 +114,7 @@ def _fitted(task: str, head: Head, exact: States, rounded: States) -> Head:
         lambda batch: [],
     )
     learner.finish()
-    before, after = (_loss(one, rounded, wanted, chosen_by) for one in (head, learner))
+    before, after = (_loss(one, rounded, wanted, validation) for one in (head, learner))
     return learner if after < before else head
 
 
@@ -130,6 +130,6 @@ def _parameters(head: Head) -> list[nn.Parameter]:
 
 
 def _divergence(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of what is said from what is wanted, both in log."""
-    said = torch.log_softmax(logits, 1)
-    return nn.functional.kl_div(said, wanted, reduction="batchmean", log_target=True)
+    """Kullback-Leibler divergence of the logits' probabilities from `wanted`, in log."""
+    log_probabilities = torch.log_softmax(logits, 1)
+    return nn.functional.kl_div(log_probabilities, wanted, reduction="batchmean", log_target=True)

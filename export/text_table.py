@@ -19,10 +19,21 @@ from tokenizers.normalizers import BertNormalizer
 
 from mtl_edge.errors import ExportError
 
-__all__ = ["SPARE", "WordPiece", "word_piece"]
+__all__ = [
+    "END",
+    "FREE",
+    "OTHER",
+    "SPARE",
+    "UNKNOWN",
+    "WordPiece",
+    "class_of",
+    "treated",
+    "word_piece",
+]
 
 # Characters that Unicode promises never to assign: stand-ins for what must not be taken for text.
 SPARE = [chr(point) for point in range(0xFDD0, 0xFDF0)]
+END, UNKNOWN, *FREE, OTHER = SPARE  # the last takes the place of any that are in a text
 
 RUN = 256  # code points; shorter runs of one treatment are cheaper in a table than in a pattern
 PROBE = "x"
@@ -53,6 +64,16 @@ class WordPiece:
     replaced: Mapping[str, str]
     deleted: Sequence[tuple[str, str]]
     isolated: Sequence[tuple[str, str]]
+
+
+def treated(parts: WordPiece, isolated: str) -> list[tuple[Sequence[tuple[str, str]], str]]:
+    """Runs of characters and what becomes of them, `isolated` of those that are words."""
+    return [(runs, by) for runs, by in ((parts.deleted, ""), (parts.isolated, isolated)) if runs]
+
+
+def class_of(runs: Sequence[tuple[str, str]]) -> str:
+    """The runs' characters as a pattern."""
+    return "[" + "".join(f"{first}-{last}" for first, last in runs) + "]"
 
 
 def word_piece(tokenizer: Tokenizer) -> WordPiece:

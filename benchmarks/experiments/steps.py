@@ -38,9 +38,8 @@ from mtl_edge.benchmarks.core.tables import Column, over
 from mtl_edge.benchmarks.demo import demo_tasks
 from mtl_edge.engines import Engine, Setup
 from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph
-from mtl_edge.export.build import captured
 from mtl_edge.export.capture import INPUTS, capture_heads
-from mtl_edge.export.targets import Source
+from mtl_edge.export.source import Source, captured
 from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.model import logits_of

@@ -21,7 +21,8 @@ from mtl_edge.bundle import Task, open_bundle, write_manifest
 from mtl_edge.cli import main
 from mtl_edge.errors import OptionError
 from mtl_edge.export import exits
-from mtl_edge.export.exits import Promise, cheapest, fit, fit_task, stages_of
+from mtl_edge.export.exit_choice import cheapest
+from mtl_edge.export.exits import Promise, exits_of, fit, fit_task
 from mtl_edge.export.paired import least_rows, p_value
 from mtl_edge.training.calibration import NEVER
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
@@ -64,7 +65,7 @@ def test_a_promise_is_broken_no_more_often_than_it_says(monkeypatch: pytest.Monk
     for _ in range(draws):
         found = fit_task(drawn(800, rng), 2, {0: 1.0}, promise)
         broken += found.threshold <= 1 and true_drop(found.threshold) > promise.drop
-        rates.append(found.exits[0])
+        rates.append(found.exit_rates[0])
     assert broken / draws <= 0.1 + 3 * (0.1 * 0.9 / draws) ** 0.5
     assert 0.3 < np.mean(rates) < 1, "most texts that can leave do"
 
@@ -116,7 +117,7 @@ def test_a_stage_as_good_as_full_depth_answers_all() -> None:
     answers = drawn(2000, np.random.default_rng(1))
     same = OutOfFold(answers.labels, {0: answers.logits[2], 2: answers.logits[2]})
     found = fit_task(same, 2, {0: 1.0}, Promise((0,)))
-    assert (found.threshold, found.exits[0], found.drop) == (0.0, 1.0, 0.0)
+    assert (found.threshold, found.exit_rates[0], found.drop) == (0.0, 1.0, 0.0)
     assert 0 < found.bound <= 0.003
 
 
@@ -125,7 +126,7 @@ def test_a_stage_that_is_sure_and_wrong_answers_nothing() -> None:
     wrong = OutOfFold(answers.labels, {0: -20 * answers.logits[2], 2: answers.logits[2]})
     found = fit_task(wrong, 2, {0: 1.0}, Promise((0,)))
     assert found.threshold == NEVER
-    assert found.exits[0] == 0
+    assert found.exit_rates[0] == 0
 
 
 def test_rows_leave_at_the_first_stage_that_is_sure() -> None:
@@ -134,8 +135,10 @@ def test_rows_leave_at_the_first_stage_that_is_sure() -> None:
                                      2: answers.logits[2]})  # fmt: skip
     one = fit_task(two, 2, {0: 1.0}, Promise((0,), 0.02))
     both = fit_task(two, 2, {0: 1.0, 1: 1.0}, Promise((0, 1), 0.02))
-    assert both.exits[0] + both.exits[1] == pytest.approx(1.0), "depth 1 answers as depth 2 does"
-    assert both.exits[0] >= one.exits[0]
+    assert both.exit_rates[0] + both.exit_rates[1] == pytest.approx(1.0), (
+        "depth 1 answers as depth 2 does"
+    )
+    assert both.exit_rates[0] >= one.exit_rates[0]
 
 
 @pytest.fixture(scope="module")
@@ -397,5 +400,5 @@ def test_a_promise_no_task_can_keep_is_refused(staged: Path) -> None:
     spoiled = replace(loaded, out_of_fold=wrong)
     with pytest.raises(OptionError, match="no threshold of any task"):
         fit(spoiled, Promise((0,), 0.05))
-    (stage,) = stages_of(spoiled, fit(spoiled, Promise((1,), 0.05)), Promise((1,), 0.05))
+    (stage,) = exits_of(spoiled, fit(spoiled, Promise((1,), 0.05)), Promise((1,), 0.05))
     assert stage.thresholds == {"sentiment": 0.0, "topic": 0.0}

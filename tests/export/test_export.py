@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +30,7 @@ from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import Sample, load_checkpoint
 from mtl_edge.training.heads import hashes_of
 from mtl_edge.training.model import logits_of
+from tests.export.forked import forked
 from tests.export.graphs import openvino_table_types, require_int8
 
 Fails = Callable[..., str]
@@ -205,7 +204,7 @@ def test_a_failed_export_leaves_the_old_bundle_whole(
     if stage == "build":
         monkeypatch.setattr("mtl_edge.export.int8_onnx.quantize", fail)
     else:
-        monkeypatch.setattr("mtl_edge.export.build.evaluate", fail)
+        monkeypatch.setattr("mtl_edge.export.complete.evaluate", fail)
     command = ["export", str(checkpoint), "--out", str(bundle), "--targets", "onnx-int8"]
     assert main([*command, "--overwrite"]) == 2
     assert {p.name: p.read_bytes() for p in bundle.iterdir()} == before
@@ -381,83 +380,70 @@ def test_scales_come_from_the_rows_that_are_given(
 
 
 KILLED = """
-import os, signal, sys
-from mtl_edge.cli import main
+import signal
 
-count, stop = 0, int(sys.argv[1])
+def prepare(stop):
+    count = 0
 
-def trace(frame, event, argument):
-    global count
-    if event == "call" and "/export/" in frame.f_code.co_filename.replace("\\\\", "/"):
-        count += 1
-        if count == stop:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def trace(frame, event, argument):
+        nonlocal count
+        if event == "call" and "/export/" in frame.f_code.co_filename.replace("\\\\", "/"):
+            count += 1
+            if count == stop:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-if stop:
     sys.setprofile(trace)
-code = main(sys.argv[2:])
-print(count)
-sys.exit(code)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_an_export_killed_at_any_point_leaves_the_old_bundle_or_the_new(
-    bundle: Path, checkpoint: Path, tmp_path: Path
+    bundle: Path, checkpoint: Path
 ) -> None:
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED)
     before = sha256_of(bundle / "manifest.json")
     command = ["export", str(checkpoint), "--out", str(bundle), "--targets", "onnx-int8"]
-    for stop in (1, 5, 10, 20, 40, 80, 120, 160, 200, 240):
-        done = subprocess.run(
-            [sys.executable, str(script), str(stop), *command, "--overwrite"],
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode in (0, -9), done.stderr
-        open_bundle(bundle)
-        if done.returncode == -9:
-            assert sha256_of(bundle / "manifest.json") == before
-        before = sha256_of(bundle / "manifest.json")
+    killed = 0
+    with forked(KILLED) as run:
+        for stop in (1, 5, 10, 20, 40, 80, 120, 160, 200, 240):
+            code, errors = run(stop, [*command, "--overwrite"])
+            assert code in (0, -9), errors
+            open_bundle(bundle)
+            if code == -9:
+                assert sha256_of(bundle / "manifest.json") == before
+                killed += 1
+            before = sha256_of(bundle / "manifest.json")
+    assert killed > 5
     assert main([*command, "--overwrite"]) == 0
     assert [p.name for p in bundle.parent.iterdir() if p.name.startswith(".")] == []
 
 
 FULL_DISK = """
-import resource, sys
-from mtl_edge.cli import main
+import resource
 
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-sys.exit(main(sys.argv[2:]))
+def prepare(limit):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs a limit on files")
-@pytest.mark.parametrize("limit", [100, 10_000, 90_000, 1_500_000, 2_500_000])
 def test_an_export_that_cannot_write_leaves_the_old_bundle_whole(
-    bundle: Path, checkpoint: Path, tmp_path: Path, limit: int
+    bundle: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     """As on a full disk, each write fails from some byte on."""
-    script = tmp_path / "full.py"
-    script.write_text(FULL_DISK)
     before = {p.name: p.read_bytes() for p in bundle.iterdir()}
     work = tmp_path / "work"
     work.mkdir()
-    done = subprocess.run(
-        [sys.executable, str(script), str(limit), "export", str(checkpoint), "--out", str(bundle),
-         "--overwrite", "--targets", "onnx-int8,openvino-int8"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TMPDIR": str(work)},
-    )  # fmt: skip
-    assert done.returncode in (1, 2), done.stderr
-    assert done.stderr.splitlines()[-1].startswith("mtl-edge: "), done.stderr
-    assert {p.name: p.read_bytes() for p in bundle.iterdir()} == before
-    assert [p.name for p in bundle.parent.iterdir() if p.name.startswith(".")] == []
-    assert [p.name for p in work.iterdir() if p.name.startswith("mtl-edge")] == []
+    command = ["export", str(checkpoint), "--out", str(bundle), "--overwrite"]
+    with forked(FULL_DISK, {"TMPDIR": str(work)}) as run:
+        for limit in (100, 10_000, 90_000, 1_500_000, 2_500_000):
+            code, errors = run(limit, [*command, "--targets", "onnx-int8,openvino-int8"])
+            assert code in (1, 2), errors
+            assert errors.splitlines()[-1].startswith("mtl-edge: "), errors
+            assert {p.name: p.read_bytes() for p in bundle.iterdir()} == before
+            assert [p.name for p in bundle.parent.iterdir() if p.name.startswith(".")] == []
+            assert [p.name for p in work.iterdir() if p.name.startswith("mtl-edge")] == []
 
 
 def test_no_pair_of_products_overflows_sixteen_bits_when_the_range_is_reduced(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtl_edge.export.heads import FusedHeads, JoinedHeads
+from mtl_edge.export.heads import JoinedHeads, SharedHeads
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 from mtl_edge.training.heads import HeadConfig, build_head, packed
 
@@ -68,7 +68,7 @@ def test_heads_that_never_learned_are_joined_as_exactly(many: Checkpoint) -> Non
 
 def test_only_heads_of_one_shape_are_joined(many: Checkpoint) -> None:
     joined = JoinedHeads(list(many.heads.values()))
-    groups = [m for m in joined.modules() if isinstance(m, FusedHeads)]
+    groups = [m for m in joined.modules() if isinstance(m, SharedHeads)]
     assert [len(g.outputs) for g in groups] == [2, 1, 1]
 
 

@@ -24,6 +24,7 @@ from mtl_edge.training.model import logits_of
 
 Fails = Callable[..., str]
 ENCODERS = ("encoder.int8.bin", "encoder.fp32.bin", "openvino.int8.xml", "openvino.int8.bin")
+UPDATE = "update.zip"
 TEXTS = ["a quiet triumph", "the parcel was late", "", "why not " * 90]
 
 
@@ -45,18 +46,29 @@ def replace(checkpoint: Path, bundle: Path, *more: str) -> int:
     return main(["export", "--heads-only", str(checkpoint), "--into", str(bundle), *more])
 
 
-def test_new_heads_answer_and_the_encoder_stays(bundle: Path, extended: Path) -> None:
-    before = contents(bundle)
-    assert replace(extended, bundle) == 0
-    after = contents(bundle)
+@pytest.fixture(scope="module")
+def replaced(shared_bundle: Path, extended: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle with the heads of `extended`, in a folder with the update; only read."""
+    folder = tmp_path_factory.mktemp("replaced")
+    bundle = Path(shutil.copytree(shared_bundle, folder / "bundle"))
+    update = folder / UPDATE
+    update.write_text("mine")
+    assert replace(extended, bundle, "--update", str(update), "--overwrite") == 0
+    return bundle
+
+
+def test_new_heads_answer_and_the_encoder_stays(
+    shared_bundle: Path, replaced: Path, extended: Path
+) -> None:
+    before, after = contents(shared_bundle), contents(replaced)
     assert all(after[name] == before[name] for name in ENCODERS)
-    assert contents(previous_of(bundle)) == before
+    assert contents(previous_of(replaced)) == before
     model = load_checkpoint(extended)
     ids = model.backbone.text_encoder(model.max_tokens)(TEXTS)
     expected = logits_of(model.model(), ids)
     assert list(expected) == ["topic", "mood", "sentiment"]
     for target in ("onnx-fp32", "onnx-int8", "openvino-int8"):
-        with EdgeClassifier.load(bundle, target=target) as classifier:
+        with EdgeClassifier.load(replaced, target=target) as classifier:
             assert [task.name for task in classifier.tasks] == list(expected)
             logits = classifier.logits(TEXTS)
         for task, wanted in expected.items():
@@ -64,25 +76,28 @@ def test_new_heads_answer_and_the_encoder_stays(bundle: Path, extended: Path) ->
             np.testing.assert_allclose(logits[task], wanted, atol=atol)
 
 
-def test_replacing_twice_leaves_no_former_head_in_the_graph(bundle: Path, extended: Path) -> None:
-    fresh = contents(bundle)
-    assert replace(extended, bundle) == 0
+def test_replacing_twice_leaves_no_former_head_in_the_graph(
+    shared_bundle: Path, replaced: Path, extended: Path, tmp_path: Path
+) -> None:
     checkpoint = load_checkpoint(extended)
-    graph = onnx.load(bundle / "model.int8.onnx", load_external_data=False).graph
+    graph = onnx.load(replaced / "model.int8.onnx", load_external_data=False).graph
     assert [output.name for output in graph.output] == [t.name for t in checkpoint.tasks]
-    size = (bundle / "heads.int8.bin").stat().st_size
-    assert replace(extended, bundle) == 0
-    assert (bundle / "heads.int8.bin").stat().st_size == size
-    assert onnx.load(bundle / "model.int8.onnx", load_external_data=False).graph == graph
-    assert fresh["heads.int8.bin"] != (bundle / "heads.int8.bin").read_bytes()
+    size = (replaced / "heads.int8.bin").stat().st_size
+    again = Path(shutil.copytree(replaced, tmp_path / "bundle"))
+    assert replace(extended, again) == 0
+    assert (again / "heads.int8.bin").stat().st_size == size
+    assert onnx.load(again / "model.int8.onnx", load_external_data=False).graph == graph
+    fresh = (shared_bundle / "heads.int8.bin").read_bytes()
+    assert fresh != (again / "heads.int8.bin").read_bytes()
 
 
-def test_the_version_before_can_be_restored(bundle: Path, extended: Path) -> None:
-    before = contents(bundle)
-    assert replace(extended, bundle) == 0
+def test_the_version_before_can_be_restored(
+    shared_bundle: Path, replaced: Path, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(replaced.parent, tmp_path / "copy")) / replaced.name
     after = contents(bundle)
     assert main(["update", str(bundle), "--restore"]) == 0
-    assert contents(bundle) == before
+    assert contents(bundle) == contents(shared_bundle)
     assert main(["update", str(bundle), "--restore"]) == 0
     assert contents(bundle) == after
 
@@ -95,7 +110,7 @@ def test_heads_that_fail_the_proof_change_nothing(
     def fail(*_: object) -> None:
         raise ExportError("made to fail")
 
-    monkeypatch.setattr("mtl_edge.export.build.evaluate", fail)
+    monkeypatch.setattr("mtl_edge.export.complete.evaluate", fail)
     assert "made to fail" in fails("export", "--heads-only", extended, "--into", bundle)
     assert contents(bundle) == before
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
@@ -114,22 +129,20 @@ def test_heads_of_another_encoder_are_refused(
 
 
 def test_an_update_brings_a_copy_elsewhere_to_the_new_version(
-    bundle: Path, extended: Path, tmp_path: Path
+    shared_bundle: Path, replaced: Path, tmp_path: Path
 ) -> None:
-    device = Path(shutil.copytree(bundle, tmp_path / "device"))
-    update = tmp_path / "update.zip"
-    assert replace(extended, bundle, "--update", str(update)) == 0
-    assert update.stat().st_size < (bundle / "encoder.int8.bin").stat().st_size
-    before = contents(device)
+    device = Path(shutil.copytree(shared_bundle, tmp_path / "device"))
+    update = replaced.parent / UPDATE
+    assert update.stat().st_size < (replaced / "encoder.int8.bin").stat().st_size
     assert main(["update", str(device), str(update)]) == 0
-    assert contents(device) == contents(bundle)
+    assert contents(device) == contents(replaced)
     open_bundle(device)
     assert main(["update", str(device), "--restore"]) == 0
-    assert contents(device) == before
+    assert contents(device) == contents(shared_bundle)
 
 
 def test_a_file_of_ones_own_is_no_update_unless_it_may_be_replaced(
-    bundle: Path, extended: Path, tmp_path: Path, fails: Fails
+    bundle: Path, replaced: Path, extended: Path, tmp_path: Path, fails: Fails
 ) -> None:
     before = contents(bundle)
     update = tmp_path / "update.zip"
@@ -140,8 +153,7 @@ def test_a_file_of_ones_own_is_no_update_unless_it_may_be_replaced(
     assert update.read_text() == "mine"
     assert contents(bundle) == before
     assert [path.name for path in bundle.parent.iterdir() if path.is_dir()] == [bundle.name]
-    assert main([*command, str(update), "--overwrite"]) == 0
-    assert zipfile.is_zipfile(update)
+    assert zipfile.is_zipfile(replaced.parent / UPDATE), "with --overwrite it was"
 
 
 def test_heads_that_read_more_states_than_the_former_are_put_into_any_precision(

@@ -1,4 +1,4 @@
-"""Cheaper stages of a bundle: chosen, proven beside full depth, and timed."""
+"""A bundle's early exits beside full depth: whether the promise is kept, and what they cost."""
 
 from __future__ import annotations
 
@@ -19,50 +19,20 @@ from mtl_edge.cascade.session import Session
 from mtl_edge.choosing import AUTO, bundle_engine
 from mtl_edge.engines import Setup
 from mtl_edge.errors import BundleError, ExportError
-from mtl_edge.export.exits import Promise, cheapest, fit, stages_of
 from mtl_edge.export.paired import p_value, upper_bound
 from mtl_edge.io.limits import Limits
 from mtl_edge.timing import time_calls
 from mtl_edge.training.checkpoint import Checkpoint
-from mtl_edge.training.model import logits_of
 
-__all__ = ["broken", "compare", "costs_of", "fitted", "promised", "prove", "running", "timed"]
+__all__ = ["broken", "compare", "open_cascade", "promised", "prove", "with_costs"]
 
-TEXTS_TIMED = 32
 SHAPE_TIMED = (1, 32)
 SIGNIFICANT = 0.05
 
 
-def fitted(checkpoint: Checkpoint, promise: Promise) -> tuple[Exit, ...]:
-    """The stages that keep a promise; where it names no depths, of those that pay.
-
-    Raises:
-        OptionError: see `mtl_edge.export.exits.fit`.
-    """
-    if promise.depths is None:
-        promise = cheapest(checkpoint, promise, costs_of(checkpoint))
-    return stages_of(checkpoint, fit(checkpoint, promise), promise)
-
-
-def costs_of(checkpoint: Checkpoint) -> dict[int, float]:
-    """By depth, milliseconds that the torch model takes for some texts, timed in alternation.
-
-    Of the depths that stages could have; what counts is how they compare.
-    """
-    found = [answers.logits.keys() for answers in checkpoint.out_of_fold.values()]
-    depths = sorted(set.intersection(*map(set, found))) if found else []
-    texts = [s.text for s in checkpoint.samples if s.split == "calibration"][:TEXTS_TIMED]
-    ids = checkpoint.backbone.text_encoder(checkpoint.max_tokens)(texts)
-    models = {depth: checkpoint.at(depth).model() for depth in {*depths, checkpoint.depth}}
-    times = time_calls(
-        {str(d): lambda model=model: logits_of(model, ids) for d, model in models.items()}  # type: ignore[misc]
-    )
-    return {int(depth): time.median for depth, time in times.items()}
-
-
-def timed(bundle: Bundle) -> tuple[Exit, ...]:
-    """The bundle's stages with their cost, by target: of one text of 32 tokens, the time that the
-    stage takes as a share of full depth's, the two timed in alternation.
+def with_costs(bundle: Bundle) -> tuple[Exit, ...]:
+    """The bundle's early exits with their cost, by target: of one text of 32 tokens, the time that
+    the exit takes as a share of full depth's, the two timed in alternation.
     """
     manifest = bundle.manifest
     ids = np.random.default_rng(0).integers(0, manifest.backbone.vocabulary, SHAPE_TIMED)
@@ -86,7 +56,7 @@ def timed(bundle: Bundle) -> tuple[Exit, ...]:
 
 
 def prove(checkpoint: Checkpoint, folder: Path, manifest: Manifest) -> dict[str, dict[str, Any]]:
-    """Ask the bundle, with its stages and at full depth, the rows that training reported on.
+    """Ask the bundle, with early exits and at full depth, the rows that training reported on.
 
     Returns:
         Per task and target what `compare` gives.
@@ -101,7 +71,7 @@ def prove(checkpoint: Checkpoint, folder: Path, manifest: Manifest) -> dict[str,
         rows[task.name] = [s.text for s in of_task], [s.label for s in of_task]
     found: dict[str, dict[str, Any]] = {name: {} for name in rows}
     for graph in manifest.graphs:
-        with running(folder, graph.target) as session:
+        with open_cascade(folder, graph.target) as session:
             for name, (texts, labels) in rows.items():
                 compared = compare(session, name, texts, labels)
                 _require_kept(graph.target, name, compared, promised(manifest)[0])
@@ -110,8 +80,8 @@ def prove(checkpoint: Checkpoint, folder: Path, manifest: Manifest) -> dict[str,
 
 
 @contextmanager
-def running(folder: Path, target: str) -> Iterator[Session]:
-    """A bundle's graph with all its stages."""
+def open_cascade(folder: Path, target: str) -> Iterator[Session]:
+    """A bundle's graph with all its early exits."""
     session = open_session(folder, AUTO, target, Setup(), Limits(), "size", None, None)
     try:
         yield session
@@ -120,7 +90,7 @@ def running(folder: Path, target: str) -> Iterator[Session]:
 
 
 def promised(manifest: Manifest) -> tuple[float, float]:
-    """The drop that a bundle's stages promise to keep, a share, and with what confidence.
+    """The drop that a bundle's early exits promise to keep, a share, and with what confidence.
 
     Raises:
         BundleError: it promises nothing.
@@ -138,13 +108,13 @@ def promised(manifest: Manifest) -> tuple[float, float]:
 def compare(
     session: Session, task: str, texts: Sequence[str], labels: Sequence[str]
 ) -> dict[str, Any]:
-    """A task's rows asked of a bundle with its stages, and of full depth alone.
+    """A task's rows asked of a bundle with its early exits, and of full depth alone.
 
     Returns:
         `rows`; `exit_rate`, the share that each depth answers; `full_accuracy` and `accuracy`,
-        without stages and with them; `agreement`, the share with the same label; `rows_lost` and
-        `rows_won`, right in one of the two alone; `drop` and its upper `bound`, at the promise's
-        confidence.
+        without early exits and with them; `agreement`, the share with the same label; `rows_lost`
+        and `rows_won`, right in one of the two alone; `drop` and its upper `bound`, at the
+        promise's confidence.
     """
     right = np.array(labels)
     stages = for_tasks(session, [task]).stages
