@@ -110,11 +110,9 @@ def test_an_int8_graph_is_as_near_to_float32_as_in_onnx_runtime(
 
 
 def test_smaller_word_tables_answer_as_in_onnx_runtime(
-    checkpoint: Path, rows: Path, exact: list[Logits], tmp_path: Path
+    smaller_bundle: Path, exact: list[Logits]
 ) -> None:
-    smaller = ["--embeddings", "4bit", "--vocabulary", str(rows), "--targets", "onnx-int8"]
-    assert main(["export", str(checkpoint), "--out", str(tmp_path / "bundle"), *smaller]) == 0
-    files = files_of(tmp_path / "bundle", "int8")
+    files = files_of(smaller_bundle, "int8")
     ours, theirs = (answers(engines.start(name, files)) for name in ("torch", "onnxruntime"))
     assert difference(ours, theirs) < 0.2 * difference(theirs, exact)
 
