@@ -92,6 +92,15 @@ def shared_bundle(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) ->
     return out
 
 
+@pytest.fixture(scope="session")
+def smaller_bundle(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, rows: Path) -> Path:
+    """A bundle whose word tables are trimmed and in four bits; for tests that only read it."""
+    out = tmp_path_factory.mktemp("smaller") / "bundle"
+    command = ["export", str(checkpoint), "--out", str(out), "--vocabulary", str(rows)]
+    assert main([*command, "--embeddings", "4bit"]) == 0
+    return out
+
+
 @pytest.fixture
 def bundle(shared_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the bundle that a test may damage."""

@@ -161,13 +161,6 @@ def trained(folder: Path, backbone: Path, rows: Path, *options: str) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def staged(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, rows: Path) -> Path:
-    """A checkpoint of depths 0, 1 and 2, with what stages can be fitted on."""
-    folder = tmp_path_factory.mktemp("staged") / "checkpoint"
-    return trained(folder, tiny_backbone, rows, "--exits", "0,1", "--exit-folds", "2")
-
-
 GENEROUS = "p95<10s, size<1000MB, drop<100, texts/s>0.001"
 
 

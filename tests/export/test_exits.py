@@ -142,16 +142,6 @@ def test_rows_leave_at_the_first_stage_that_is_sure() -> None:
 
 
 @pytest.fixture(scope="module")
-def staged(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, rows: Path) -> Path:
-    """A checkpoint with what two stages can be fitted on."""
-    out = tmp_path_factory.mktemp("staged") / "checkpoint"
-    command = ["train", "--backbone", str(tiny_backbone), "--out", str(out), "--epochs", "3"]
-    command += ["--task", f"sentiment={rows}", "--task", f"topic={rows}"]
-    assert main([*command, "--exits", "0,1", "--exit-folds", "2"]) == 0
-    return out
-
-
-@pytest.fixture(scope="module")
 def staged_bundle(tmp_path_factory: pytest.TempPathFactory, staged: Path) -> Path:
     out = tmp_path_factory.mktemp("bundle") / "bundle"
     command = ["export", str(staged), "--out", str(out), "--exits", "0", "--exit-drop", "30"]

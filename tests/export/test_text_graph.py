@@ -225,7 +225,7 @@ def test_all_of_a_real_data_set_gets_the_same_ids(
 def test_many_odd_texts_get_the_same_ids(
     ids_of: Callable[[Path], Ids], folder: Path, encoder: TextEncoder
 ) -> None:
-    require_same(ids_of(folder), encoder, list(odd_texts(40_000, seed=5)))
+    require_same(ids_of(folder), encoder, list(odd_texts(20_000, seed=5)))
 
 
 @pytest.mark.slow
@@ -238,7 +238,10 @@ def test_every_character_gets_the_same_ids(
     with_tokenizer_onnx(tmp_path, GRAPH, OUT, 512)
     with_tokenizer_openvino(tmp_path, IR, 512)
     encoder = TextEncoder.from_file(tmp_path / TOKENIZER, 512)
-    characters = [chr(n) for n in range(1, sys.maxunicode + 1) if not 0xD800 <= n < 0xE000]
+    # Of the planes without assigned characters, which are treated in long runs, one of sixteen.
+    points = [*range(1, 0x40000), *range(0x40000, 0xE0000, 16), *range(0xE0000, 0xF0000)]
+    points += range(0xF0000, sys.maxunicode + 1, 16)
+    characters = [chr(n) for n in points if not 0xD800 <= n < 0xE000]
     texts = [
         " ".join(f"a{character}s" for character in characters[start : start + 64])
         for start in range(0, len(characters), 64)

@@ -60,7 +60,8 @@ def hashes_of(ids: Tensor, real: Tensor, buckets: int) -> tuple[list[Tensor], li
 
 def _previous(values: Tensor) -> Tensor:
     """Each token's predecessor; 0 before the first."""
-    return nn.functional.pad(values, (1, 0))[:, :-1]
+    # Not by padding: ONNX Runtime pads int64 on the CPU alone, which keeps CUDA from recording.
+    return torch.cat([torch.zeros_like(values[:, :1]), values[:, :-1]], 1)
 
 
 def packed(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
