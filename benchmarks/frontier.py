@@ -18,7 +18,7 @@ from mtl_edge.benchmarks.core.measure import ALL, ONE, rounds_of
 from mtl_edge.benchmarks.core.pictures import Picture, Point, pareto, scatter
 from mtl_edge.benchmarks.core.record import Estimate, Record, Rounds, Score, Scores, SystemInfo
 from mtl_edge.benchmarks.core.report import Report
-from mtl_edge.benchmarks.core.tables import Column, milliseconds, over
+from mtl_edge.benchmarks.core.tables import Column, milliseconds, over, spread
 from mtl_edge.bundle import open_bundle
 from mtl_edge.export.build import export
 from mtl_edge.export.candidates import Measured
@@ -162,7 +162,7 @@ def report_of(record: Record) -> Report:
     for rounds in record.shapes():
         columns += [
             (f"ms {rounds.name}", milliseconds(rounds)),
-            ("p10-p90", lambda name, t=rounds.times: f"{t[name].p10:.2f}-{t[name].p90:.2f}"),  # type: ignore[misc]
+            ("p10-p90", lambda name, t=rounds.times: spread(t[name])),  # type: ignore[misc]
         ]  # fmt: skip
     one, bulk = record.on(ONE), record.on(ALL)
     columns += [

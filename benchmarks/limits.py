@@ -20,7 +20,7 @@ from mtl_edge.benchmarks.core.measure import Shape, arrays, at_shapes, shapes_of
 from mtl_edge.benchmarks.core.record import Record
 from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.core.system import System, systems_of
-from mtl_edge.benchmarks.core.tables import Table
+from mtl_edge.benchmarks.core.tables import Table, spread
 from mtl_edge.benchmarks.roofline import products, rates
 from mtl_edge.benchmarks.roofline.passes import FEED_FORWARD, operations, roofline, work_of
 from mtl_edge.benchmarks.roofline.profile import profile, share_of_products
@@ -237,7 +237,7 @@ def _reached_table(record: Record) -> Table:
             rows.append([
                 bundle, shape, graph, f"{least:.2f}",
                 "operations" if found["by operations ms"] >= found["by bytes ms"] else "bytes",
-                f"{time_.median:.2f}", f"{time_.p10:.2f}-{time_.p90:.2f}",
+                f"{time_.median:.2f}", spread(time_),
                 f"{least / time_.median:.2f}", f"{least / min(time_.values):.2f}",
                 f"{share * beside.value:.2f} ({share * low:.2f}-{share * high:.2f})",
             ])  # fmt: skip

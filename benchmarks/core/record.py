@@ -114,6 +114,7 @@ class Timed:
     """Times of one system.
 
     Attributes:
+        p10: null: not kept.
         count: how many were taken.
         values: each of them in its order or, of more than 200, their 101 quantiles from 0 to 1.
         share_of_roofline: the least time that the machine allows, divided by the median; null: not
@@ -121,7 +122,7 @@ class Timed:
     """
 
     median: float
-    p10: float
+    p10: float | None
     p90: float
     p99: float
     count: int

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mtl_edge.benchmarks.core.record import Estimate, Machine, Pair, Record, Rounds, Score, Scores
+from mtl_edge.benchmarks.core.record import (
+    Estimate,
+    Machine,
+    Pair,
+    Record,
+    Rounds,
+    Score,
+    Scores,
+    Timed,
+)
 
 __all__ = [
     "Column",
@@ -25,6 +34,7 @@ __all__ = [
     "scores_table",
     "seen",
     "sparkline",
+    "spread",
     "title_of",
     "to_first",
 ]
@@ -93,6 +103,11 @@ def seen(cell: Callable[[str], str]) -> Callable[[str], str]:
 def milliseconds(rounds: Rounds) -> Callable[[str], str]:
     """Median and tenths of a system's rounds."""
     return lambda name: f"{rounds.times[name].median:.2f}"
+
+
+def spread(time: Timed, digits: int = 2) -> str:
+    """From the tenth to the ninetieth hundredth, or nothing where they were not kept."""
+    return "" if time.p10 is None else f"{time.p10:.{digits}f}-{time.p90:.{digits}f}"
 
 
 def pair_of(pairs: Sequence[Pair], name: str, to: str) -> Pair:
@@ -171,7 +186,7 @@ def latency_table(record: Record, title: str = "Latency by shape, ms") -> Table:
             time = rounds.times[name]
             share = time.share_of_roofline
             reached = "" if share is None else f", {100 * share:.0f} %"
-            return f"{time.median:.2f} ({time.p10:.2f}-{time.p90:.2f}){reached}"
+            return f"{time.median:.2f} ({spread(time)}){reached}"
 
         return found
 

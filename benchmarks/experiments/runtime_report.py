@@ -8,7 +8,16 @@ from mtl_edge.benchmarks.core.measure import ALL, ONE
 from mtl_edge.benchmarks.core.pictures import Picture, curves, stacked
 from mtl_edge.benchmarks.core.record import Record
 from mtl_edge.benchmarks.core.report import Report
-from mtl_edge.benchmarks.core.tables import Column, Table, across, over, pair_of, ratio, seen
+from mtl_edge.benchmarks.core.tables import (
+    Column,
+    Table,
+    across,
+    over,
+    pair_of,
+    ratio,
+    seen,
+    spread,
+)
 from mtl_edge.benchmarks.experiments.app_costs import SPINS, THREADS
 from mtl_edge.benchmarks.experiments.cold_start import COLD, PARTS
 
@@ -131,7 +140,7 @@ def _starts(record: Record) -> Table:
 
     columns: list[Column] = [
         ("whole", lambda name: f"{rounds.times[name].median:.0f}"),
-        ("p10-p90", lambda n: f"{rounds.times[n].p10:.0f}-{rounds.times[n].p90:.0f}"),
+        ("p10-p90", lambda name: spread(rounds.times[name], 0)),
         *(part(name) for name in PARTS),
     ]
     count = next(iter(rounds.times.values())).count

@@ -28,7 +28,7 @@ from mtl_edge.benchmarks.core.record import Record, Rounds, Scores
 from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.core.statistics import scores_of
 from mtl_edge.benchmarks.core.system import System, systems_of, torch_system
-from mtl_edge.benchmarks.core.tables import Table, pair_of, scores_table
+from mtl_edge.benchmarks.core.tables import Table, pair_of, scores_table, spread
 from mtl_edge.benchmarks.demo import DATA, demo_tasks
 from mtl_edge.benchmarks.experiments import random_backbone
 from mtl_edge.benchmarks.roofline.rates import matrix_rates
@@ -165,7 +165,7 @@ def _main(record: Record, backbones: Sequence[str]) -> Table:
             for shape in MAIN:
                 rounds = _at(record, backbone, shape)
                 time_ = rounds.times[name]
-                row += [f"{time_.median:.2f} ({time_.p10:.2f}-{time_.p90:.2f})",
+                row += [f"{time_.median:.2f} ({spread(time_)})",
                         _times(rounds, name, ONE), _times(rounds, name, PER_TASK)]  # fmt: skip
             rows.append(row)
     header = ["backbone", "both tasks by"]
@@ -198,7 +198,7 @@ def _all_shapes(record: Record, backbones: Sequence[str]) -> Table:
 
 def _picture(record: Record, backbone: str, shape: str) -> Picture:
     rounds = _at(record, backbone, shape)
-    values = {n: (t.p10, t.median, t.p90) for n, t in rounds.times.items()}
+    values = {n: (t.p10 or t.median, t.median, t.p90) for n, t in rounds.times.items()}
     words = {n: f"{t.median:.1f} ms, {_times(rounds, n, ONE)}" for n, t in rounds.times.items()}
     return Picture(
         f"{backbone.partition(' ')[0].lower()}-{shape}",

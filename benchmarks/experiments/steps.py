@@ -34,7 +34,7 @@ from mtl_edge.benchmarks.core.measure import at_shapes
 from mtl_edge.benchmarks.core.record import Record, Rounds
 from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.core.system import System
-from mtl_edge.benchmarks.core.tables import Column, over
+from mtl_edge.benchmarks.core.tables import Column, over, spread
 from mtl_edge.benchmarks.demo import demo_tasks
 from mtl_edge.engines import Engine, Setup
 from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph
@@ -180,7 +180,7 @@ def report_of(record: Record) -> Report:
         shipped = rounds.times[SHIPPED].median
         return [
             (f"ms {rounds.name}", lambda step: f"{rounds.times[step].median:.2f}"),
-            ("p10-p90", lambda s: f"{rounds.times[s].p10:.2f}-{rounds.times[s].p90:.2f}"),
+            ("p10-p90", lambda step: spread(rounds.times[step])),
             ("to OpenVINO", lambda step: f"{rounds.times[step].median / shipped:.2f}x"),
         ]
 

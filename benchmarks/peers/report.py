@@ -99,7 +99,7 @@ def _main(record: Record, names: list[str]) -> Table:
 
     def spread(name: str) -> str:
         slow, fast = bulk.times[name].p90, bulk.times[name].p10
-        return "-".join(f"{1e3 * bulk.texts / ms:,.0f}" for ms in (slow, fast))
+        return "-".join(f"{1e3 * bulk.texts / ms:,.0f}" for ms in (slow, fast) if ms is not None)
 
     columns = [*_accuracy(record), ("texts/s", _speed(record)), ("p10-p90", spread)]
     columns += [
