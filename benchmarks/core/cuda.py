@@ -36,13 +36,14 @@ def _device(name: str) -> torch.device:
     Raises:
         EngineError: torch sees no such GPU.
     """
-    found = torch.device(name.lower())
-    if found.type != "cuda" or not torch.cuda.is_available():
+    kind, _, index = name.lower().partition(":")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind != "cuda" or not (index or "0").isdecimal() or int(index or 0) >= count:
         raise EngineError(
-            f"--device {name}: torch {torch.__version__} sees no GPU here; expected CPU, or CUDA "
+            f"--device {name}: torch {torch.__version__} sees no such GPU here; expected CPU, or CUDA "
             "where a card, its driver and a build of torch for it are installed"
         )
-    return found
+    return torch.device(kind, int(index or 0))
 
 
 def card(device: str) -> str:

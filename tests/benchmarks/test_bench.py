@@ -343,7 +343,7 @@ def test_mistakes_are_named(
     assert "not allowed with" in fails(*bench, "--quick", "--full")
     assert "expected a bundle's folder" in fails("bench")
     if not torch.cuda.is_available():
-        assert "sees no GPU here; expected CPU" in fails(*bench, "--device", "CUDA")
+        assert "sees no such GPU here; expected CPU" in fails(*bench, "--device", "CUDA")
     assert "--device TPU: torch" in fails(*bench, "--device", "TPU")
     assert "is not JSON" in fails("bench", "--compare", tmp_path / "broken.json", "x")
     assert "cannot read" in fails("bench", "--compare", tmp_path / "none.json", "x")
