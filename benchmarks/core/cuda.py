@@ -40,8 +40,8 @@ def _device(name: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind != "cuda" or not (index or "0").isdecimal() or int(index or 0) >= count:
         raise EngineError(
-            f"--device {name}: torch {torch.__version__} sees no such GPU here; expected CPU, or CUDA "
-            "where a card, its driver and a build of torch for it are installed"
+            f"--device {name}: torch {torch.__version__} sees no such GPU here; expected CPU, or "
+            "CUDA where a card, its driver and a build of torch for it are installed"
         )
     return torch.device(kind, int(index or 0))
 
