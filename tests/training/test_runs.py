@@ -18,6 +18,7 @@ import torch
 from mtl_edge.cli import main
 from mtl_edge.io.labelled import Rows
 from mtl_edge.training import baselines
+from mtl_edge.training.batches import Labelled
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 from mtl_edge.training.data import build_task
 from mtl_edge.training.journal import Journal
@@ -362,7 +363,8 @@ def test_accuracy_on_train_is_of_rows_from_all_over_the_file(
     texts = tuple(f"text {i}" for i in range(100))
     rows = Rows(texts, ("a",) * 60 + ("b",) * 40, {"file": "sorted.csv"})
     task = build_task("t", rows, None, seed=0)
-    sample = corpus.training_sample(corpus.Corpus([task]).training["t"])
+    training = Labelled(range(len(task.train)), task.indices(task.train))
+    sample = corpus.training_sample(training)
     assert [sample.labels.count(label) for label in (0, 1)] == [6, 4]
     assert [task.train.labels[row] for row in sample.rows] == ["ab"[i] for i in sample.labels]
 

@@ -1,4 +1,4 @@
-"""Every text of a run once, and each split's rows as positions among them."""
+"""Every text of a run once, encoded, and each split's rows as positions among them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mtl_edge.tokens.encoder import TextEncoder
 from mtl_edge.training.batches import Labelled
 from mtl_edge.training.data import TaskData, spread
 
-__all__ = ["Corpus", "encode_texts", "training_sample"]
+__all__ = ["Corpus", "training_sample"]
 
 TRAIN_ROWS_SCORED = 1000
 TEXTS_AT_ONCE = 10_000
@@ -22,10 +22,13 @@ class Corpus:
 
     Attributes:
         texts: in the order in which they come first.
+        ids: token ids of each text.
+        max_tokens: of a text.
+        cut: how many texts are longer.
         training, validation, reported: by task, rows of these splits.
     """
 
-    def __init__(self, tasks: Sequence[TaskData]) -> None:
+    def __init__(self, tasks: Sequence[TaskData], encoder: TextEncoder) -> None:
         place: dict[str, int] = {}
         self.training: dict[str, Labelled] = {}
         self.validation: dict[str, Labelled] = {}
@@ -40,6 +43,8 @@ class Corpus:
                 positions = [place.setdefault(text, len(place)) for text in rows.texts]
                 split[task.name] = Labelled(positions, task.indices(rows))
         self.texts = list(place)
+        self.ids, self.cut = _encoded(encoder, self.texts)
+        self.max_tokens = encoder.max_tokens
 
     def describe_row(self, task: str, text: int, label: int) -> dict[str, str]:
         """A row as a user knows it."""
@@ -53,7 +58,7 @@ def training_sample(training: Labelled) -> Labelled:
     return Labelled([training.rows[i] for i in positions], [training.labels[i] for i in positions])
 
 
-def encode_texts(encoder: TextEncoder, texts: Sequence[str]) -> tuple[list[Tokens], int]:
+def _encoded(encoder: TextEncoder, texts: Sequence[str]) -> tuple[list[Tokens], int]:
     """Token ids of each text, and how many texts are longer than the limit."""
     ids: list[Tokens] = []
     truncated = 0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from mtl_edge.batches.planning import Tokens
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.finetune import finetune
 from mtl_edge.training.fit import fit_heads
@@ -47,7 +46,6 @@ def learn(
     backbone: Backbone,
     heads: Heads,
     corpus: Corpus,
-    ids: Sequence[Tokens],
     states: States,
     journal: Journal,
 ) -> Learned:
@@ -57,7 +55,7 @@ def learn(
         MtlEdgeError: a loss is not a number.
     """
     if plan.learning.backbone != "frozen":
-        return _finetune(plan, backbone, heads[plan.depth], corpus, ids, journal)
+        return _finetune(plan, backbone, heads[plan.depth], corpus, journal)
     best_epochs = _fit(plan, heads, corpus, states, journal, refit=False)
     parameters = sum(
         parameter.numel()
@@ -74,14 +72,13 @@ def _finetune(
     backbone: Backbone,
     heads: Mapping[str, Head],
     corpus: Corpus,
-    ids: Sequence[Tokens],
     journal: Journal,
 ) -> Learned:
     backbone = backbone.truncated(plan.depth)
     names = plan.learning.heads
     result = finetune(
         MultiTaskModel(copy.deepcopy(backbone.encoder), heads),
-        ids,
+        corpus.ids,
         {name: rows for name, rows in corpus.training.items() if name in names},
         {name: rows for name, rows in corpus.validation.items() if name in names},
         plan.learning,
@@ -91,7 +88,7 @@ def _finetune(
     )
     return Learned(
         backbone.changed(result.model.encoder, plan.learning.backbone),
-        ModelPredictor(result.model, ids, plan.depth),
+        ModelPredictor(result.model, corpus.ids, plan.depth),
         {name: {plan.depth: result.best_epochs[name]} for name in names},
         result.parameters,
     )

@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_edge.batches.planning import Tokens
+from mtl_edge.training.batches import Labelled
 from mtl_edge.training.fit import predict
 from mtl_edge.training.heads import Head
 from mtl_edge.training.model import MultiTaskModel, logits_of, means_of
 from mtl_edge.training.states import States
 
-__all__ = ["ModelPredictor", "Predictor", "StatesPredictor", "Values"]
+__all__ = ["ModelPredictor", "Predictor", "StatesPredictor", "Values", "task_logits"]
 
 Values = npt.NDArray[np.float32]
 
@@ -70,3 +71,22 @@ class ModelPredictor:
 
     def pooled(self, texts: Sequence[int]) -> Values:
         return means_of(self._model.encoder, [self._ids[text] for text in texts])
+
+
+def task_logits(
+    predictor: Predictor,
+    heads: Mapping[int, Mapping[str, Head]],
+    rows: Mapping[str, Labelled],
+) -> dict[str, dict[int, Values]]:
+    """By task and depth, logits of each task's rows.
+
+    Args:
+        heads: by depth and task.
+        rows: by task.
+    """
+    return {
+        task: predictor.logits(
+            task, {depth: of_depth[task] for depth, of_depth in heads.items()}, own.rows
+        )
+        for task, own in rows.items()
+    }

@@ -1,4 +1,4 @@
-"""The figures of one task: accuracies, calibration, and what the head has to beat."""
+"""The figures of each task: accuracies, calibration, and what the head has to beat."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from mtl_edge.training.baselines import bag_of_words, mean_pooling, training_pos
 from mtl_edge.training.batches import Labelled
 from mtl_edge.training.calibration import calibration_error, fit_temperature, fit_thresholds
 from mtl_edge.training.data import TaskData
-from mtl_edge.training.options import TrainOptions
-from mtl_edge.training.run.predictors import Predictor, Values
+from mtl_edge.training.run.corpus import Corpus, training_sample
+from mtl_edge.training.run.learn import Heads, Learned
+from mtl_edge.training.run.plan import RunPlan
+from mtl_edge.training.run.predictors import Predictor, Values, task_logits
 
-__all__ = ["TaskLogits", "TaskSplits", "task_report"]
+__all__ = ["task_reports"]
 
 Answers = npt.NDArray[np.str_]
 
@@ -32,7 +34,7 @@ class TaskLogits:
         before: of the reported rows, before learning.
         validation: by depth, when temperatures are chosen.
         reported: by depth, in the end.
-        sample: of `TaskSplits.sample`, in the end.
+        sample: of some training rows, in the end.
     """
 
     before: Values
@@ -41,82 +43,101 @@ class TaskLogits:
     sample: Values
 
 
-@dataclass(frozen=True, slots=True)
-class TaskSplits:
-    """One task's rows by split.
-
-    Attributes:
-        sample: some of the training rows, to see overfitting.
-    """
-
-    training: Labelled
-    validation: Labelled
-    reported: Labelled
-    sample: Labelled
-
-
-def task_report(
-    task: TaskData,
-    splits: TaskSplits,
-    logits: TaskLogits,
-    predictor: Predictor,
-    options: TrainOptions,
-    *,
-    best_epoch: Mapping[str, float],
-    parameters: int,
-    refitted: bool,
-) -> dict[str, Any]:
-    """The figures of one task; the deepest head's where depth is not named.
+def task_reports(
+    plan: RunPlan,
+    corpus: Corpus,
+    learned: Learned,
+    heads: Heads,
+    before: Mapping[str, Mapping[int, Values]],
+    validation: Mapping[str, Mapping[int, Values]],
+) -> dict[str, dict[str, Any]]:
+    """By task, its figures; the model's own depth is meant where depth is not named.
 
     Args:
-        predictor: of the states that the usual recipe pools.
-        best_epoch: of the deepest head, if it learned: its number, accuracy and loss.
-        parameters: of the deepest head.
-        refitted: whether its heads were trained on validation rows as well.
+        before, validation: by task and depth, see `TaskLogits`.
     """
-    split, reported = task.report
-    depths = _by_depth(splits, logits, options.abstain)
-    deepest = max(logits.reported)
-    calibrated, own = depths[str(deepest)], logits.reported[deepest]
-    labels = np.array(task.labels)
-    answers = {"head": labels[own.argmax(1)], "before": labels[logits.before.argmax(1)]}
-    if options.baselines:
-        answers |= _baseline_answers(task, splits, predictor, options.recipe.seed)
-    right = splits.reported.labels
-    sample_right = logits.sample.argmax(1) == splits.sample.labels
+    depth = plan.depth
+    samples = {name: training_sample(rows) for name, rows in corpus.training.items()}
+    reported = task_logits(learned.predictor, heads, corpus.reported)
+    of_samples = task_logits(learned.predictor, {depth: heads[depth]}, samples)
+    reports = {}
+    for task in plan.tasks:
+        name = task.name
+        logits = TaskLogits(
+            before[name][depth], validation[name], reported[name], of_samples[name][depth]
+        )
+        reports[name] = {
+            "train": {
+                **task.train.source,
+                "rows": len(task.train),
+                "accuracy": _accuracy(logits.sample, samples[name]),
+            },
+            "selection": {
+                "rows": len(task.validation),
+                **learned.best_epochs.get(name, {}).get(depth, {}),
+            },
+            "refitted": _refitted(plan, name),
+            "reported": {
+                **task.report[1].source,
+                "split": task.report[0],
+                "rows": len(task.report[1]),
+            },
+            "parameters": sum(p.numel() for p in heads[depth][name].parameters()),
+            **_calibration(logits, corpus.validation[name], corpus.reported[name], plan),
+            **_answer_scores(task, logits.before, reported[name][depth], corpus, learned, plan),
+        }
+    return reports
+
+
+def _accuracy(logits: Values, rows: Labelled) -> float:
+    return float((logits.argmax(1) == rows.labels).mean())
+
+
+def _refitted(plan: RunPlan, task: str) -> bool:
+    """Whether the task's heads were trained on validation rows as well."""
+    start = plan.start
+    return (plan.options.refit and task in plan.learning.heads) or (
+        start is not None and task in start.heads and start.refitted(task)
+    )
+
+
+def _calibration(
+    logits: TaskLogits, validation: Labelled, reported: Labelled, plan: RunPlan
+) -> dict[str, Any]:
+    """Each depth's temperature, thresholds and accuracies; the model's error of calibration."""
+    abstain = plan.options.abstain
+    depths = {
+        str(depth): {
+            **_calibrated(logits.validation[depth], validation, abstain),
+            "accuracy": _accuracy(of_depth, reported),
+        }
+        for depth, of_depth in logits.reported.items()
+    }
+    own, found = logits.reported[plan.depth], depths[str(plan.depth)]
     return {
-        "train": {
-            **task.train.source,
-            "rows": len(task.train),
-            "accuracy": float(sample_right.mean()),
-        },
-        "selection": {"rows": len(task.validation), **best_epoch},
-        "refitted": refitted,
-        "reported": {**reported.source, "split": split, "rows": len(reported)},
-        "parameters": parameters,
         "depths": depths,
         "calibration_error": {
-            "before": calibration_error(own, right, 1.0),
-            "after": calibration_error(own, right, calibrated["temperature"]),
+            "before": calibration_error(own, reported.labels, 1.0),
+            "after": calibration_error(own, reported.labels, found["temperature"]),
         },
-        **({} if options.abstain is None else {"abstaining": _abstaining(own, right, calibrated)}),
-        "confusion": confusion_matrix(
-            reported.labels, answers["head"], labels=task.labels
-        ).tolist(),
-        **{name: _scores(reported, answer) for name, answer in answers.items()},
+        **({} if abstain is None else {"abstaining": _abstaining(own, reported.labels, found)}),
     }
 
 
-def _by_depth(
-    splits: TaskSplits, logits: TaskLogits, abstain: float | None
-) -> dict[str, dict[str, Any]]:
-    """Each depth's temperature and thresholds, its accuracy on validation and reported rows."""
+def _answer_scores(
+    task: TaskData, before: Values, after: Values, corpus: Corpus, learned: Learned, plan: RunPlan
+) -> dict[str, Any]:
+    """Confusion of the head's answers; scores of these, of those before, and of the baselines."""
+    reported = task.report[1]
+    labels = np.array(task.labels)
+    answers = {"head": labels[after.argmax(1)], "before": labels[before.argmax(1)]}
+    if plan.options.baselines:
+        seed = plan.options.recipe.seed
+        answers |= _baseline_answers(task, corpus, learned.predictor, seed)
+    confusion = confusion_matrix(reported.labels, answers["head"], labels=task.labels)
     return {
-        str(depth): {
-            **_calibrated(logits.validation[depth], splits.validation, abstain),
-            "accuracy": float((of_depth.argmax(1) == splits.reported.labels).mean()),
-        }
-        for depth, of_depth in logits.reported.items()
+        "confusion": confusion.tolist(),
+        **{name: _scores(reported, answer) for name, answer in answers.items()},
     }
 
 
@@ -136,13 +157,13 @@ def _calibrated(logits: Values, validation: Labelled, abstain: float | None) -> 
 
 
 def _baseline_answers(
-    task: TaskData, splits: TaskSplits, predictor: Predictor, seed: int
+    task: TaskData, corpus: Corpus, predictor: Predictor, seed: int
 ) -> dict[str, Answers]:
     """What the usual recipe and a bag of words answer for the reported rows."""
     positions = training_positions(task.train.labels, seed)
     rows = task.train.take(positions)
-    train_means = predictor.pooled([splits.training.rows[i] for i in positions])
-    reported_means = predictor.pooled(splits.reported.rows)
+    train_means = predictor.pooled([corpus.training[task.name].rows[i] for i in positions])
+    reported_means = predictor.pooled(corpus.reported[task.name].rows)
     return {
         "mean_pooling": mean_pooling(train_means, rows.labels, reported_means),
         "bag_of_words": bag_of_words(rows.texts, rows.labels).predict(task.report[1].texts),

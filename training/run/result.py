@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -13,28 +12,14 @@ from mtl_edge.training.data import TaskData
 from mtl_edge.training.device import device
 from mtl_edge.training.folds import OutOfFold
 from mtl_edge.training.journal import Journal
+from mtl_edge.training.run.corpus import Corpus
 from mtl_edge.training.run.learn import Heads, Learned
 from mtl_edge.training.run.plan import RunPlan
 from mtl_edge.training.run.samples import export_samples
 
-__all__ = ["RunFigures", "checkpoint_of"]
+__all__ = ["checkpoint_of"]
 
 PACKAGES = ("mtl-edge", "torch", "transformers", "optimum", "tokenizers", "numpy", "scikit-learn")
-
-
-@dataclass(frozen=True, slots=True)
-class RunFigures:
-    """
-    Attributes:
-        max_tokens: of a text, as it was encoded.
-        texts: how many different ones there are, and how many of them were `cut`.
-        seconds: of learning.
-    """
-
-    max_tokens: int
-    texts: int
-    cut: int
-    seconds: float
 
 
 def checkpoint_of(
@@ -43,10 +28,15 @@ def checkpoint_of(
     heads: Heads,
     reports: Mapping[str, Mapping[str, Any]],
     out_of_fold: Mapping[str, OutOfFold],
-    figures: RunFigures,
+    corpus: Corpus,
     journal: Journal,
+    seconds: float,
 ) -> Checkpoint:
-    """Put together what the run made and what its start had of tasks without rows here."""
+    """Put together what the run made and what its start had of tasks without rows here.
+
+    Args:
+        seconds: of learning.
+    """
     depth = plan.depth
     tasks = [_calibrated_task(task, reports[task.name], depth) for task in plan.tasks]
     kept_samples, kept_reports, kept_folds = _kept(plan)
@@ -56,11 +46,11 @@ def checkpoint_of(
         tasks=(*plan.kept_tasks, *tasks),
         heads=heads[depth],
         shallower={d: heads[d] for d in plan.depths[:-1]},
-        max_tokens=figures.max_tokens,
+        max_tokens=corpus.max_tokens,
         samples=[*kept_samples, *export_samples(plan.tasks, len(plan.names))],
         report={**kept_reports, **reports},
         out_of_fold={**kept_folds, **out_of_fold},
-        run=_record(plan, learned, figures),
+        run=_record(plan, learned, corpus, seconds),
         metrics=[*_kept_metrics(plan.start, journal), *journal.metrics],
     )
 
@@ -91,7 +81,7 @@ def _kept_metrics(start: Checkpoint | None, journal: Journal) -> list[Mapping[st
     return [line for line in (start.metrics if start else ()) if line["part"] not in parts]
 
 
-def _record(plan: RunPlan, learned: Learned, figures: RunFigures) -> dict[str, Any]:
+def _record(plan: RunPlan, learned: Learned, corpus: Corpus, seconds: float) -> dict[str, Any]:
     """Scenario, recipe and versions, for the record."""
     options = plan.options
     return {
@@ -99,12 +89,12 @@ def _record(plan: RunPlan, learned: Learned, figures: RunFigures) -> dict[str, A
         "backbone": plan.learning.backbone,
         "heads_that_learned": sorted(plan.learning.heads),
         "parameters_that_learned": learned.parameters,
-        "seconds_of_learning": round(figures.seconds, 2),
+        "seconds_of_learning": round(seconds, 2),
         "refitted": options.refit,
         **({"exit_folds": options.exit_folds} if options.exits else {}),
         "device": str(device()),
-        "texts": figures.texts,
-        "texts_cut_to_max_tokens": figures.cut,
+        "texts": len(corpus.texts),
+        "texts_cut_to_max_tokens": corpus.cut,
         "recipe": options.recipe.to_json(),
         "versions": {name: version(name) for name in PACKAGES},
     }
