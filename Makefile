@@ -23,12 +23,12 @@ types: $(VENV)/installed
 	cd build/types && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p mtl_edge
 
 figures: $(VENV)/installed  ## latency by shape and step by step, anew on this machine
-	$(BIN)/python -m mtl_edge.benchmarks.figures
-	$(BIN)/python -m mtl_edge.benchmarks.steps
-	$(BIN)/python -m mtl_edge.benchmarks.readme
+	$(BIN)/python -m mtl_edge.benchmarks.experiments.shapes --out benchmarks/results/shapes --overwrite
+	$(BIN)/python -m mtl_edge.benchmarks.experiments.steps --out benchmarks/results/steps --overwrite
+	$(BIN)/python -m mtl_edge.benchmarks.experiments.readme
 
 guard: $(VENV)/installed  ## whether an engine lost speed against torch: warns, never fails on time
-	$(BIN)/python -m mtl_edge.benchmarks.guard --out build/guard.json
+	$(BIN)/python -m mtl_edge.benchmarks.experiments.guard --json build/guard.json
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

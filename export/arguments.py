@@ -11,7 +11,7 @@ from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, read_o
 from mtl_edge.errors import OptionError
 from mtl_edge.export.budget_options import add_budget_argument
 from mtl_edge.export.options import ExportOptions, changed
-from mtl_edge.training.command import add_cache_arguments, depths_of
+from mtl_edge.training.arguments import add_cache_arguments, depths_of
 
 __all__ = ["Request", "add_arguments", "request_of"]
 

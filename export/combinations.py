@@ -9,7 +9,7 @@ from pathlib import Path
 from mtl_edge.errors import OptionError, OutputExistsError
 from mtl_edge.export.arguments import Request
 from mtl_edge.export.targets import TARGETS, targets_of
-from mtl_edge.io.model import ReadOptions
+from mtl_edge.io.read_options import ReadOptions
 
 __all__ = ["bundle_to_check", "require_meant"]
 

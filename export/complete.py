@@ -26,7 +26,7 @@ from mtl_edge.export.card import CARD, model_card
 from mtl_edge.export.proof import evaluate
 from mtl_edge.export.step import step
 from mtl_edge.export.targets import TARGETS
-from mtl_edge.timing import alternate
+from mtl_edge.timing import time_calls
 from mtl_edge.training.checkpoint import Checkpoint
 
 __all__ = ["complete"]
@@ -114,7 +114,7 @@ def _timed(bundle: Bundle) -> tuple[Graph, ...]:
     ids = np.random.default_rng(0).integers(0, bundle.manifest.backbone.vocabulary, (1, 32))
     mask = np.ones_like(ids)
     running = {graph.target: bundle_engine(bundle, graph) for graph in graphs}
-    times = alternate(
+    times = time_calls(
         {name: lambda engine=engine: engine.run(ids, mask) for name, engine in running.items()}  # type: ignore[misc]
     )
     for engine in running.values():

@@ -11,7 +11,7 @@ import numpy as np
 from mtl_edge.bundle import Exit
 from mtl_edge.errors import OptionError
 from mtl_edge.export.exits import Promise, TaskFit, answers_of, exits_of, fit, require_rows
-from mtl_edge.timing import alternate
+from mtl_edge.timing import time_calls
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.model import logits_of
 
@@ -42,7 +42,7 @@ def costs_of(checkpoint: Checkpoint) -> dict[int, float]:
     texts = [s.text for s in checkpoint.samples if s.split == "calibration"][:TEXTS_TIMED]
     ids = checkpoint.backbone.text_encoder(checkpoint.max_tokens)(texts)
     models = {depth: checkpoint.at(depth).model() for depth in {*depths, checkpoint.depth}}
-    times = alternate(
+    times = time_calls(
         {str(d): lambda model=model: logits_of(model, ids) for d, model in models.items()}  # type: ignore[misc]
     )
     return {int(depth): time.median for depth, time in times.items()}

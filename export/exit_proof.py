@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from mtl_edge.answers.predictions import predictions
 from mtl_edge.bundle import Bundle, Exit, Manifest
 from mtl_edge.bundle.depths import graph_at
-from mtl_edge.cascade.session import Loaded, answering, load_bundle
-from mtl_edge.cascade.stages import answer
-from mtl_edge.choosing import bundle_engine
-from mtl_edge.choosing.candidates import AUTO
+from mtl_edge.cascade.early_exit import answer
+from mtl_edge.cascade.opening import for_tasks, open_session
+from mtl_edge.cascade.outputs import predictions
+from mtl_edge.cascade.session import Session
+from mtl_edge.choosing import AUTO, bundle_engine
 from mtl_edge.engines import Setup
 from mtl_edge.errors import BundleError, ExportError
 from mtl_edge.export.paired import p_value, upper_bound
 from mtl_edge.io.limits import Limits
-from mtl_edge.timing import alternate
+from mtl_edge.timing import time_calls
 from mtl_edge.training.checkpoint import Checkpoint
 
 __all__ = ["broken", "compare", "open_cascade", "promised", "prove", "with_costs"]
@@ -41,7 +41,7 @@ def with_costs(bundle: Bundle) -> tuple[Exit, ...]:
     for graph in manifest.graphs:
         cheaper = [graph_at(graph, i) for i in range(len(graph.exits))]
         engines = [bundle_engine(bundle, one) for one in (*cheaper, graph)]
-        times = alternate(
+        times = time_calls(
             {str(i): lambda one=one: one.run(ids, mask) for i, one in enumerate(engines)}  # type: ignore[misc]
         )
         for engine in engines:
@@ -71,23 +71,22 @@ def prove(checkpoint: Checkpoint, folder: Path, manifest: Manifest) -> dict[str,
         rows[task.name] = [s.text for s in of_task], [s.label for s in of_task]
     found: dict[str, dict[str, Any]] = {name: {} for name in rows}
     for graph in manifest.graphs:
-        with open_cascade(folder, graph.target) as loaded:
+        with open_cascade(folder, graph.target) as session:
             for name, (texts, labels) in rows.items():
-                compared = compare(loaded, name, texts, labels)
+                compared = compare(session, name, texts, labels)
                 _require_kept(graph.target, name, compared, promised(manifest)[0])
                 found[name][graph.target] = compared
     return found
 
 
 @contextmanager
-def open_cascade(folder: Path, target: str) -> Iterator[Loaded]:
+def open_cascade(folder: Path, target: str) -> Iterator[Session]:
     """A bundle's graph with all its early exits."""
-    loaded = load_bundle(folder, AUTO, target, Setup(), Limits(), "size", None, None)
+    session = open_session(folder, AUTO, target, Setup(), Limits(), "size", None, None)
     try:
-        yield loaded
+        yield session
     finally:
-        for stage in loaded.stages:
-            stage.engine.close()
+        session.close()
 
 
 def promised(manifest: Manifest) -> tuple[float, float]:
@@ -107,7 +106,7 @@ def promised(manifest: Manifest) -> tuple[float, float]:
 
 
 def compare(
-    loaded: Loaded, task: str, texts: Sequence[str], labels: Sequence[str]
+    session: Session, task: str, texts: Sequence[str], labels: Sequence[str]
 ) -> dict[str, Any]:
     """A task's rows asked of a bundle with its early exits, and of full depth alone.
 
@@ -118,8 +117,8 @@ def compare(
         promise's confidence.
     """
     right = np.array(labels)
-    stages = answering(loaded, [task]).stages
-    ids = loaded.encoder.ids(list(texts))
+    stages = for_tasks(session, [task]).stages
+    ids = session.encoder.ids(list(texts))
     found, deepest = (predictions(answer(s, [ids])) for s in (stages, stages[-1:]))
     staged, full = (np.array([p[task].label for p in some]) for some in (found, deepest))
     depths = np.array([prediction.depth for prediction in found])
@@ -134,7 +133,7 @@ def compare(
         "rows_lost": lost,
         "rows_won": won,
         "drop": (lost - won) / len(right),
-        "bound": upper_bound(lost, won, len(right), promised(loaded.manifest)[1]),
+        "bound": upper_bound(lost, won, len(right), promised(session.manifest)[1]),
     }
 
 

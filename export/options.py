@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from mtl_edge.errors import OptionError
-from mtl_edge.io.model import ReadOptions
-from mtl_edge.training.run import CACHE_LIMIT
-from mtl_edge.training.states import default_cache
+from mtl_edge.io.read_options import ReadOptions
+from mtl_edge.training.states import CACHE_LIMIT, default_cache
 
 __all__ = ["ExportOptions", "changed"]
 

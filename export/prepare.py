@@ -14,10 +14,10 @@ from mtl_edge.export.options import ExportOptions
 from mtl_edge.export.refit import FEWEST
 from mtl_edge.export.settings import Settings
 from mtl_edge.io.labelled import read_texts
-from mtl_edge.io.model import ReadOptions
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.training.checkpoint import Checkpoint, Sample, load_checkpoint
 from mtl_edge.training.data import spread
-from mtl_edge.training.run import CALIBRATION_ROWS
+from mtl_edge.training.run.samples import CALIBRATION_ROWS
 
 __all__ = ["checkpoint_of", "promise_of", "promise_with", "settings_of"]
 

@@ -71,7 +71,7 @@ def refitted(
         ids: tokens of texts like those that will be asked, at least `FEWEST`.
     """
     exact = cache.states(checkpoint.backbone, ids)
-    rounded = cache.of(encoder, ids, checkpoint.backbone.shown)
+    rounded = cache.of(encoder, ids, checkpoint.backbone.excerpt)
     checkpoint.backbone.encoder.cpu()
     return {task: _fitted(task, head, exact, rounded) for task, head in checkpoint.heads.items()}
 

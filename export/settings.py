@@ -8,8 +8,7 @@ from pathlib import Path
 
 from mtl_edge.export.exits import Promise
 from mtl_edge.export.options import ExportOptions
-from mtl_edge.training.run import CACHE_LIMIT
-from mtl_edge.training.states import default_cache
+from mtl_edge.training.states import CACHE_LIMIT, default_cache
 
 __all__ = ["DEFAULTS", "Settings"]
 

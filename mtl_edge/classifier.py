@@ -1,4 +1,4 @@
-"""The runtime's front door."""
+"""`EdgeClassifier`: a bundle in an app, from texts to answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import os
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -15,57 +14,20 @@ from typing import NoReturn, overload
 import numpy as np
 import numpy.typing as npt
 
-from mtl_edge import engines
-from mtl_edge.answers.predictions import Answer, Prediction, in_order, predictions
-from mtl_edge.batches.prefetch import ahead, windows
+from mtl_edge.answers.predictions import Answer, Prediction
 from mtl_edge.bundle import Graph, Manifest, Task, Verify
-from mtl_edge.cascade.session import Loaded, answering, load_bundle
-from mtl_edge.cascade.stages import Answered, Probabilities
-from mtl_edge.engines import Logits, Setup, Spin
-from mtl_edge.engines.cores import default_threads
-from mtl_edge.engines.forks import outlive_forks
-from mtl_edge.errors import (
-    ClosedError,
-    NotPicklableError,
-    OptionError,
-    TextError,
-)
-from mtl_edge.io.in_memory import Column, listed, streamed
+from mtl_edge.cascade.info import Info, info_of
+from mtl_edge.cascade.opening import open_session, start_session
+from mtl_edge.cascade.outputs import in_order, predictions
+from mtl_edge.cascade.session import WINDOW, Session
+from mtl_edge.cascade.stage import Probabilities
+from mtl_edge.cascade.streaming import answer_async_stream, answer_stream, require_window
+from mtl_edge.engines import CPU, Logits, Setup, Spin
+from mtl_edge.errors import ClosedError, NotPicklableError, OptionError
+from mtl_edge.io.in_memory import Column, as_iterator, as_list
 from mtl_edge.io.limits import Limits
-from mtl_edge.tokens.encoder import as_texts
 
 __all__ = ["Answer", "EdgeClassifier", "Info", "Prediction"]
-
-WINDOW = 2048  # texts that are planned into batches together
-
-
-@dataclass(frozen=True, slots=True)
-class Info:
-    """What a classifier runs.
-
-    Attributes:
-        path: of the bundle.
-        target: the graph's name.
-        reason: why `auto` took it.
-        threads: that the engine was given.
-        depth: layers of the encoder that the graph runs; of a bundle with stages, the deepest.
-        max_tokens: at which texts are cut.
-        fixed_shapes: `(batch, tokens)` that the engine compiled ahead.
-        depths: of every stage that may answer, rising.
-    """
-
-    path: Path
-    engine: str
-    target: str
-    precision: str
-    device: str
-    threads: int
-    reason: str
-    tasks: tuple[str, ...]
-    depth: int
-    max_tokens: int
-    fixed_shapes: tuple[tuple[int, int], ...]
-    depths: tuple[int, ...]
 
 
 class EdgeClassifier:
@@ -81,11 +43,10 @@ class EdgeClassifier:
     has to `reload`.
     """
 
-    def __init__(self, load: Callable[[], Loaded], limits: Limits) -> None:
+    def __init__(self, load: Callable[[], Session]) -> None:
         """Use `EdgeClassifier.load`."""
         self._load = load
-        self._limits = limits
-        self._loaded: Loaded | None = load()
+        self._session: Session | None = load()
 
     @classmethod
     def load(
@@ -96,7 +57,7 @@ class EdgeClassifier:
         target: str | None = None,
         tasks: Sequence[str] | None = None,
         threads: int | None = None,
-        device: str = engines.CPU,
+        device: str = CPU,
         limits: Limits = Limits(),
         spin: Spin = "call",
         fixed_tokens: int | None = None,
@@ -110,15 +71,15 @@ class EdgeClassifier:
 
         Args:
             path: the bundle's folder.
-            engine: `onnxruntime`, `openvino`, `torch`, or `auto`: the fastest of those that are
+            engine: `onnxruntime`, `openvino`, or `auto`: the fastest of those that are
                 installed, by a measurement on this machine (see `mtl_edge.choosing`).
             target: the graph to run, as `mtl-edge info` lists them; default: the fastest.
             tasks: to answer, in this order; default: all of the bundle's. The graph computes the
                 others along: together they cost a few percent.
-            threads: default: the physical cores that this process may use, at most 8. torch heeds
-                neither this nor `spin`: its threads are set for the process as a whole.
+            threads: default: the physical cores that this process may use, at most 8.
             device: `CPU`, or what the engine calls another: `CUDA`, `CoreML`, ... in ONNX Runtime,
-                `GPU` and `NPU` in OpenVINO, `CUDA` in torch.
+                `GPU` and `NPU` in OpenVINO. CUDA needs the package onnxruntime-gpu and takes
+                fp16 and fp32 graphs before int8: see docs/runtime.md.
             limits: on what a call may ask for.
             spin: whether the engine's threads wait busily: `call`, within a call alone; `never`;
                 or `always`, which is fastest and takes cores from the app. OpenVINO decides itself.
@@ -141,56 +102,29 @@ class EdgeClassifier:
         """
         setup = Setup(threads=threads, device=device, spin=spin, fixed_tokens=fixed_tokens)
         opened = partial(
-            load_bundle, Path(path), engine, target, setup, limits, verify, public_key, max_depth
+            open_session, Path(path), engine, target, setup, limits, verify, public_key, max_depth
         )
-        wanted, deciding = (
-            names if names is None or isinstance(names, str) else tuple(names)
-            for names in (tasks, depth_for)
-        )
-
-        def load() -> Loaded:
-            loaded = answering(opened(), wanted, deciding)
-            outlive_forks(loaded)
-            if warm:
-                loaded.warm(batches=False)
-            return loaded
-
-        return cls(load, limits)
+        return cls(partial(start_session, opened, _copied(tasks), _copied(depth_for), warm))
 
     @property
     def info(self) -> Info:
         """What runs, and why."""
-        loaded = self._now()
-        graph, setup = loaded.choice.graph, loaded.setup
-        return Info(
-            path=loaded.bundle.path,
-            engine=loaded.choice.engine,
-            target=graph.target,
-            precision=graph.precision,
-            device=setup.device,
-            threads=setup.threads or default_threads(),
-            reason=loaded.choice.reason,
-            tasks=tuple(task.name for task in loaded.tasks),
-            depth=loaded.bundle.manifest.depth,
-            max_tokens=loaded.encoder.max_tokens,
-            fixed_shapes=loaded.engine.fixed_shapes,
-            depths=tuple(stage.depth for stage in loaded.stages),
-        )
+        return info_of(self._running())
 
     @property
     def manifest(self) -> Manifest:
         """All that the bundle says of itself."""
-        return self._now().manifest
+        return self._running().manifest
 
     @property
     def graph(self) -> Graph:
         """The graph that runs."""
-        return self._now().choice.graph
+        return self._running().choice.graph
 
     @property
     def tasks(self) -> tuple[Task, ...]:
         """Those that are answered."""
-        return self._now().tasks
+        return self._running().tasks
 
     @property
     def classes_(self) -> dict[str, npt.NDArray[np.str_]]:
@@ -221,10 +155,9 @@ class EdgeClassifier:
             EngineError: the engine failed.
             OptionError: `budget_ms` is no number of 0 or more.
         """
-        loaded, deadline = self._now(), _deadline(budget_ms)
-        if isinstance(texts, str):
-            return predictions(self._answers(loaded, [texts], deadline))[0]
-        return predictions(self._answers(loaded, self._listed(texts), deadline))
+        session, deadline = self._running(), _deadline(budget_ms)
+        found = predictions(session.answer_texts(_several(texts, session), deadline))
+        return found[0] if isinstance(texts, str) else found
 
     def predict_proba(
         self, texts: str | Iterable[str] | Column, *, budget_ms: float | None = None
@@ -237,9 +170,9 @@ class EdgeClassifier:
         Raises:
             TextError, EngineError, OptionError: see `predict`.
         """
-        loaded, deadline = self._now(), _deadline(budget_ms)
-        parts = self._answers(loaded, self._several(texts), deadline)
-        return in_order(parts, loaded.tasks, lambda part: part.probabilities)
+        session, deadline = self._running(), _deadline(budget_ms)
+        outputs = session.answer_texts(_several(texts, session), deadline)
+        return in_order(outputs, session.tasks, lambda output: output.probabilities)
 
     def logits(self, texts: str | Iterable[str] | Column) -> Logits:
         """The graph's own outputs `[n, labels]` per task, before temperature and softmax.
@@ -249,9 +182,9 @@ class EdgeClassifier:
         Raises:
             TextError, EngineError: see `predict`.
         """
-        loaded = self._now()
-        parts = self._answers(loaded, self._several(texts))
-        return in_order(parts, loaded.tasks, lambda part: part.logits)
+        session = self._running()
+        outputs = session.answer_texts(_several(texts, session))
+        return in_order(outputs, session.tasks, lambda output: output.logits)
 
     def predict_iter(
         self, texts: Iterable[str] | Column, window: int = WINDOW
@@ -266,17 +199,8 @@ class EdgeClassifier:
             TextError, EngineError: see `predict`; positions count from the stream's start.
             OptionError: `window` is not positive.
         """
-        _require_window(window)
-        return self._stream(self._now(), streamed(texts), window)
-
-    def _stream(self, loaded: Loaded, texts: Iterator[str], window: int) -> Iterator[Prediction]:
-        def encoded(numbered: tuple[int, list[str]]) -> list[list[int]]:
-            number, texts = numbered
-            return loaded.encoder.ids(self._allowed(texts, number * window, stream=True))
-
-        numbered = enumerate(windows(texts, window))
-        for ids in map(encoded, numbered) if window == 1 else ahead(encoded, numbered):
-            yield from predictions(loaded.answers(ids))
+        require_window(window)
+        return answer_stream(self._running(), as_iterator(texts), window)
 
     @overload
     async def apredict(  # type: ignore[overload-overlap]
@@ -310,34 +234,13 @@ class EdgeClassifier:
         Raises:
             TextError, EngineError, OptionError: see `predict_iter`.
         """
-        from asyncio import to_thread
-
-        _require_window(window)
-        if not hasattr(texts, "__aiter__"):
-            raise TextError(
-                f"expected an asynchronous stream of texts, got {type(texts).__name__}; give "
-                "predict_iter or apredict what is not asynchronous"
-            )
-        loaded, waiting, done = self._now(), list[str](), 0
-
-        def answers() -> list[Prediction]:
-            ids = loaded.encoder.ids(self._allowed(waiting, done, stream=True))
-            return predictions(loaded.answers(ids))
-
-        async for text in texts:
-            waiting.append(text)
-            if len(waiting) == window:
-                for prediction in await to_thread(answers):
-                    yield prediction
-                done += len(waiting)
-                waiting.clear()
-        if waiting:
-            for prediction in await to_thread(answers):
-                yield prediction
+        require_window(window)
+        async for prediction in answer_async_stream(self._running(), texts, window):
+            yield prediction
 
     def warmup(self) -> None:
         """Run every shape that was compiled ahead, the longest text and the largest batch."""
-        self._now().warm(batches=True)
+        self._running().warm(batches=True)
 
     def reload(self) -> None:
         """Load the bundle that is at the path now, as the one before was loaded.
@@ -348,11 +251,11 @@ class EdgeClassifier:
         Raises:
             BundleError, EngineError, OptionError: see `load`.
         """
-        self._loaded = self._load()
+        self._session = self._load()
 
     def close(self) -> None:
         """Let go of the engine, which ends with the last call under way."""
-        self._loaded = None
+        self._session = None
 
     def __enter__(self) -> EdgeClassifier:
         return self
@@ -366,13 +269,12 @@ class EdgeClassifier:
         self.close()
 
     def __repr__(self) -> str:
-        loaded = self._loaded
-        if loaded is None:
+        session = self._session
+        if session is None:
             return "<EdgeClassifier, closed>"
-        names = ", ".join(task.name for task in loaded.tasks)
-        return (
-            f"<EdgeClassifier of {names}: {loaded.choice.graph.target} from {loaded.bundle.path}>"
-        )
+        names = ", ".join(task.name for task in session.tasks)
+        target = session.choice.graph.target
+        return f"<EdgeClassifier of {names}: {target} from {session.bundle.path}>"
 
     def __reduce__(self) -> NoReturn:
         raise NotPicklableError(
@@ -380,44 +282,30 @@ class EdgeClassifier:
             "the bundle's path, and load it there"
         )
 
-    def _now(self) -> Loaded:
-        """What is loaded.
+    def _running(self) -> Session:
+        """The session, if it can be used in this process.
 
         Raises:
-            ClosedError: nothing, or in another process.
+            ClosedError: it was closed, or belongs to the process that this one was forked from.
         """
-        loaded = self._loaded
-        if loaded is None:
+        session = self._session
+        if session is None:
             raise ClosedError("this classifier was closed; load the bundle again")
-        if loaded.process != os.getpid():
+        if session.process != os.getpid():
             raise ClosedError(
                 "this classifier was loaded before the process forked, and the engine's threads "
                 "have stayed behind; call reload() here, or load after the fork"
             )
-        return loaded
+        return session
 
-    def _listed(self, texts: Iterable[str] | Column) -> list[str]:
-        return listed(texts, self._limits.texts)
 
-    def _several(self, texts: str | Iterable[str] | Column) -> list[str]:
-        return [texts] if isinstance(texts, str) else self._listed(texts)
+def _copied(names: Sequence[str] | None) -> Sequence[str] | None:
+    """Names that stay the same for a later reload, whatever becomes of the app's list."""
+    return names if names is None or isinstance(names, str) else tuple(names)
 
-    def _allowed(self, texts: list[str], first: int = 0, *, stream: bool = False) -> list[str]:
-        """Texts as the tokenizer takes them, none of them beyond the limits."""
-        valid = as_texts(texts, first)
-        self._limits.check(valid, first, stream=stream)
-        return valid
 
-    def _answers(
-        self, loaded: Loaded, texts: list[str], deadline: float | None = None
-    ) -> list[Answered]:
-        texts = self._allowed(texts)
-        if not texts:
-            return []
-        if len(texts) <= WINDOW:
-            return loaded.answers(loaded.encoder.ids(texts), deadline)
-        encoded = ahead(loaded.encoder.ids, windows(texts, WINDOW))
-        return loaded.answers_of_many(encoded, deadline)
+def _several(texts: str | Iterable[str] | Column, session: Session) -> list[str]:
+    return [texts] if isinstance(texts, str) else as_list(texts, session.limits.texts)
 
 
 def _deadline(budget_ms: float | None) -> float | None:
@@ -428,8 +316,3 @@ def _deadline(budget_ms: float | None) -> float | None:
     if not number or not math.isfinite(budget_ms) or budget_ms < 0:
         raise OptionError(f"budget_ms is {budget_ms!r}, expected milliseconds, 0 or more")
     return time.perf_counter() + budget_ms / 1e3
-
-
-def _require_window(window: int) -> None:
-    if window < 1:
-        raise OptionError(f"window is {window}, expected 1 or more")

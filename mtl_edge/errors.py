@@ -42,7 +42,10 @@ __all__ = [
     "RunError",
     "SchemaError",
     "TextError",
+    "one_line",
 ]
+
+LONGEST_MESSAGE = 300  # characters that are quoted of another library's message
 
 
 class MtlEdgeError(Exception):
@@ -111,3 +114,16 @@ class NotPicklableError(EngineError, TypeError):
 
 class MissingPackageError(EngineError, ImportError):
     """A package is not installed; the message names the extra that brings it."""
+
+
+def one_line(error: BaseException, *, typed: bool = False) -> str:
+    """A library's message on one line, at most `LONGEST_MESSAGE` characters of it.
+
+    Args:
+        typed: whether the type's name comes before it, as where any library may have raised it. An
+            error without a message is its type's name in any case.
+    """
+    kind, text = type(error).__name__, " ".join(str(error).split())[:LONGEST_MESSAGE]
+    if not text:
+        return kind
+    return f"{kind}: {text}" if typed else text

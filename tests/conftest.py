@@ -13,6 +13,8 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 
 from mtl_edge.cli import main
 from mtl_edge.training.backbone import load_backbone
+from mtl_edge.training.checkpoint import save
+from mtl_edge.training.drawing import drawn
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "training" / "demo"
@@ -27,6 +29,20 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MTL_EDGE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _without_pictures() -> Iterator[None]:
+    """Checkpoints are saved without pictures, which take a third of a short run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(save, "drawn", lambda *_: True)
+        yield
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints are saved with their pictures all the same."""
+    monkeypatch.setattr(save, "drawn", drawn)
 
 
 @pytest.fixture(scope="session")

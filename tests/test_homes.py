@@ -44,7 +44,7 @@ def done(*command: str | Path, home: Path | None = None) -> subprocess.Completed
     return subprocess.run(program, capture_output=True, text=True, env=environment)
 
 
-@pytest.mark.parametrize("engine", ["auto", "onnxruntime", "openvino", "torch"])
+@pytest.mark.parametrize("engine", ["auto", "onnxruntime", "openvino"])
 def test_answers_need_no_home_and_nothing_is_said_of_it(
     shared_bundle: Path, barred: Path, engine: str
 ) -> None:

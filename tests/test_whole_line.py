@@ -16,7 +16,7 @@ import pytest
 
 from mtl_edge import EdgeClassifier
 from mtl_edge.batches.planning import pad
-from mtl_edge.benchmarks import random_backbone
+from mtl_edge.benchmarks.experiments import random_backbone
 from mtl_edge.bundle import TOKENIZER
 from mtl_edge.cli import main
 from mtl_edge.tokens.encoder import TextEncoder
@@ -103,7 +103,9 @@ def test_on_real_data_batch_mates_do_not_change_an_answer(real: Path, target: st
         together = classifier.logits(texts)
         shuffled = classifier.logits([texts[row] for row in order])
         ids, mask = pad(TextEncoder.from_file(real / "bundle" / TOKENIZER, 128)(texts))
-        padded = classifier._now().engine.run(ids, mask)  # one batch, all as long as the longest
+        padded = classifier._running().engine.run(
+            ids, mask
+        )  # one batch, all as long as the longest
         for row, text in enumerate(texts):
             alone = classifier.logits([text])
             for task, logits in alone.items():
@@ -164,6 +166,9 @@ def test_the_wheel_runs_in_an_environment_without_torch(
     subprocess.run([str(python), "-c", probe], cwd=tmp_path, env=environment, check=True)
     site = next((tmp_path / "venv").glob("lib/python*/site-packages"))
     assert not {"training", "export", "benchmarks"} & {p.name for p in site.iterdir()}
+    measuring = {p.name for p in (site / "mtl_edge" / "benchmarks").iterdir() if p.is_dir()}
+    assert {"bench", "core", "roofline"} <= measuring
+    assert not {"experiments", "peers", "micro", "results"} & measuring, "they stay in the clone"
     assert (site / "mtl_edge" / "py.typed").is_file()
     assert (site / "mtl_edge" / "training" / "demo" / "dev.csv").is_file()
 

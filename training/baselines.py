@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Sequence
 
@@ -12,11 +13,28 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
-__all__ = ["bag_of_words", "mean_pooling"]
+__all__ = ["bag_of_words", "mean_pooling", "training_positions"]
+
+MOST_ROWS = 10_000  # memory grows with the rows that they are trained on
+FEWEST_OF_A_LABEL = 3  # as many as there are folds when a baseline is regularized
+
+
+def training_positions(labels: Sequence[str], seed: int, most: int = MOST_ROWS) -> list[int]:
+    """Positions of the rows to train on: all, or `most` and a few of each label that is rare."""
+    if len(labels) <= most:
+        return list(range(len(labels)))
+    chosen = set(random.Random(seed).sample(range(len(labels)), most))
+    places: dict[str, list[int]] = {}
+    for place, label in enumerate(labels):
+        places.setdefault(label, []).append(place)
+    for of_label in places.values():
+        if len(chosen.intersection(of_label)) < FEWEST_OF_A_LABEL:
+            chosen.update(of_label[:FEWEST_OF_A_LABEL])
+    return sorted(chosen)
 
 
 def bag_of_words(texts: Sequence[str], labels: Sequence[str]) -> Pipeline:
-    """TF-IDF (words 1-2, characters 2-5) and logistic regression, taught."""
+    """TF-IDF (words 1-2, characters 2-5) and logistic regression, fitted."""
     model = make_pipeline(
         make_union(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\S+"),
@@ -29,7 +47,7 @@ def bag_of_words(texts: Sequence[str], labels: Sequence[str]) -> Pipeline:
 
 
 def mean_pooling(
-    means: npt.NDArray[np.float32], labels: Sequence[str], asked: npt.NDArray[np.float32]
+    means: npt.NDArray[np.float32], labels: Sequence[str], reported: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.str_]:
     """Labels from the last layer's mean `[texts, width]` and logistic regression.
 
@@ -39,5 +57,5 @@ def mean_pooling(
     strengths = {"C": [0.003, 0.01, 0.03, 0.1, 0.3, 1.0]}
     model = GridSearchCV(LogisticRegression(max_iter=1000), strengths, cv=folds)
     model.fit(means, labels)
-    answers: npt.NDArray[np.str_] = model.predict(asked)
+    answers: npt.NDArray[np.str_] = model.predict(reported)
     return answers

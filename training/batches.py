@@ -1,4 +1,4 @@
-"""Which rows are learnt from next: batches of one task, and the order of tasks."""
+"""Batches of training rows: within one task, and across tasks."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["MIXES", "Labelled", "Show", "batches_of", "endless", "mixed"]
+__all__ = ["MIXES", "DescribeRow", "Labelled", "batches_of", "endless", "mixed"]
 
 BATCHES_SORTED_TOGETHER = 16
 
-# What to show a user of a task's row: task, position of the text and of the label.
-Show = Callable[[str, int, int], Mapping[str, str]]
+# A row as a user knows it, from its task and the positions of its text and of its label.
+DescribeRow = Callable[[str, int, int], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Positions of texts, and their labels' positions."""
+    """Labelled rows as numbers.
+
+    Attributes:
+        rows: positions of the texts among those of the run.
+        labels: positions of the labels among those of the task.
+    """
 
     rows: Sequence[int]
     labels: Sequence[int]
@@ -53,7 +58,7 @@ def endless(lengths: Sequence[int], size: int, generator: random.Random) -> Iter
 Mix = Callable[[Sequence[int], float, random.Random], Iterator[int]]
 
 
-def _drawn(shares: Sequence[float], generator: random.Random) -> Iterator[int]:
+def _sampled(shares: Sequence[float], generator: random.Random) -> Iterator[int]:
     places = range(len(shares))
     while True:
         yield from generator.choices(places, shares)
@@ -63,11 +68,11 @@ def _drawn(shares: Sequence[float], generator: random.Random) -> Iterator[int]:
 # drawing tasks by their rows goes back to Sanh et al. 2018 (arXiv:1811.06031), and taking them in
 # turns to Dong et al. 2015.
 MIXES: Mapping[str, Mix] = {
-    "proportional": lambda rows, _, generator: _drawn(rows, generator),
-    "temperature": lambda rows, temperature, generator: _drawn(
+    "proportional": lambda rows, _, generator: _sampled(rows, generator),
+    "temperature": lambda rows, temperature, generator: _sampled(
         [count ** (1 / temperature) for count in rows], generator
     ),
-    "uniform": lambda rows, _, generator: _drawn([1.0] * len(rows), generator),
+    "uniform": lambda rows, _, generator: _sampled([1.0] * len(rows), generator),
     "round-robin": lambda rows, _, __: itertools.cycle(range(len(rows))),
 }
 

@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say."""
+"""Calibration: temperatures, calibration error, and thresholds for abstaining."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labelled rows to tasks: checked, and split into rows that train and rows that choose."""
+"""Labelled rows to tasks: checked, and split into training rows and validation rows."""
 
 from __future__ import annotations
 
@@ -16,24 +16,30 @@ from mtl_edge.io.labels import ordered
 __all__ = ["TaskData", "build_task", "conflicts", "spread"]
 
 T = TypeVar("T")
-SELECTION_SHARE = 0.1
-SELECTION_LIMIT = 1000
+VALIDATION_SHARE = 0.1
+VALIDATION_LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """One task's rows: `train` teaches, `selection` (a part of train) chooses, `dev` reports."""
+    """One task's rows.
+
+    Attributes:
+        train: that weights are fitted to.
+        validation: set aside from the training file; they choose epochs, temperatures, thresholds.
+        dev: that figures are reported on, if there are some.
+    """
 
     name: str
     labels: tuple[str, ...]
     train: Rows
-    selection: Rows
+    validation: Rows
     dev: Rows | None
 
     @property
     def report(self) -> tuple[str, Rows]:
-        """The split that figures are reported on, and its rows."""
-        return ("selection", self.selection) if self.dev is None else ("dev", self.dev)
+        """The split that figures are reported on, as records name it, and its rows."""
+        return ("selection", self.validation) if self.dev is None else ("dev", self.dev)
 
     def indices(self, rows: Rows) -> list[int]:
         """Each row's label as its position in `labels`."""
@@ -44,7 +50,7 @@ class TaskData:
 def build_task(
     name: str, train: Rows, dev: Rows | None, seed: int, labels: Sequence[str] | None = None
 ) -> TaskData:
-    """Check a task's rows and set a part of train aside for choosing.
+    """Check a task's rows and set a part of them aside as validation rows.
 
     The split keeps each label's share and repeats for a given seed; rows of the same text are on
     the same side.
@@ -63,9 +69,9 @@ def build_task(
         )
     found = ordered(train.labels)
     labels = found if labels is None else tuple(labels)
-    if strange := sorted(set(labels) ^ set(found)):
+    if unmatched := sorted(set(labels) ^ set(found)):
         raise DataError(
-            f"task {name!r}: the label {strange[0]!r} is in one of --labels and "
+            f"task {name!r}: the label {unmatched[0]!r} is in one of --labels and "
             f"{train.source['file']} alone; name the labels that the rows have"
         )
     if len(labels) < 2:
@@ -78,32 +84,32 @@ def build_task(
             f"task {name!r}: {dev.source['file']} has the label {unknown[0]!r}, which "
             f"{train.source['file']} lacks; expected {', '.join(labels)}"
         )
-    learn, choose = _split(train, seed)
-    if not choose:
+    training, validation = _split(train, seed)
+    if not validation:
         raise DataError(
             f"task {name!r} has {len(train)} rows, too few to set some aside for choosing; "
             "expected 5 or more texts of some label, all different"
         )
-    return TaskData(name, labels, train.take(learn), train.take(choose), dev)
+    return TaskData(name, labels, train.take(training), train.take(validation), dev)
 
 
 def _split(rows: Rows, seed: int) -> tuple[list[int], list[int]]:
-    """Positions of rows that teach and of rows that choose, in order."""
+    """Positions of training rows and of validation rows, in order."""
     by_label: dict[str, dict[str, None]] = {}  # each text once, in order
     for text, label in zip(rows.texts, rows.labels, strict=True):
         by_label.setdefault(label, {})[text] = None
-    share = min(SELECTION_SHARE, SELECTION_LIMIT / sum(map(len, by_label.values())))
+    share = min(VALIDATION_SHARE, VALIDATION_LIMIT / sum(map(len, by_label.values())))
     chosen: set[str] = set()
     generator = random.Random(seed)
     for label in sorted(by_label):
         texts = list(by_label[label])
         count = max(round(share * len(texts)), 1 if len(texts) >= 5 else 0)
         chosen.update(generator.sample(texts, count))
-    for known in by_label.values():
-        if chosen.issuperset(known):  # chosen for other labels; something has to teach this one
-            chosen.remove(next(iter(known)))
-    learn = [i for i, text in enumerate(rows.texts) if text not in chosen]
-    return learn, [i for i, text in enumerate(rows.texts) if text in chosen]
+    for own in by_label.values():
+        if chosen.issuperset(own):  # chosen for other labels; one has to train this one
+            chosen.remove(next(iter(own)))
+    training = [i for i, text in enumerate(rows.texts) if text not in chosen]
+    return training, [i for i, text in enumerate(rows.texts) if text in chosen]
 
 
 def spread(ordered: Sequence[T], count: int) -> list[T]:

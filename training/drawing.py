@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mtl_edge.errors import one_line
+
 __all__ = ["attempted", "drawn", "style", "without_formulas"]
 
 DOTS_PER_INCH, MOST_DOTS = 110, 30_000_000
@@ -28,21 +30,20 @@ def drawn(file: Path, draw: Callable[..., Any], *args: object) -> bool:
 
 
 def attempted(name: str, draw: Callable[..., T], *args: object) -> T | None:
-    """What `draw(*args)` makes; none if it fails, of which a note tells: pictures can be missed."""
+    """What `draw(*args)` makes; none and a note if it fails: a picture is never worth an error."""
     try:
         with style({}):
             return draw(*args)
     except Exception as error:
-        why = " ".join(str(error).split()) or type(error).__name__
-        print(f"note: {name} was not drawn: {why[:300]}", file=sys.stderr, flush=True)
+        print(f"note: {name} was not drawn: {one_line(error)}", file=sys.stderr, flush=True)
         return None
 
 
 @contextlib.contextmanager
 def style(settings: dict[Any, Any]) -> Iterator[None]:
-    """Matplotlib with these settings, dollar signs that are no formulas, and nothing to say.
+    """Matplotlib with these settings, dollar signs that are no formulas, and no warnings.
 
-    It tells of every character that its fonts lack, and of folders that it cannot write to.
+    It would warn of every character that its fonts lack, and of folders that it cannot write to.
     """
     log = logging.getLogger("matplotlib")
     level = log.level

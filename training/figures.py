@@ -19,15 +19,15 @@ __all__ = ["draw_confusion", "draw_curves"]
 MOST_CURVES = 8
 MOST_NAMED, WIDEST = 72, 32  # labels that have room beside each other, and columns of one
 WITH_NUMBERS = 12  # labels up to which cells are large enough to be read
-TRAIN, SELECTION = "#8fa3b3", "#c0562b"
+TRAINING, VALIDATION = "#8fa3b3", "#c0562b"
 
 
 def draw_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
-    """Loss of train and selection and accuracy of selection by epoch, one row a part."""
+    """By epoch: loss on training and validation rows, accuracy on the latter; one row a part."""
     from matplotlib.figure import Figure
 
     # Of heads for many depths the deepest are the ones of interest.
-    # Heads of a fold only answer for others.
+    # Heads of a fold are not those that ship.
     named = dict.fromkeys(line["part"] for line in metrics)
     parts = [part for part in named if not re.search(r"\.fold\d+@", part)][-MOST_CURVES:]
     figure = Figure(figsize=(8, 0.6 + 2.2 * len(parts)))
@@ -36,11 +36,11 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
         lines = [line for line in metrics if line["part"] == part]
         epochs = [line["epoch"] for line in lines]
         train = [np.nan if v["train_loss"] is None else v["train_loss"] for v in lines]
-        left.plot(epochs, train, color=TRAIN, marker=".", label="train, with dropout")
+        left.plot(epochs, train, color=TRAINING, marker=".", label="train, with dropout")
         selection = [line["selection_loss"] for line in lines]
-        left.plot(epochs, selection, color=SELECTION, marker=".", label="selection")
+        left.plot(epochs, selection, color=VALIDATION, marker=".", label="selection")
         accuracy = [100 * line["selection_accuracy"] for line in lines]
-        right.plot(epochs, accuracy, color=SELECTION, marker=".")
+        right.plot(epochs, accuracy, color=VALIDATION, marker=".")
         best = int(np.argmax(accuracy))
         right.annotate(
             f"{accuracy[best]:.1f}", (epochs[best], accuracy[best]), xytext=(0, 5),

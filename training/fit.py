@@ -1,4 +1,4 @@
-"""Heads taught on states that do not change."""
+"""Heads trained on states that do not change."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from mtl_edge.training.batches import Labelled, Show, endless
+from mtl_edge.training.batches import DescribeRow, Labelled, endless
+from mtl_edge.training.device import device
 from mtl_edge.training.heads import Head
 from mtl_edge.training.journal import Journal
 from mtl_edge.training.loop import Learner, Loop, score
 from mtl_edge.training.recipe import Recipe, criterion_for
-from mtl_edge.training.states import States, device
+from mtl_edge.training.states import States
 
 __all__ = ["fit_heads", "predict"]
 
@@ -22,42 +23,75 @@ def fit_heads(
     task: str,
     heads: Mapping[int, Head],
     states: States,
-    train: Labelled,
-    selection: Labelled,
+    training: Labelled,
+    validation: Labelled,
     recipe: Recipe,
     *,
     journal: Journal | None = None,
-    show: Show | None = None,
+    describe_row: DescribeRow | None = None,
     refit: bool = False,
 ) -> dict[int, dict[str, float]]:
-    """Teach one task's heads in place, one for each depth, in one pass over the states.
+    """Train one task's heads in place, one for each depth, in one pass over the states.
 
-    A head of depth `d` sees the embeddings and the first `d` layers, one of depth 0 what
-    `mtl_edge.training.static` says of each token. Each keeps the weights of the
-    epoch in which it did best on `selection`.
+    A head of depth `d` sees the embeddings and the first `d` layers, one of depth 0 the tokens'
+    vectors of `mtl_edge.training.static`. Each keeps the weights of the epoch in which it did best
+    on the validation rows.
 
     Args:
-        show: see `mtl_edge.training.batches`; of a batch at fault.
-        refit: a second pass, in which `train` holds the rows of `selection` too: recorded under
+        describe_row: see `mtl_edge.training.batches`; for a batch whose loss is not a number.
+        refit: a second pass, in which `training` holds the validation rows too: recorded under
             names of its own.
 
     Returns:
-        Per depth, that epoch's number (from 1), its accuracy and its loss on `selection`.
+        Per depth, that epoch's number (from 1), its accuracy and its loss on `validation`.
 
     Raises:
         MtlEdgeError: a loss is not a number.
     """
-    name = f"{task}.refit" if refit else task
-    names = {depth: f"{name}@{depth}" for depth in heads}
-    place = device()
+    loop = _loop(task, heads, len(training), recipe, journal or Journal(), refit)
+    parts = {depth: f"{loop.name}@{depth}" for depth in heads}
+    criterion = criterion_for(training.labels, next(iter(heads.values())).config.labels, recipe)
+    criterion.to(device())
+
+    found = loop.run(
+        {parts[depth]: Learner(head, [parts[depth]]) for depth, head in heads.items()},
+        endless(
+            [int(states.lengths[row]) for row in training.rows],
+            recipe.batch_size,
+            random.Random(recipe.seed),
+        ),
+        lambda batch: {
+            parts[depth]: loss
+            for depth, loss in _losses(heads, states, training, batch, criterion).items()
+        },
+        lambda: {
+            parts[depth]: score(predict(head, states, validation.rows), validation.labels)
+            for depth, head in heads.items()
+        },
+        lambda batch: _described(task, training, batch, describe_row),
+    )
     for head in heads.values():
-        head.to(place)
-    criterion = criterion_for(train.labels, next(iter(heads.values())).config.labels, recipe)
-    criterion.to(place)
-    deepest = max(head.config.states for head in heads.values())
-    steps = -(-len(train) // recipe.batch_size)
-    loop = Loop(
-        name=name,
+        head.cpu().finish()
+    return {
+        depth: {"epoch": found[part]["epoch"], **found[part]["parts"][part]}
+        for depth, part in parts.items()
+    }
+
+
+def _loop(
+    task: str,
+    heads: Mapping[int, Head],
+    rows: int,
+    recipe: Recipe,
+    journal: Journal,
+    refit: bool,
+) -> Loop:
+    """Epochs over so many training rows; moves the heads to where they are trained."""
+    for head in heads.values():
+        head.to(device())
+    steps = -(-rows // recipe.batch_size)
+    return Loop(
+        name=f"{task}.refit" if refit else task,
         title=f"task {task}" + (", all rows" if refit else ""),
         groups=[g for head in heads.values() for g in head.groups(recipe.learning_rate)],
         epochs=recipe.epochs_of(steps),
@@ -68,39 +102,35 @@ def fit_heads(
         rate_option="--learning-rate",
         rate=recipe.learning_rate,
         patience=recipe.patience,
-        journal=journal or Journal(),
+        journal=journal,
     )
 
-    def losses_of(batch: Sequence[int]) -> dict[str, Tensor]:
-        values, mask, ids = states.batch([train.rows[i] for i in batch], deepest, place)
-        targets = torch.tensor([train.labels[i] for i in batch], device=place)
-        return {
-            names[depth]: head.loss(
-                criterion, targets, states.read_by(head.config.states, values, ids), mask, ids
-            )
-            for depth, head in heads.items()
-        }
 
-    found = loop.run(
-        {names[depth]: Learner(head, [names[depth]]) for depth, head in heads.items()},
-        endless(
-            [int(states.lengths[row]) for row in train.rows],
-            recipe.batch_size,
-            random.Random(recipe.seed),
-        ),
-        losses_of,
-        lambda: {
-            names[depth]: score(predict(head, states, selection.rows), selection.labels)
-            for depth, head in heads.items()
-        },
-        lambda batch: [show(task, train.rows[i], train.labels[i]) for i in batch] if show else [],
-    )
-    for head in heads.values():
-        head.cpu().finish()
+def _losses(
+    heads: Mapping[int, Head],
+    states: States,
+    training: Labelled,
+    batch: Sequence[int],
+    criterion: torch.nn.Module,
+) -> dict[int, Tensor]:
+    """Each depth's loss of a batch, given as positions among the training rows."""
+    deepest = max(head.config.states for head in heads.values())
+    values, mask, ids = states.batch([training.rows[i] for i in batch], deepest, device())
+    targets = torch.tensor([training.labels[i] for i in batch], device=device())
     return {
-        depth: {"epoch": found[name]["epoch"], **found[name]["parts"][name]}
-        for depth, name in names.items()
+        depth: head.loss(
+            criterion, targets, states.layers_read_by(head.config.states, values, ids), mask, ids
+        )
+        for depth, head in heads.items()
     }
+
+
+def _described(
+    task: str, training: Labelled, batch: Sequence[int], describe_row: DescribeRow | None
+) -> list[Mapping[str, str]]:
+    if describe_row is None:
+        return []
+    return [describe_row(task, training.rows[i], training.labels[i]) for i in batch]
 
 
 @torch.inference_mode()

@@ -1,9 +1,9 @@
-"""What heads answer on rows they were not taught: K folds of heads, each asked the rest.
+"""Out-of-fold logits: what heads answer on rows that they were not trained on, by K folds.
 
-Thresholds of cheaper stages are fitted on such answers (see `mtl_edge.export.exits`). The rows that
-choose an epoch are too few for that, and heads that were refitted have seen them as well. A fold's
+Thresholds of early exits are fitted on such logits (see `mtl_edge.export.exits`). Validation rows
+are too few for that, and heads that were refitted have seen them as well. A fold's
 heads learn from fewer rows than those that ship and are, if anything, worse; what is fitted on all
-folds together holds for heads taught in this way, on average over the folds, as the rows grow
+folds together holds for heads trained in this way, on average over the folds, as the rows grow
 (Bayle et al. 2020, arXiv:2007.12671). It is no guarantee of finite samples for one set of weights.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mtl_edge.errors import OptionError
-from mtl_edge.training.batches import Labelled, Show
+from mtl_edge.training.batches import DescribeRow, Labelled
 from mtl_edge.training.fit import fit_heads, predict
 from mtl_edge.training.heads import Head
 from mtl_edge.training.journal import Journal
@@ -26,14 +26,14 @@ from mtl_edge.training.states import States
 
 __all__ = ["OutOfFold", "out_of_fold", "require_texts"]
 
-CHOOSING = 10  # one in so many of the rows that teach a fold chooses its epoch
+VALIDATION = 10  # one in so many of the other folds' texts chooses the fold's epoch
 
 Values = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class OutOfFold:
-    """One task's answers, of heads that have not seen the rows.
+    """One task's logits, of heads that were not trained on the rows.
 
     Attributes:
         labels: positions of the right labels, int64 `[rows]`.
@@ -44,7 +44,7 @@ class OutOfFold:
     logits: Mapping[int, Values]
 
     def at(self, depth: int) -> OutOfFold | None:
-        """The same for a model of `depth` layers; none if no heads of that depth were asked."""
+        """The same for a model of `depth` layers; none if there are no logits of that depth."""
         if depth not in self.logits:
             return None
         return OutOfFold(self.labels, {d: v for d, v in self.logits.items() if d <= depth})
@@ -53,9 +53,9 @@ class OutOfFold:
 def require_texts(task: str, texts: Sequence[str], folds: int) -> None:
     """
     Raises:
-        OptionError: there are so few that none is left to teach some fold's heads.
+        OptionError: there are so few that none is left to train some fold's heads on.
     """
-    # As many as there are folds choose, and each fold needs one more that is not in it.
+    # As many as there are folds validate, and each fold needs one more that is not in it.
     if (count := len(set(texts))) < folds + 2:
         raise OptionError(
             f"--exit-folds {folds} needs {folds + 2} or more texts that differ, and task {task!r} "
@@ -65,22 +65,22 @@ def require_texts(task: str, texts: Sequence[str], folds: int) -> None:
 
 def out_of_fold(
     task: str,
-    fresh: Callable[[], Mapping[int, Head]],
+    build_heads: Callable[[], Mapping[int, Head]],
     states: States,
     rows: Labelled,
     folds: int,
     recipe: Recipe,
     *,
     journal: Journal | None = None,
-    show: Show | None = None,
+    describe_row: DescribeRow | None = None,
 ) -> OutOfFold:
-    """Teach heads on all folds but one and ask them that one, for each of `folds`.
+    """Train heads on all folds but one and take their logits of that one, for each of `folds`.
 
     A text that occurs twice is in one fold.
 
     Args:
-        fresh: heads by depth, untaught.
-        show: see `mtl_edge.training.batches`; of a batch at fault.
+        build_heads: makes untrained heads by depth.
+        describe_row: see `mtl_edge.training.batches`; for a batch whose loss is not a number.
 
     Raises:
         MtlEdgeError: a loss is not a number.
@@ -92,24 +92,31 @@ def out_of_fold(
     found: dict[int, Values] = {}
     for fold in range(folds):
         held_out = places % folds == fold
-        choosing = ~held_out & (places // folds % CHOOSING == 0)
-        heads = fresh()
+        validation = ~held_out & (places // folds % VALIDATION == 0)
+        heads = build_heads()
         fit_heads(
             f"{task}.fold{fold + 1}",
             heads,
             states,
-            _taken(rows, ~held_out & ~choosing),
-            _taken(rows, choosing),
+            _taken(rows, ~held_out & ~validation),
+            _taken(rows, validation),
             recipe,
             journal=journal,
-            show=None if show is None else lambda _, text, label: show(task, text, label),
+            describe_row=_for_task(task, describe_row),
         )
-        asked = _taken(rows, held_out)
+        own = _taken(rows, held_out)
         for depth, head in heads.items():
-            logits = predict(head, states, asked.rows).numpy()
+            logits = predict(head, states, own.rows).numpy()
             found.setdefault(depth, np.empty((len(rows), logits.shape[1]), np.float32))
             found[depth][held_out] = logits
     return OutOfFold(np.array(rows.labels, np.int64), found)
+
+
+def _for_task(task: str, describe_row: DescribeRow | None) -> DescribeRow | None:
+    """Rows are described as the task's, whatever the fold is called."""
+    if describe_row is None:
+        return None
+    return lambda _, text, label: describe_row(task, text, label)
 
 
 def _taken(rows: Labelled, chosen: npt.NDArray[np.bool_]) -> Labelled:

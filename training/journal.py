@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from mtl_edge.errors import CheckpointError, MissingPackageError
+from mtl_edge.errors import CheckpointError, MissingPackageError, one_line
 from mtl_edge.io.changes import changes_of
 
 __all__ = ["Journal"]
@@ -135,7 +135,7 @@ class Journal:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # pickle, zip and torch each have their own
             raise CheckpointError(
-                f"{file} is damaged ({' '.join(str(error).split())[:200]}); --restart begins anew"
+                f"{file} is damaged ({one_line(error)}); --restart begins anew"
             ) from None
         return state
 

@@ -1,4 +1,4 @@
-"""How parts learn."""
+"""How parts learn: epochs, rates, mixing, weighting; and the loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["Recipe", "criterion_for"]
+from mtl_edge.errors import OptionError
+
+__all__ = ["Recipe", "criterion_for", "require_positive"]
 
 FEWEST_STEPS = 500
 
@@ -26,8 +28,11 @@ class Recipe:
         mix, mix_temperature: of tasks where the backbone learns, see `mtl_edge.training.batches`.
         weighting: of their losses, see `mtl_edge.training.weighting`.
         task_weights: by task, of its loss; a task that is not here has 1.
-        patience: epochs without an improvement on the selection rows that stop learning early;
+        patience: epochs without an improvement on the validation rows that stop learning early;
             none: all epochs are run.
+
+    Raises:
+        OptionError: a number is not above 0.
     """
 
     epochs: int | None = None
@@ -44,12 +49,31 @@ class Recipe:
     patience: int | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        require_positive("epochs", self.epochs)
+        require_positive("batch_size", self.batch_size)
+        require_positive("learning_rate", self.learning_rate)
+        require_positive("backbone_learning_rate", self.backbone_learning_rate)
+        require_positive("mix_temperature", self.mix_temperature)
+        for weight in self.task_weights.values():
+            require_positive("task_weight", weight)
+        require_positive("patience", self.patience)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     def epochs_of(self, steps: int) -> int:
         """Epochs of a head on frozen states if one of them takes `steps` steps."""
         return self.epochs or max(8, -(-FEWEST_STEPS // steps))
+
+
+def require_positive(option: str, value: float | None) -> None:
+    """
+    Raises:
+        OptionError: the option's value is given and not above 0.
+    """
+    if value is not None and not value > 0:
+        raise OptionError(f"--{option.replace('_', '-')} is {value}, expected more than 0")
 
 
 def criterion_for(labels: Sequence[int], count: int, recipe: Recipe) -> nn.CrossEntropyLoss:

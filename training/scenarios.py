@@ -1,4 +1,4 @@
-"""Scenarios: which parts learn. Data, read by one training loop.
+"""Scenarios: which parts learn, as a table.
 
 The study behind this project names the first three. The others let the shared encoder learn too, so
 that what freezing it costs, and saves, can be measured.
@@ -15,14 +15,14 @@ from mtl_edge.errors import OptionError
 __all__ = ["SCENARIOS", "BackboneMode", "Learning", "Scenario", "learning_of"]
 
 BackboneMode = Literal["frozen", "full", "top-layers", "lora"]
-HeadsMode = Literal["none", "all", "asked"]
+HeadsMode = Literal["none", "all", "named"]
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """
     Attributes:
-        heads: `asked` are those named with `--learn`.
+        heads: `named` are those named with `--learn`.
     """
 
     backbone: BackboneMode
@@ -33,10 +33,10 @@ class Scenario:
 SCENARIOS: Mapping[str, Scenario] = {
     "frozen": Scenario("frozen", "none", "nothing learns: a baseline"),
     "heads": Scenario("frozen", "all", "heads learn on the frozen backbone: transfer learning"),
-    "one-head": Scenario("frozen", "asked", "one head learns, the others and the backbone stay"),
+    "one-head": Scenario("frozen", "named", "one head learns, the others and the backbone stay"),
     "full": Scenario("full", "all", "backbone and heads learn"),
     "full-one-head": Scenario(
-        "full", "asked", "backbone and one head learn, the other heads stay as they are"
+        "full", "named", "backbone and one head learn, the other heads stay as they are"
     ),
     "top-layers": Scenario("top-layers", "all", "the backbone's last layers and the heads learn"),
     "lora": Scenario(
@@ -72,7 +72,7 @@ def learning_of(
 
     Args:
         tasks: all of the run's.
-        learn: tasks whose heads learn where the scenario asks for some.
+        learn: tasks whose heads learn where the scenario lets users name them.
         freeze: parts that do not learn whatever the scenario says: tasks, or `backbone`.
         fixed: tasks without rows of their own, whose heads cannot learn.
 
@@ -88,14 +88,14 @@ def learning_of(
     ):
         if unknown := [n for n in names if n not in known]:
             raise OptionError(f"{option} {unknown[0]!r}: unknown; there are {', '.join(known)}")
-    if scenario.heads == "asked" and not learn:
+    if scenario.heads == "named" and not learn:
         raise OptionError(f"--scenario {name} needs --learn TASK; there are {', '.join(tasks)}")
-    if scenario.heads != "asked" and learn:
+    if scenario.heads != "named" and learn:
         raise OptionError(f"--learn goes with --scenario one-head or full-one-head, not {name}")
     if without := sorted(set(learn) & set(fixed)):
         raise OptionError(f"--learn {without[0]}: it has no rows; give them with --task")
-    asked = {"none": (), "all": tasks, "asked": learn}[scenario.heads]
-    heads = frozenset(asked) - frozenset(freeze) - frozenset(fixed)
+    by_mode = {"none": (), "all": tasks, "named": learn}[scenario.heads]
+    heads = frozenset(by_mode) - frozenset(freeze) - frozenset(fixed)
     backbone = "frozen" if "backbone" in freeze else scenario.backbone
     if backbone != "frozen" and not heads:
         raise OptionError(f"--scenario {name} needs a task whose head learns; none is left")

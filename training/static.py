@@ -1,10 +1,11 @@
-"""Depth 0: each token's vector, whatever stands around it.
+"""Depth 0: a static table of token vectors in the place of the encoder.
 
 A head that reads no transformer layer needs neither positions nor the embedding layer's full width.
-So the embedding layer is asked for each token alone, and what it says is kept in its principal
-directions: a table of a third of the size whose rows are all that runs before the heads. (The step
-from a transformer to such a table is that of model2vec, whose vectors are taken behind the last
-layer; for heads that learn, those of the embeddings were better by a point of accuracy on SST-2.)
+So the embedding layer encodes each token of the vocabulary alone, and its outputs are kept in their
+principal directions: a table of a third of the size, whose rows are all that runs before the heads.
+(The step from a transformer to such a table is that of model2vec, whose vectors are taken behind
+the last layer; for heads that learn, those of the embeddings were better by a point of accuracy on
+SST-2.)
 """
 
 from __future__ import annotations
@@ -56,10 +57,10 @@ class StaticEncoder(PreTrainedModel):  # type: ignore[no-untyped-call]
 
 @torch.no_grad()  # not inference mode: a user may let the table learn
 def distilled(encoder: PreTrainedModel, vocabulary: int, width: int = WIDTH) -> StaticEncoder:
-    """What the embedding layer of `encoder` says of each token, in `width` numbers at most.
+    """The embedding layer's output for each token alone, in at most `width` principal directions.
 
     Args:
-        encoder: of no layer; its configuration goes along.
+        encoder: with all transformer layers removed; its configuration is kept.
     """
     place = next(encoder.parameters()).device
     ids = torch.arange(vocabulary, device=place).unsqueeze(1)

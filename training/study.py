@@ -1,7 +1,7 @@
 """`mtl-edge study`: every scenario on the same tasks, side by side.
 
 The study behind this project claims of a frozen backbone that it does not overfit, that it is
-cheap and stable, and that one head can be taught without touching the others. Each claim is a
+cheap and stable, and that one head can be trained without touching the others. Each claim is a
 column here: train against dev accuracy, parameters and seconds, the spread over seeds, and what
 became of the task whose head stayed frozen. `one-head` and `full-one-head` start from what `heads`
 left.
@@ -19,22 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mtl_edge.cli.reading import note, read_options
 from mtl_edge.errors import OptionError
 from mtl_edge.io.folders import require_free, staged_folder
 from mtl_edge.table import clip, markdown_table, text_table
+from mtl_edge.training.arguments import add_train_arguments, train_options
 from mtl_edge.training.backbone import Backbone, load_backbone
 from mtl_edge.training.checkpoint import Checkpoint
-from mtl_edge.training.command import (
-    add_data_arguments,
-    add_recipe_arguments,
-    options_of,
-    read_tasks,
-    task_sources,
-)
 from mtl_edge.training.data import TaskData
 from mtl_edge.training.drawing import drawn
-from mtl_edge.training.run import Options, train
+from mtl_edge.training.options import TrainOptions
+from mtl_edge.training.run import train
 from mtl_edge.training.scenarios import SCENARIOS
+from mtl_edge.training.task_arguments import add_data_arguments, task_files
+from mtl_edge.training.task_files import read_tasks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,7 +47,7 @@ class Row:
     Attributes:
         accuracy: per task, of the reported rows, one a seed.
         before: the same before learning.
-        train_accuracy: the same of rows that taught.
+        train_accuracy: the same of training rows.
     """
 
     scenario: str
@@ -69,27 +67,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scenarios", default=",".join(SCENARIOS), help="comma-separated; default: all"
     )
     parser.add_argument("--seeds", type=int, default=1, help="runs of each; default: %(default)s")
-    add_recipe_arguments(parser)
+    add_train_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     require_free(args.out, overwrite=args.overwrite)
-    options = options_of(args)
-    names = list(filter(None, args.scenarios.split(",")))
-    if unknown := [n for n in names if n not in SCENARIOS]:
-        raise OptionError(f"--scenarios {unknown[0]}: unknown; there are {', '.join(SCENARIOS)}")
-    if args.all_depths and any(SCENARIOS[n].backbone != "frozen" for n in names):
-        raise OptionError("--all-depths goes with scenarios that leave the backbone frozen alone")
-    if args.refit and (learn := [n for n in names if SCENARIOS[n].backbone != "frozen"]):
-        raise OptionError(
-            f"--refit teaches heads alone, and the backbone learns in {', '.join(learn)}; leave it "
-            "out, or name other --scenarios"
-        )
+    files = task_files(args)
+    names = [task.name for task in files]
+    options = train_options(args, names)
+    scenarios = list(filter(None, args.scenarios.split(",")))
+    _require_scenarios(scenarios, options)
     if args.seeds < 1:
         raise OptionError(f"--seeds is {args.seeds}, expected 1 or more")
-    rows = study(read_tasks(args), load_backbone(args.backbone), options, names, args.seeds)
-    tasks = list(task_sources(args))
-    header, cells = table_of(rows, tasks)
+    tasks = read_tasks(files, read_options(args), options.recipe.seed, note)
+    rows = study(tasks, load_backbone(args.backbone), options, scenarios, args.seeds)
+    header, cells = table_of(rows, names)
     with staged_folder(args.out, overwrite=args.overwrite) as stage:
         record = {
             "date": date.today().isoformat(),
@@ -100,31 +92,50 @@ def run(args: argparse.Namespace) -> None:
         }
         (stage / "study.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (stage / "study.md").write_text(markdown_table(header, cells) + "\n", encoding="utf-8")
-    picture = ", study.png" if drawn(args.out / "study.png", _draw, rows, tasks) else ""
+    picture = ", study.png" if drawn(args.out / "study.png", _draw, rows, names) else ""
     print(text_table(header, cells))
     print(f"\nstudy {args.out}: study.md, study.json{picture}")
+
+
+def _require_scenarios(names: Sequence[str], options: TrainOptions) -> None:
+    """
+    Raises:
+        OptionError: there is no such scenario, or one that does not go with an option.
+    """
+    if unknown := [n for n in names if n not in SCENARIOS]:
+        raise OptionError(f"--scenarios {unknown[0]}: unknown; there are {', '.join(SCENARIOS)}")
+    learning = [n for n in names if SCENARIOS[n].backbone != "frozen"]
+    if options.all_depths and learning:
+        raise OptionError("--all-depths goes with scenarios that leave the backbone frozen alone")
+    if options.refit and learning:
+        raise OptionError(
+            f"--refit teaches heads alone, and the backbone learns in {', '.join(learning)}; leave "
+            "it out, or name other --scenarios"
+        )
 
 
 def study(
     tasks: Sequence[TaskData],
     backbone: Backbone,
-    options: Options,
+    options: TrainOptions,
     scenarios: Sequence[str],
     seeds: int,
 ) -> list[Row]:
-    """Run the scenarios, those that teach one head once per task."""
-    # Neither is shown; and thresholds cannot be fitted for heads that a run goes on from.
+    """Run the scenarios, those that train one head once per task."""
+    # The table has no baselines, and thresholds cannot be fitted for heads that a run goes on from.
     options = replace(options, baselines=False, abstain=None)
     started = [_seeded(tasks, backbone, options, "heads", (), s, None) for s in range(seeds)]
     rows = []
     for name in scenarios:
-        asked = SCENARIOS[name].heads == "asked"
-        for learn in [(task.name,) for task in tasks] if asked else [()]:
+        one_head = SCENARIOS[name].heads == "named"
+        for learn in [(task.name,) for task in tasks] if one_head else [()]:
             runs = (
                 started
                 if name == "heads"
                 else [
-                    _seeded(tasks, backbone, options, name, learn, s, started[s] if asked else None)
+                    _seeded(
+                        tasks, backbone, options, name, learn, s, started[s] if one_head else None
+                    )
                     for s in range(seeds)
                 ]
             )
@@ -135,7 +146,7 @@ def study(
 def _seeded(
     tasks: Sequence[TaskData],
     backbone: Backbone,
-    options: Options,
+    options: TrainOptions,
     scenario: str,
     learn: Sequence[str],
     seed: int,
@@ -195,7 +206,7 @@ def _draw(rows: Sequence[Row], tasks: Sequence[str]) -> Figure:
     figure = Figure(figsize=(1 + 5 * len(tasks), 0.55 * len(rows) + 1.6))
     axes = figure.subplots(1, len(tasks), squeeze=False)
     names = [
-        row.scenario + (f" ({row.learned[0]})" if SCENARIOS[row.scenario].heads == "asked" else "")
+        row.scenario + (f" ({row.learned[0]})" if SCENARIOS[row.scenario].heads == "named" else "")
         for row in rows
     ]
     places = np.arange(len(rows))[::-1]

@@ -1,1 +1,1 @@
-"""`mtl-edge bench` in parts: what takes part, how it is measured, what is written and shown."""
+"""`mtl-edge bench`: every graph of a bundle, and the torch model, measured side by side."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_edge.benchmarks.demo_tasks import DATA
+from mtl_edge.benchmarks.demo import DATA
 from mtl_edge.bundle import TOKENIZER, open_bundle
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.io.labelled import read_texts
@@ -28,7 +28,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return given
     if DEMO.is_dir():
         return DEMO
-    from mtl_edge.benchmarks.bench import example
+    from mtl_edge.benchmarks.experiments import example
 
     return example.write(tmp_path_factory.mktemp("example"))[1]
 

@@ -71,7 +71,7 @@ def test_pad_a_batch(benchmark: Benchmark, encoder: TextEncoder, texts: list[str
 
 @pytest.mark.parametrize("batch", [1, 32])
 def test_engine_call(benchmark: Benchmark, classifier: EdgeClassifier, batch: int) -> None:
-    loaded = classifier._now()
+    loaded = classifier._running()
     words = loaded.bundle.manifest.backbone.vocabulary
     ids = np.random.default_rng(0).integers(0, words, (batch, 32))
     logits = benchmark(loaded.engine.run, ids, np.ones_like(ids))

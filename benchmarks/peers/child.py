@@ -1,11 +1,11 @@
 """The process in which a peer is fitted, loaded and timed; runs inside the peer's environment.
 
-    python child.py KIND FOLDER OPTIONS THREADS CORES
+    python child.py ADAPTER FOLDER OPTIONS THREADS CORES
 
-KIND is a file of `kinds/`, FOLDER where its models are kept, OPTIONS JSON, CORES a comma-separated
-list. Knows nothing of mtl_edge: standard library and numpy alone, and whatever the kind imports.
+ADAPTER is a file of `adapters/`, FOLDER where its models are kept, OPTIONS JSON, CORES a list with
+commas. Knows nothing of mtl_edge: standard library and numpy, and whatever the adapter imports.
 Reads a JSON command a line from standard input and answers a JSON line; what libraries print goes
-to standard error. A kind defines some of
+to standard error. An adapter defines some of
 
     prepare(rows, backbone, folder, options)   what needs another environment, such as a conversion
     fit(rows, backbone, folder, options)       learn and save; rows: {task: [texts, labels]}
@@ -52,17 +52,19 @@ def texts_of(command: dict[str, Any]) -> list[str]:
 
 
 class Child:
-    """One kind with its folder, and once loaded its function that answers."""
+    """An adapter with its folder, and once loaded its function that answers."""
 
-    def __init__(self, kind: str, folder: str, options: dict[str, Any], threads: int) -> None:
+    def __init__(self, adapter: str, folder: str, options: dict[str, Any], threads: int) -> None:
         self.folder, self.options, self.threads = folder, options, threads
-        # At the end: no module beside the kinds may hide a library's.
-        sys.path.append(os.path.dirname(kind))
-        spec = importlib.util.spec_from_file_location(f"kind_{os.path.basename(kind)[:-3]}", kind)
+        # At the end: no module beside the adapters may hide a library's.
+        sys.path.append(os.path.dirname(adapter))
+        spec = importlib.util.spec_from_file_location(
+            f"adapter_{os.path.basename(adapter)[:-3]}", adapter
+        )
         assert spec is not None
         assert spec.loader is not None
-        self.kind = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.kind)
+        self.adapter = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.adapter)
         self.answers: Callable[[list[str]], dict[str, Any]]
         self.passed = 0
 
@@ -71,10 +73,10 @@ class Child:
         return answer
 
     def prepare(self, command: dict[str, Any]) -> dict[str, Any]:
-        return self._learn(getattr(self.kind, "prepare", None), command)
+        return self._learn(getattr(self.adapter, "prepare", None), command)
 
     def fit(self, command: dict[str, Any]) -> dict[str, Any]:
-        return self._learn(getattr(self.kind, "fit", None), command)
+        return self._learn(getattr(self.adapter, "fit", None), command)
 
     def _learn(
         self, function: Callable[..., None] | None, command: dict[str, Any]
@@ -88,7 +90,7 @@ class Child:
 
     def load(self, command: dict[str, Any]) -> dict[str, Any]:
         start = time.perf_counter()
-        self.answers = self.kind.load(self.folder, self.options, self.threads)
+        self.answers = self.adapter.load(self.folder, self.options, self.threads)
         return {"seconds": time.perf_counter() - start}
 
     def answer(self, command: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +142,7 @@ class Child:
 
 
 def main() -> None:
-    kind, folder, options, threads, cores = sys.argv[1:]
+    adapter, folder, options, threads, cores = sys.argv[1:]
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, [int(core) for core in cores.split(",")])
     private = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -153,8 +155,8 @@ def main() -> None:
     child = None
     for line in sys.stdin:
         try:
-            if child is None:  # here, so that a kind that cannot be imported is an answer too
-                child = Child(kind, folder, json.loads(options), int(threads))
+            if child is None:  # here, so that an adapter that cannot be imported is an answer too
+                child = Child(adapter, folder, json.loads(options), int(threads))
             say(child.do(json.loads(line)))
         except Exception as error:
             traceback.print_exc()

@@ -13,7 +13,7 @@ from typing import Any
 __all__ = ["PeerFailedError", "Process"]
 
 CHILD = Path(__file__).with_name("child.py")
-KINDS = Path(__file__).with_name("kinds")
+ADAPTERS = Path(__file__).with_name("adapters")
 LINES_OF_A_LOG = 6
 SECONDS = 1800  # for one command; fitting takes minutes
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
@@ -35,14 +35,14 @@ class PeerFailedError(Exception):
 class Process:
     """One peer at work in its environment, on given cores.
 
-    with Process(python, "ours", folder, options, threads=2, cores=[0, 1], log=file) as process:
+    with Process(python, adapter, folder, options, threads=2, cores=[0, 1], log=file) as process:
         process.ask("load")
     """
 
     def __init__(
         self,
         python: str,
-        kind: str,
+        adapter: str,
         folder: Path,
         options: Mapping[str, Any],
         *,
@@ -57,7 +57,7 @@ class Process:
         with log.open("wb") as errors:
             self._child = subprocess.Popen(
                 # -P: modules beside the script are not libraries; -u: the log has all that was said
-                [python, "-u", "-P", str(CHILD), str(KINDS / f"{kind}.py"), str(folder),
+                [python, "-u", "-P", str(CHILD), str(ADAPTERS / f"{adapter}.py"), str(folder),
                  json.dumps(dict(options)), str(threads), ",".join(map(str, cores))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -1,230 +1,209 @@
-"""The figures as tables, JSON and a picture."""
+"""The peers' figures as tables and pictures."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from statistics import fmean
 
-from mtl_edge.benchmarks.machine import processor_of
-from mtl_edge.benchmarks.peers.fits import Bench, Fitted
-from mtl_edge.benchmarks.peers.picture import draw
-from mtl_edge.table import clip, markdown_table, text_table
-from mtl_edge.training.drawing import drawn
+from mtl_edge.benchmarks.core.measure import ALL, ONE
+from mtl_edge.benchmarks.core.pictures import Picture, Point, pareto, scatter
+from mtl_edge.benchmarks.core.record import Record
+from mtl_edge.benchmarks.core.report import Report
+from mtl_edge.benchmarks.core.statistics import ratio as ratio_of
+from mtl_edge.benchmarks.core.tables import Column, Table, milliseconds, over, pair_of, ratio, seen
+from mtl_edge.benchmarks.peers.run import FIRST_ANSWER
+from mtl_edge.benchmarks.peers.table import REFERENCE
+from mtl_edge.table import clip
 
-__all__ = ["fitted", "frontier", "markdown", "summary", "text", "write"]
-
-Figures = Mapping[str, Any]
-
-
-def write(figures: Figures, folder: Path) -> None:
-    """Write `peers.json`, `peers.md` and `peers.png`."""
-    content = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
-    (folder / "peers.json").write_text(content, encoding="utf-8")
-    (folder / "peers.md").write_text(markdown(figures), encoding="utf-8")
-    drawn(folder / "peers.png", draw, figures, frontier(figures))
+__all__ = ["fastest_as_accurate", "report_of", "summary_of"]
 
 
-def text(figures: Figures) -> str:
-    """For a terminal."""
-    parts = [text_table(*_table(figures)), text_table(*_costs(figures))]
-    if figures["beaten_by"]:
-        parts.append(text_table(*_against(figures)))
-    parts += [f"{way['name']}: failed: {way['error']}" for way in figures["failed"]]
-    return "\n\n".join([*parts, _notes(figures)])
+def report_of(record: Record) -> Report:
+    """Accuracy and speed, ours against each of the others, and what each takes."""
+    names = _ordered(record)
+    tables = [_main(record, names), _against(record, names), _costs(record, names)]
+    failed = [[s.name, s.title, clip(s.failed, 300)] for s in record.systems if s.failed]
+    if failed:
+        tables.append(Table("Failed", ["name", "what", "error"], failed))
+    pictures = [_picture(record, None), *(_picture(record, s.task) for s in record.scores)]
+    own = record.inputs["own"]
+    title = "Beside the usual ways"
+    return Report(record, title, tables, pictures, _notes(record), bold=own)
 
 
-def fitted(ways: Mapping[str, Fitted], bench: Bench, errors: Mapping[str, str]) -> str:
-    """What is there to be timed, for a terminal."""
-    rows = [
-        [
-            name,
-            *(f"{100 * score:.1f}" for score in way.accuracy(bench).values()),
-            f"{way.size / 1e6:.1f}",
-            _seconds(way.fit_seconds),
-        ]
-        for name, way in ways.items()
+def summary_of(record: Record) -> Report:
+    """The columns that a reader compares first, by what each peer is."""
+    names, titles = _ordered(record), {s.name: s.title for s in record.systems}
+    bulk, one = record.on(ALL), record.on(ONE)
+    columns = [*_accuracy(record), ("texts/s", _speed(record)), *_to_reference(record)]
+    columns += [
+        ("ms p50", milliseconds(one)),
+        ("MB to ship", _shipped(record)),
+        ("MB installed", lambda n: f"{record.figures['MB installed'][n]:,.0f}"),
+        ("packages", lambda n: f"{record.figures['packages'][n]:.0f}"),
     ]
-    header = ["way", *(f"{task} %" for task in bench.reported), "MB to ship", "fit s"]
-    return "\n".join(
-        [text_table(header, rows), *(f"{name}: failed: {error}" for name, error in errors.items())]
+    table = over("Beside the usual ways", names, columns, first="way")
+    rows = [[titles[row[0]], *row[1:]] for row in table.rows]
+    reported = ", ".join(f"{s.task} on {s.rows} rows" for s in record.scores)
+    note = (
+        f"Accuracy: {reported}. Texts a second: {bulk.texts} texts in one call, others each time, "
+        "median of interleaved rounds; p50: one at a time"
     )
+    bold = [titles[name] for name in record.inputs["own"]]
+    return Report(record, table.title, [Table(table.title, table.header, rows, note)], bold=bold)
 
 
-def markdown(figures: Figures) -> str:
-    """All tables, with the command and the machine."""
-    machine = figures["machine"]
-    ours = {way["name"] for way in figures["ways"] if way["ours"]}
-    parts = [
-        f"`{figures['command']}`, {figures['date']}: {processor_of(machine)}, "
-        f"{figures['threads']} threads, everything pinned "
-        f"to the same {len(figures['cores'])} cores.",
-        _bold(*_table(figures), ours),
-        _notes(figures),
-    ]
-    if figures["beaten_by"]:
-        parts += [
-            "Against each of the others, the fastest of ours that is at least as accurate on every "
-            "task, by these rows:",
-            markdown_table(*_against(figures)),
-        ]
-    parts += ["What each takes:", _bold(*_costs(figures), ours)]
-    if figures["failed"]:
-        rows = [[way["name"], way["title"], clip(way["error"], 300)] for way in figures["failed"]]
-        parts += ["Failed:", markdown_table(["name", "what", "error"], rows)]
-    return "\n\n".join(parts) + "\n"
-
-
-def summary(figures: Figures) -> str:
-    """The columns that a reader compares first, in Markdown."""
-    machine = figures["machine"]
-    ours = {way["title"] for way in figures["ways"] if way["ours"]}
-    header = ["way", *(f"{task} %" for task in figures["rows"]), "texts/s"]
-    if figures["reference"]:
-        header.append(f"to {figures['reference']}")
-    header += ["ms p50", "MB to ship", "MB installed", "packages"]
-    rows = []
-    for way in _ordered(figures):
-        row = [way["title"], *(f"{100 * score:.1f}" for score in way["accuracy"].values())]
-        row.append(f"{way['texts_per_second']:,.0f}")
-        if figures["reference"]:
-            row.append(_times(way["to_reference"]).partition(" ")[0])
-        row += [f"{way['single_ms']['p50']:.2f}", f"{way['bytes'] / 1e6:.0f}"]
-        row += [f"{way['environment']['bytes'] / 1e6:,.0f}", str(way["environment"]["packages"])]
-        rows.append(row)
-    reported = ", ".join(f"{task} on {n['reported']} rows" for task, n in figures["rows"].items())
-    return (
-        f"{_bold(header, rows, ours)}\n\n"
-        f"`{figures['command']}`, {figures['date']}: {processor_of(machine)}, "
-        f"{figures['threads']} threads. Accuracy: "
-        f"{reported}. Texts a second: {figures['texts']:,} texts in one call, others each time, "
-        "median of alternating rounds; p50: one at a time.\n"
-    )
-
-
-def frontier(figures: Figures) -> list[dict[str, Any]]:
-    """Those of ours that no other of ours beats in speed and mean accuracy, the slowest first."""
-    best: list[dict[str, Any]] = []
-    own = [way for way in figures["ways"] if way["ours"]]
-    for way in sorted(own, key=lambda way: -way["texts_per_second"]):
-        if not best or mean_accuracy(way) > mean_accuracy(best[-1]):
-            best.append(way)
-    return best[::-1]
-
-
-def mean_accuracy(way: Mapping[str, Any]) -> float:
-    scores = list(way["accuracy"].values())
-    return float(sum(scores) / len(scores))
-
-
-def _ordered(figures: Figures) -> list[dict[str, Any]]:
+def _ordered(record: Record) -> list[str]:
     """The most accurate first."""
-    return sorted(figures["ways"], key=lambda way: (-mean_accuracy(way), -way["texts_per_second"]))
+    times = record.on(ALL).times
+    return sorted(times, key=lambda name: (-_mean(record, name), times[name].median))
 
 
-def _table(figures: Figures) -> tuple[list[str], list[list[str]]]:
-    tasks = list(figures["rows"])
-    header = ["way", *(f"{task} %" for task in tasks), "texts/s", "p10-p90"]
-    if figures["reference"]:
-        header.append(f"to {figures['reference']}")
-    header += ["ms p50", "ms p99", "CPU s per 1,000", "MB to ship"]
-    rows = []
-    for way in _ordered(figures):
-        bulk = way["bulk_ms"]
-        row = [way["name"], *(f"{100 * way['accuracy'][task]:.1f}" for task in tasks)]
-        row.append(f"{way['texts_per_second']:,.0f}")
-        row.append("-".join(f"{1e3 * figures['texts'] / bulk[q]:,.0f}" for q in ("p90", "p10")))
-        if figures["reference"]:
-            row.append(_times(way["to_reference"]))
-        row += [f"{way['single_ms'][q]:.2f}" for q in ("p50", "p99")]
-        row += [f"{way['cpu_seconds_per_1000']:.2f}", f"{way['bytes'] / 1e6:.1f}"]
-        rows.append(row)
-    return header, rows
+def _mean(record: Record, name: str) -> float:
+    return fmean(scores.models[name].accuracy.value for scores in record.scores)
 
 
-def _costs(figures: Figures) -> tuple[list[str], list[list[str]]]:
-    header = ["way", "packages", "MB installed", "fit s", "first answer ms", "MB resident",
-              "MB at most", "same alone %"]  # fmt: skip
-    return header, [
-        [
-            way["name"],
-            str(way["environment"]["packages"]),
-            f"{way['environment']['bytes'] / 1e6:,.0f}",
-            _seconds(way["fit_seconds"]),
-            f"{way['first_answer_ms']['median']:,.0f}",
-            *(
-                f"{way['megabytes'][k]:,.0f}" if k in way["megabytes"] else ""
-                for k in ("now", "peak")
-            ),
-            f"{100 * way['same_label_alone']:.1f}",
-        ]
-        for way in _ordered(figures)
+def _accuracy(record: Record) -> list[Column]:
+    return [
+        (f"{s.task} %", lambda name, s=s: f"{100 * s.models[name].accuracy.value:.1f}")  # type: ignore[misc]
+        for s in record.scores
     ]
 
 
-def _against(figures: Figures) -> tuple[list[str], list[list[str]]]:
-    rows = []
-    for way in _ordered(figures):
-        if way["ours"]:
+def _speed(record: Record) -> Callable[[str], str]:
+    bulk = record.on(ALL)
+    return lambda name: f"{1e3 * bulk.texts / bulk.times[name].median:,.0f}"
+
+
+def _shipped(record: Record) -> Callable[[str], str]:
+    sizes = {system.name: system.bytes for system in record.systems}
+    return lambda name: f"{sizes[name] / 1e6:.1f}"
+
+
+def _to_reference(record: Record) -> list[Column]:
+    pairs = record.on(ALL).pairs
+    if REFERENCE not in record.on(ALL).times:
+        return []
+
+    def cell(name: str) -> str:
+        return "1.00x" if name == REFERENCE else ratio(
+            pair_of(pairs, name, REFERENCE).times_as_fast
+        )  # fmt: skip
+
+    return [(f"to {REFERENCE}", cell)]
+
+
+def _main(record: Record, names: list[str]) -> Table:
+    bulk, one = record.on(ALL), record.on(ONE)
+
+    def spread(name: str) -> str:
+        slow, fast = bulk.times[name].p90, bulk.times[name].p10
+        return "-".join(f"{1e3 * bulk.texts / ms:,.0f}" for ms in (slow, fast) if ms is not None)
+
+    columns = [*_accuracy(record), ("texts/s", _speed(record)), ("p10-p90", spread)]
+    columns += [
+        *_to_reference(record),
+        ("ms p50", milliseconds(one)),
+        ("ms p99", lambda name: f"{one.times[name].p99:.2f}"),
+        ("CPU s per 1,000", lambda name: f"{record.figures['CPU s per 1,000'][name]:.2f}"),
+        ("MB to ship", _shipped(record)),
+    ]
+    return over("Accuracy and speed", names, columns, first="way")
+
+
+def _costs(record: Record, names: list[str]) -> Table:
+    figures, starts = record.figures, record.on(FIRST_ANSWER)
+
+    def of(quantity: str, times: float = 1, digits: int = 0) -> Callable[[str], str]:
+        return seen(lambda name: f"{times * figures[quantity][name]:,.{digits}f}")
+
+    columns: list[Column] = [
+        ("packages", of("packages")),
+        ("MB installed", of("MB installed")),
+        ("fit s", of("fit s")),
+        ("first answer ms", lambda name: f"{starts.times[name].median:,.0f}"),
+        ("MB resident", of("MB now")),
+        ("MB at most", of("MB peak")),
+        ("same alone %", of("same label alone", 100, 1)),
+    ]
+    return over("What each takes", names, columns, first="way")
+
+
+def fastest_as_accurate(record: Record, name: str) -> str | None:
+    """The fastest of ours that is at least as accurate as a peer on every task."""
+    times = record.on(ALL).times
+    as_good = [
+        own
+        for own in record.inputs["own"]
+        if all(s.models[own].accuracy.value >= s.models[name].accuracy.value for s in record.scores)
+    ]
+    return min(as_good, key=lambda own: times[own].median, default=None)
+
+
+def _against(record: Record, names: list[str]) -> Table:
+    times, rows = record.on(ALL).times, []
+    for name in names:
+        if name in record.inputs["own"]:
             continue
-        best = figures["beaten_by"][way["name"]]
-        rows.append(
-            [way["name"], "none", ""]
-            if best is None
-            else [way["name"], best["name"], _times(best["times_as_fast"])]
-        )
-    return ["way", "ours, as accurate", "times as fast (quartiles)"], rows
+        best = fastest_as_accurate(record, name)
+        faster = "" if best is None else ratio(ratio_of(times[best].values, times[name].values))
+        rows.append([name, best or "none", faster])
+    return Table(
+        "Ours against each of the others", ["way", "ours, as accurate", "times as fast"], rows,
+        "The fastest of ours that is at least as accurate on every task, by these rows",
+    )  # fmt: skip
 
 
-def _bold(header: Sequence[str], rows: Sequence[Sequence[str]], ours: set[str]) -> str:
-    """In Markdown, with ours in bold."""
-    return markdown_table(
-        header, [[f"**{row[0]}**" if row[0] in ours else row[0], *row[1:]] for row in rows]
+def _notes(record: Record) -> list[str]:
+    inputs, rows = record.inputs, record.inputs["training_rows"]
+    reported = ", ".join(
+        f"{s.task} on {s.rows} rows ({rows[s.task]} to learn from)" for s in record.scores
     )
+    chance = ", ".join(f"{s.task} {_half_interval(s.rows, best):.1f}" for s in record.scores
+                       for best in [max(m.accuracy.value for m in s.models.values())])  # fmt: skip
+    noise = record.on(ALL).noise
+    first = next(iter(record.on(ALL).times))
+    return [
+        f"All tasks answered for every text. Texts/s: {inputs['texts']} texts in one call, others "
+        f"each time, of all rows there are; ms: {inputs['singles']} texts one at a time; medians "
+        f"of {inputs['rounds']} interleaved rounds, one process at work at a time, everything "
+        f"pinned to the same {len(inputs['cores'])} cores",
+        f"Accuracy: {reported}; half of a 95 % interval, in points: {chance}",
+        "Ratios round by round, with their 95 % intervals",
+        "Fit: of ours, the one training of all depths, and the depth's export; bf16, compiled and "
+        "optimum begin with the models of fp32, and take its time besides",
+        f"First answer: from the start of a process, median of {inputs['starts']}",
+        "Same alone: texts that get the label by themselves that they get in one call",
+        *([] if noise is None else [
+            f"Noise: {first} listed twice, the one {noise.median:.2f}x "
+            f"({noise.p25:.2f}-{noise.p75:.2f}) as fast as the other"]),
+    ]  # fmt: skip
 
 
-def _half_interval(figures: Figures, task: str) -> float:
-    """Of the best accuracy; a share, by the normal approximation."""
-    best = max(way["accuracy"][task] for way in figures["ways"])
-    rows: int = figures["rows"][task]["reported"]
-    return 1.96 * math.sqrt(best * (1 - best) / rows)
+def _half_interval(rows: int, share: float) -> float:
+    """Of an accuracy, in points, by the normal approximation."""
+    return 100 * 1.96 * math.sqrt(share * (1 - share) / rows)
 
 
-def _seconds(found: float | None) -> str:
-    return "" if found is None else f"{found:.0f}"
-
-
-def _times(ratio: Sequence[float]) -> str:
-    middle, low, high = ratio
-    digits = 1 if middle >= 10 else 2
-    return f"{middle:.{digits}f}x ({low:.{digits}f}-{high:.{digits}f})"
-
-
-def _notes(figures: Figures) -> str:
-    rows = ", ".join(
-        f"{task} on {found['reported']} rows ({found['train']} to learn from)"
-        for task, found in figures["rows"].items()
-    )
-    noise = figures["noise"]
-    same = (
-        f" Noise: {noise['name']} listed twice, the one {_times(noise['ratio'])} as fast as the "
-        "other."
-        if noise
-        else ""
-    )
-    chance = ", ".join(
-        f"{task} {100 * _half_interval(figures, task):.1f}" for task in figures["rows"]
-    )
-    return (
-        f"All tasks answered for every text. Texts/s: {figures['texts']} texts in one call, others "
-        "each time, of those that taught and those reported on; ms: "
-        f"{figures['singles']} texts one at a time; medians of {figures['rounds']} alternating "
-        f"rounds, one process at work at a time. Accuracy: {rows}; half of a 95% interval, in "
-        f"points: {chance}. Ratios round by round, with "
-        "quartiles. Fit: of ours, the one training of all depths, and the depth's export; bf16, "
-        "compiled and optimum begin with the models of fp32, and take its time besides. "
-        f"First answer: from the start of a process, median of {figures['starts']}. "
-        f"Same alone: texts that get the label by themselves that they get in one call.{same}"
-    )
+def _picture(record: Record, task: str | None) -> Picture:
+    """Accuracy against speed: of a task, or the mean over all."""
+    bulk = record.on(ALL)
+    points = []
+    for name, time in bulk.times.items():
+        own = {s.task: s.models[name].accuracy.value for s in record.scores}
+        score = fmean(own.values()) if task is None else own[task]
+        group = "mtl-edge" if name in record.inputs["own"] else "others"
+        points.append(Point(name, 1e3 * bulk.texts / time.median, score, group=group))
+    title = "mean of the tasks" if task is None else task
+    place = "" if task is None else f"-{[s.task for s in record.scores].index(task) + 1}"
+    ours = [point for point in points if point.group == "mtl-edge"]
+    return Picture(
+        f"peers{place}",
+        f"Accuracy against texts a second, {title}: ours and the others",
+        scatter(
+            points, title=clip(title, 60), log=True, frontier=pareto(ours, less_is_faster=False),
+            xlabel=f"texts a second, all tasks answered, {record.threads} threads (log)",
+        ),
+        (10, 5.2),
+    )  # fmt: skip

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["BY_NAME", "ENVIRONMENTS", "PEERS", "REFERENCE", "WITHOUT", "Peer"]
+__all__ = ["BY_NAME", "ENVIRONMENTS", "OWN", "PEERS", "REFERENCE", "WITHOUT", "Peer"]
 
 TORCH = "torch==2.13.0"
+OWN = "mtl_edge_bundle"  # the adapter of this project's bundles
 
-# Pinned, from the registry. `ours` gets this repository's wheel besides.
+# Pinned, from the registry. `mtl-edge` gets this repository's wheel besides.
 ENVIRONMENTS: Mapping[str, tuple[str, ...]] = {
-    "ours": ("openvino==2026.4.1", "onnxruntime==1.32.0", "tokenizers==0.23.3", "numpy==2.4.6"),
+    "mtl-edge": ("openvino==2026.4.1", "onnxruntime==1.32.0", "tokenizers==0.23.3", "numpy==2.4.6"),
     "transformers": (TORCH, "transformers==5.24.0", "scikit-learn==1.9.1"),
     "optimum": (
         TORCH,
@@ -50,13 +51,13 @@ WITHOUT: Mapping[str, tuple[str, ...]] = {"openvino": ("torchvision",)}
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """One way to answer all tasks.
+    """One way to answer all tasks, ours or another project's.
 
     Attributes:
         name: short; of its folder, of options, and in the picture.
         title: what it is, for the table.
         environment: of `ENVIRONMENTS`; it answers there.
-        kind: a file of `kinds/`.
+        adapter: a file of `adapters/`, which fits, loads and asks it.
         source: where its project recommends this.
         prepare_in: the environment that converts its model, where that needs packages that
             answering does not.
@@ -67,12 +68,17 @@ class Peer:
     name: str
     title: str
     environment: str
-    kind: str
+    adapter: str
     source: str
     options: Mapping[str, Any] = field(default_factory=dict)
     prepare_in: str | None = None
     begins_with: str | None = None
     made_in: float | None = None
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a bundle of this project."""
+        return self.adapter == OWN
 
     @property
     def environments(self) -> tuple[str, ...]:
@@ -89,130 +95,56 @@ FASTTEXT = "https://fasttext.cc/docs/en/supervised-tutorial.html"
 # What the others' speed is compared with.
 REFERENCE = "pipelines fp32"
 
+# fmt: off
 PEERS: tuple[Peer, ...] = (
-    Peer(
-        REFERENCE,
-        "transformers, a pipeline per task, torch fp32",
-        "transformers",
-        "transformers_pipelines",
-        PIPELINES,
-        {"dtype": "float32"},
-    ),
-    Peer(
-        "pipelines bf16",
-        "transformers, a pipeline per task, torch bf16",
-        "transformers",
-        "transformers_pipelines",
-        PIPELINES,
-        {"dtype": "bfloat16"},
-        begins_with=REFERENCE,
-    ),
-    Peer(
-        "pipelines compiled",
-        "transformers, a pipeline per task, torch fp32, torch.compile(dynamic=True)",
-        "transformers",
-        "transformers_pipelines",
-        "https://huggingface.co/docs/transformers/perf_torch_compile",
-        {"dtype": "float32", "compile": True},
-        begins_with=REFERENCE,
-    ),
-    Peer(
-        "optimum int8",
-        "optimum, ONNX Runtime, a dynamic int8 model per task",
-        "optimum",
-        "optimum_onnx",
-        "https://huggingface.co/docs/optimum-onnx/onnxruntime/usage_guides/quantization",
-        begins_with=REFERENCE,
-    ),
-    Peer(
-        "sbert onnx int8",
-        "sentence-transformers, ONNX Runtime, dynamic int8 + logistic regression",
-        "optimum",
-        "sentence_encoder",
-        SENTENCES,
-        {"backend": "onnx"},
-    ),
-    Peer(
-        "sbert openvino int8",
-        "sentence-transformers, OpenVINO, static int8 + logistic regression",
-        "openvino",
-        "sentence_encoder",
-        SENTENCES,
-        {"backend": "openvino"},
-    ),
-    Peer(
-        "setfit",
-        "SetFit, body frozen, a model per task, torch fp32",
-        "setfit",
-        "setfit_models",
-        "https://huggingface.co/docs/setfit/how_to/classification_heads",
-    ),
-    Peer(
-        "ctranslate2 int8",
-        "CTranslate2, int8 + logistic regression",
-        "ctranslate2",
-        "ctranslate2_encoder",
-        "https://opennmt.net/CTranslate2/guides/transformers.html",
-        prepare_in="ctranslate2-convert",
-    ),
-    Peer(
-        "fastembed int8",
-        "fastembed, own model, ONNX Runtime, dynamic int8 + logistic regression",
-        "fastembed",
-        "fastembed_encoder",
-        "https://qdrant.github.io/fastembed/",
-        prepare_in="optimum",
-    ),
-    Peer(
-        "model2vec",
-        "model2vec, distilled + logistic regression",
-        "model2vec",
-        "model2vec_static",
-        MODEL2VEC,
-        {"head": "logistic"},
-        prepare_in="model2vec-distill",
-    ),
-    Peer(
-        "model2vec tuned",
-        "model2vec, distilled, its own classifier per task",
-        "model2vec",
-        "model2vec_static",
-        MODEL2VEC,
-        {"head": "classifier"},
-        prepare_in="model2vec-distill",
-    ),
-    Peer(
-        "tf-idf",
-        "scikit-learn, TF-IDF of words 1-2 and characters 2-5 + logistic regression",
-        "scikit-learn",
-        "bag_of_words",
-        SCIKIT_LEARN,
-        {"features": "all"},
-    ),
-    Peer(
-        "tf-idf words",
-        "scikit-learn, TF-IDF of words 1-2 + logistic regression",
-        "scikit-learn",
-        "bag_of_words",
-        SCIKIT_LEARN,
-        {"features": "words"},
-    ),
-    Peer(
-        "fasttext",
-        "fastText, supervised, bigrams, a model per task",
-        "fasttext",
-        "fasttext_models",
-        FASTTEXT,
-        {"quantized": False},
-    ),
-    Peer(
-        "fasttext quantized",
-        "fastText, supervised, bigrams, a model per task, quantized",
-        "fasttext",
-        "fasttext_models",
-        "https://fasttext.cc/docs/en/cheatsheet.html",
-        {"quantized": True},
-    ),
+    Peer(REFERENCE, "transformers, a pipeline per task, torch fp32",
+         "transformers", "transformers_pipelines", PIPELINES,
+         {"dtype": "float32"}),
+    Peer("pipelines bf16", "transformers, a pipeline per task, torch bf16",
+         "transformers", "transformers_pipelines", PIPELINES,
+         {"dtype": "bfloat16"}, begins_with=REFERENCE),
+    Peer("pipelines compiled",
+         "transformers, a pipeline per task, torch fp32, torch.compile(dynamic=True)",
+         "transformers", "transformers_pipelines", "https://huggingface.co/docs/transformers/perf_torch_compile",
+         {"dtype": "float32", "compile": True}, begins_with=REFERENCE),
+    Peer("optimum int8", "optimum, ONNX Runtime, a dynamic int8 model per task",
+         "optimum", "optimum_onnx", "https://huggingface.co/docs/optimum-onnx/onnxruntime/usage_guides/quantization",
+         begins_with=REFERENCE),
+    Peer("sbert onnx int8",
+         "sentence-transformers, ONNX Runtime, dynamic int8 + logistic regression",
+         "optimum", "sentence_encoder", SENTENCES,
+         {"backend": "onnx"}),
+    Peer("sbert openvino int8",
+         "sentence-transformers, OpenVINO, static int8 + logistic regression",
+         "openvino", "sentence_encoder", SENTENCES,
+         {"backend": "openvino"}),
+    Peer("setfit", "SetFit, body frozen, a model per task, torch fp32",
+         "setfit", "setfit_models", "https://huggingface.co/docs/setfit/how_to/classification_heads"),
+    Peer("ctranslate2 int8", "CTranslate2, int8 + logistic regression",
+         "ctranslate2", "ctranslate2_encoder", "https://opennmt.net/CTranslate2/guides/transformers.html",
+         prepare_in="ctranslate2-convert"),
+    Peer("fastembed int8", "fastembed, own model, ONNX Runtime, dynamic int8 + logistic regression",
+         "fastembed", "fastembed_encoder", "https://qdrant.github.io/fastembed/",
+         prepare_in="optimum"),
+    Peer("model2vec", "model2vec, distilled + logistic regression",
+         "model2vec", "model2vec_static", MODEL2VEC,
+         {"head": "logistic"}, prepare_in="model2vec-distill"),
+    Peer("model2vec tuned", "model2vec, distilled, its own classifier per task",
+         "model2vec", "model2vec_static", MODEL2VEC,
+         {"head": "classifier"}, prepare_in="model2vec-distill"),
+    Peer("tf-idf", "scikit-learn, TF-IDF of words 1-2 and characters 2-5 + logistic regression",
+         "scikit-learn", "bag_of_words", SCIKIT_LEARN,
+         {"features": "all"}),
+    Peer("tf-idf words", "scikit-learn, TF-IDF of words 1-2 + logistic regression",
+         "scikit-learn", "bag_of_words", SCIKIT_LEARN,
+         {"features": "words"}),
+    Peer("fasttext", "fastText, supervised, bigrams, a model per task",
+         "fasttext", "fasttext_models", FASTTEXT,
+         {"quantized": False}),
+    Peer("fasttext quantized", "fastText, supervised, bigrams, a model per task, quantized",
+         "fasttext", "fasttext_models", "https://fasttext.cc/docs/en/cheatsheet.html",
+         {"quantized": True}),
 )
+# fmt: on
 
 BY_NAME: Mapping[str, Peer] = {peer.name: peer for peer in PEERS}

@@ -1,4 +1,4 @@
-"""Streams: so many items at a time, the next ones prepared while the last are computed."""
+"""Prefetch: a stream in windows, the next one prepared while the last is computed."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TypeVar
 
-__all__ = ["ahead", "windows"]
+__all__ = ["prefetched", "windows"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def windows(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` items, the last one of what is left."""
+    """The items in lists of `size`; the last list may be shorter."""
     iterator = iter(items)
     while window := list(islice(iterator, size)):
         yield window
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def prefetched(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """`map(work, items)`, in a thread that is one item ahead of whoever takes the results.
 
     Items are drawn in the caller's thread. Closing the iterator waits for the item in work.

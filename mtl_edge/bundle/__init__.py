@@ -16,10 +16,12 @@ from these inputs to `state.0`, `state.1`, ..., and the heads, from states and i
 What is promised, whoever made the bundle: nothing in it is unpickled or executed; no file outside
 the folder is read, by us or by an engine that we start, whatever the manifest, a link or a graph
 names, but the blobs of the same repository where it lies in the Hub's cache, which is a folder of
-links to them; every file that is opened is a regular one, listed with its size and, with
-`verify="full"`, of the sha256 listed; each such check comes before an engine opens the file. What
-is not: that a graph is cheap to run, and that nobody writes into the folder between the check and
-the engine's own opening of the file. Let only those write there whom you trust with the answers.
+links to them; every file that the manifest lists is a regular one, of the size and, with
+`verify="full"`, of the sha256 listed; each such check comes before an engine opens the file. A
+graph whose weights would come from another folder, through a link or from beyond a file's end is
+refused by ONNX Runtime itself from 1.27 on, so that none older is installed. What is not promised:
+that a graph is cheap to run, and that nobody writes into the folder between the check and the
+engine's own opening of the file. Let only those write there whom you trust with the answers.
 """
 
 from __future__ import annotations
@@ -31,8 +33,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from mtl_edge.bundle.manifest import parse_manifest
-from mtl_edge.bundle.onnx_data import require_external
-from mtl_edge.bundle.safe_files import read_within, require_entry
+from mtl_edge.bundle.safe_files import read_at_most, require_portable, require_unaltered
 from mtl_edge.bundle.schema import (
     MANIFEST,
     MOST_MANIFEST_BYTES,
@@ -128,7 +129,7 @@ def open_bundle(
 
     Raises:
         BundleError: no bundle, a manifest that does not parse, a path that leaves the folder, a
-            file that is missing or altered, a graph that names a file that is not its own, or a
+            file that is missing or altered, a graph that was compiled for one device, or a
             signature that is missing or not by this key.
         SchemaError: the manifest's schema is not the one that this release reads.
         OptionError: `public_key` is not a key, or is given with `verify="size"`; or `verify` is
@@ -152,14 +153,12 @@ def open_bundle(
     manifest = parse_manifest(data, folder / MANIFEST)
     root = folder.resolve()
     for entry in manifest.files:
-        require_entry(root, entry.path, entry.size, entry.sha256 if verify == "full" else None)
+        require_unaltered(root, entry.path, entry.size, entry.sha256 if verify == "full" else None)
     exits = [stage for graph in manifest.graphs for stage in graph.exits]
     graphs: list[Graph | ExitGraph] = [*manifest.graphs, *exits]
     for graph in graphs:
-        sizes = {e.path: e.size for e in manifest.files if e.path in graph.files}
-        for name in graph.files:
-            if name.endswith(".onnx"):
-                require_external(root, name, sizes)
+        if graph.file.endswith(".onnx"):
+            require_portable(root, graph.file)
     return Bundle(root, manifest)
 
 
@@ -183,4 +182,4 @@ def manifest_bytes(folder: Path) -> bytes:
             f"no bundle at {folder}: expected a folder with {MANIFEST} in it; "
             "`mtl-edge export` writes one"
         )
-    return read_within(folder.resolve(), MANIFEST, MOST_MANIFEST_BYTES)
+    return read_at_most(folder.resolve(), MANIFEST, MOST_MANIFEST_BYTES)

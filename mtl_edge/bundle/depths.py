@@ -8,7 +8,7 @@ from dataclasses import replace
 from mtl_edge.bundle.schema import Exit, Graph, Manifest, Task
 from mtl_edge.errors import OptionError
 
-__all__ = ["at_most", "depths_of", "graph_at", "tasks_at"]
+__all__ = ["up_to_depth", "depths_of", "graph_at", "tasks_at"]
 
 
 def depths_of(manifest: Manifest) -> tuple[int, ...]:
@@ -16,22 +16,24 @@ def depths_of(manifest: Manifest) -> tuple[int, ...]:
     return (*(stage.depth for stage in manifest.exits), manifest.depth)
 
 
-def at_most(manifest: Manifest, most: int | None) -> Manifest:
-    """The manifest with the deepest stage of at most so many layers in the place of full depth.
+def up_to_depth(manifest: Manifest, max_depth: int | None) -> Manifest:
+    """The manifest without the stages that run more than `max_depth` layers.
+
+    The deepest stage that is left takes the place of full depth.
 
     Raises:
         OptionError: no stage is that shallow.
     """
     depths = depths_of(manifest)
-    if most is None:
+    if max_depth is None:
         return manifest
-    whole = isinstance(most, int) and not isinstance(most, bool)
-    if not whole or most < depths[0]:
+    whole = isinstance(max_depth, int) and not isinstance(max_depth, bool)
+    if not whole or max_depth < depths[0]:
         raise OptionError(
-            f"max_depth is {most!r}, and the bundle has depth {', '.join(map(str, depths))}; give "
-            "one of these, or more"
+            f"max_depth is {max_depth!r}, and the bundle has depth {', '.join(map(str, depths))}; "
+            "give one of these, or more"
         )
-    index = sum(depth <= most for depth in depths) - 1
+    index = sum(depth <= max_depth for depth in depths) - 1
     if index == len(manifest.exits):
         return manifest
     stage = manifest.exits[index]

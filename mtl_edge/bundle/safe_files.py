@@ -1,4 +1,4 @@
-"""A bundle's files: regular ones, within its folder, of a size that was agreed on.
+"""Opening files of a bundle that a stranger may have made: regular files within its folder only.
 
 What the Hub's client downloads is a folder of links into another one beside it:
 
@@ -11,17 +11,28 @@ from __future__ import annotations
 
 import hashlib
 import io
+import mmap
 import os
 import stat
 from pathlib import Path, PurePosixPath
 
 from mtl_edge.errors import BundleError
 
-__all__ = ["altered", "contained", "opened", "read_within", "require_entry"]
+__all__ = [
+    "altered",
+    "open_regular",
+    "read_at_most",
+    "require_portable",
+    "require_unaltered",
+    "resolved",
+]
 
-# Not to follow a link that was put there since it was resolved, nor to wait for a pipe's writer.
-# Systems that lack a flag lack what it is against.
+# Do not follow a link that was put there since it was resolved, nor wait for a pipe's writer.
+# Systems that lack a flag lack what it guards against.
 _FLAGS = ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK")
+
+# ONNX Runtime's operator for a compiled graph; its file is opened by the device's own code.
+COMPILED = b"EPContext"
 
 REPOSITORIES = ("models--", "datasets--", "spaces--")  # as the Hub's cache names their folders
 
@@ -31,7 +42,7 @@ def altered(what: str) -> BundleError:
     return BundleError(f"{what}; the bundle is incomplete or altered: copy or export it again")
 
 
-def contained(root: Path, name: str) -> Path:
+def resolved(root: Path, name: str) -> Path:
     """The real path of a bundle's file.
 
     Args:
@@ -63,13 +74,13 @@ def _blobs(root: Path) -> Path | None:
     return None
 
 
-def opened(root: Path, name: str) -> io.BufferedReader:
+def open_regular(root: Path, name: str) -> io.BufferedReader:
     """A bundle's file, open for reading; never a folder, pipe, socket or device.
 
     Raises:
         BundleError: it is missing, leads out, or is something else than a file.
     """
-    real = contained(root, name)
+    real = resolved(root, name)
     try:
         _require_regular(real, os.lstat(real).st_mode)  # to open a device may set it going
         flags = os.O_RDONLY
@@ -86,29 +97,29 @@ def opened(root: Path, name: str) -> io.BufferedReader:
         raise
 
 
-def read_within(root: Path, name: str, most: int) -> bytes:
-    """All of a bundle's file, if it is at most so many bytes.
+def read_at_most(root: Path, name: str, most: int) -> bytes:
+    """All bytes of a bundle's file, if there are at most `most`.
 
     Raises:
-        BundleError: as `opened`; or it is larger.
+        BundleError: as `open_regular`; or it is larger.
     """
-    with opened(root, name) as file:
+    with open_regular(root, name) as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise altered(f"{root / name} is larger than {most:,} bytes, the most that is read of it")
     return data
 
 
-def require_entry(root: Path, name: str, size: int, sha256: str | None) -> None:
-    """Compare a file with what the manifest says of it.
+def require_unaltered(root: Path, name: str, size: int, sha256: str | None) -> None:
+    """Compare a file's size and sha256 with the manifest's.
 
     Args:
-        sha256: hexadecimal; none: the size alone is compared.
+        sha256: hexadecimal; None: only the size is compared.
 
     Raises:
-        BundleError: as `opened`; or size or content differ.
+        BundleError: as `open_regular`; or size or content differ.
     """
-    with opened(root, name) as file:
+    with open_regular(root, name) as file:
         found = os.fstat(file.fileno()).st_size
         if found != size:
             raise altered(f"{root / name} has {found:,} bytes, and the manifest says {size:,}")
@@ -121,3 +132,21 @@ def require_entry(root: Path, name: str, size: int, sha256: str | None) -> None:
 def _require_regular(path: Path, mode: int) -> None:
     if not stat.S_ISREG(mode):
         raise altered(f"{path} is not a regular file")
+
+
+def require_portable(root: Path, name: str) -> None:
+    """Refuse an ONNX graph that was compiled for one device, and names a file for it to load.
+
+    Args:
+        root: the bundle's folder, resolved.
+        name: of the graph's file, relative to it.
+
+    Raises:
+        BundleError: the graph has such an operator.
+    """
+    with open_regular(root, name) as file:
+        if os.fstat(file.fileno()).st_size == 0:  # cannot be mapped
+            raise altered(f"{root / name} is empty")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if data.find(COMPILED) >= 0:
+                raise altered(f"{root / name} was compiled for one device, whose file it names")

@@ -1,4 +1,4 @@
-"""What a manifest says, as data: the one description that its writer and its reader share."""
+"""The manifest's schema as dataclasses, shared by its writer and its reader."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ MOST_TOKENIZER_BYTES = 128 * 2**20
 TASK_NAME = re.compile(r"[\w-]{1,64}")
 INPUTS = ("input_ids", "attention_mask", "text")  # of graphs; the last of those with a tokenizer
 
-# By the engine that a manifest names: what its graphs' files end in. What an engine opens as a
-# graph is told by the name, and not each of the formats that it knows is looked into by us.
+# Required ending of a graph's file, by engine. Engines tell formats by the name's ending, and only
+# these formats are checked before an engine opens them.
 SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".xml"}
 
 
@@ -53,7 +53,8 @@ class Task:
         labels: in the order of the logits.
         temperature: logits are divided by it before the softmax (Guo et al. 2017,
             arXiv:1706.04599).
-        thresholds: per label, the probability from which on its answer is sure; none: all are.
+        thresholds: per label, the probability from which on its answer is sure; empty: every answer
+            is.
     """
 
     name: str
@@ -81,12 +82,13 @@ class Exit:
 
     Attributes:
         depth: layers that it runs.
-        temperatures: by task, that its logits are divided by before the softmax.
+        temperatures: by task; its logits are divided by this before the softmax.
         thresholds: by task; it is sure of a task when its largest probability is at least this. A
             threshold above 1 is never reached.
         promise: what was fitted and on what, for people: `drop`, `confidence`, `method`, `rows`,
             `exit_rate`, `measured_drop` and `cost`.
-        sure: by task, `Task.thresholds` for this stage's probabilities; without: the task's own.
+        sure: by task, `Task.thresholds` for this stage's probabilities; tasks not listed keep their
+            own.
     """
 
     depth: int
@@ -142,12 +144,12 @@ class Graph:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Those of full depth."""
+        """The files of full depth."""
         return (self.file, *self.companions)
 
     @property
     def all_files(self) -> tuple[str, ...]:
-        """Those of every depth, each once."""
+        """The files of every depth, each once."""
         return tuple(dict.fromkeys((*self.files, *(f for e in self.exits for f in e.files))))
 
 
@@ -162,10 +164,10 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All that is known of a bundle.
+    """What a bundle holds and what was measured of it: the content of manifest.json.
 
     Attributes:
-        reduced: what the word tables were made smaller by, if anything: `embeddings`, `vocabulary`.
+        reduced: what made the embedding table smaller, if anything did: `embeddings`, `vocabulary`.
         evaluation: what was measured at export, per task: see `mtl_edge.export.proof`.
         versions: of the packages that wrote the bundle.
         exits: cheaper stages, the cheapest first, each of fewer layers than the next and `depth`.

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtl_edge.bundle import manifest_bytes, open_bundle
-from mtl_edge.bundle.safe_files import read_within
+from mtl_edge.bundle.safe_files import read_at_most
 from mtl_edge.bundle.schema import SIGNATURE
 from mtl_edge.errors import BundleError, MissingPackageError, OptionError
 
@@ -99,7 +99,7 @@ def require_signed(folder: Path, manifest: bytes, public_key: Path) -> None:
             f"{folder} is not signed: expected {SIGNATURE} in it; get the signed bundle, or "
             "sign it with `mtl-edge sign` if it is yours"
         )
-    signature = read_within(folder.resolve(), SIGNATURE, SIGNATURE_BYTES)
+    signature = read_at_most(folder.resolve(), SIGNATURE, SIGNATURE_BYTES)
     from cryptography.exceptions import InvalidSignature
 
     try:

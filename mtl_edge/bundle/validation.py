@@ -1,4 +1,4 @@
-"""What a manifest must keep to beyond its fields' types."""
+"""Validation of a manifest beyond its fields' types: names, paths, ranges and references."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mtl_edge.bundle.schema import (
     Manifest,
     Task,
 )
-from mtl_edge.io.labels import plain
+from mtl_edge.io.labels import is_plain
 
 __all__ = ["check_manifest"]
 
@@ -34,9 +34,10 @@ DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def check_manifest(manifest: Manifest) -> None:
-    """
+    """Check that a manifest is consistent, and that its paths and names are harmless.
+
     Raises:
-        ValueError: what it says makes no sense; the message says where.
+        ValueError: it is not; the message says where.
     """
     _check_files(manifest)
     _require(bool(manifest.graphs), "it lists no graph")
@@ -80,9 +81,9 @@ def _check_entry(entry: FileEntry) -> None:
     path = PurePosixPath(entry.path)
     inside = not path.is_absolute() and ".." not in path.parts and "\\" not in entry.path
     _require(inside, f"{entry.path!r:.100} leads out of the bundle")
-    plain = bool(path.parts) and str(path) == entry.path and len(entry.path) <= 255
+    regular = bool(path.parts) and str(path) == entry.path and len(entry.path) <= 255
     odd = any(ODD_IN_NAMES.search(part) or DEVICES.fullmatch(part) for part in path.parts)
-    _require(plain and not odd, f"{entry.path!r:.100} is no name for a file on every system")
+    _require(regular and not odd, f"{entry.path!r:.100} is no name for a file on every system")
     own = entry.path.casefold() in (MANIFEST, SIGNATURE)
     _require(not own, f"{entry.path!r} cannot be listed in the manifest")
     _require(entry.size >= 0, f"{entry.path!r} has the size {entry.size}")
@@ -93,7 +94,7 @@ def _check_entry(entry: FileEntry) -> None:
 
 
 def _check_graph(graph: Graph) -> None:
-    _require(plain(graph.target), f"{graph.target!r:.60} cannot name a graph")
+    _require(is_plain(graph.target), f"{graph.target!r:.60} cannot name a graph")
     _require(
         graph.latency_ms is None or graph.latency_ms >= 0,
         f"graph {graph.target!r} has the latency {graph.latency_ms}",
@@ -167,7 +168,7 @@ def _check_task(task: Task) -> None:
         "of an input",
     )
     _require(
-        len(task.labels) >= 2 and all(map(plain, task.labels)),
+        len(task.labels) >= 2 and all(map(is_plain, task.labels)),
         f"task {name!r} needs two or more labels, without control characters",
     )
     _require_distinct(task.labels, f"label of task {name!r}")

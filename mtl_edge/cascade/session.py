@@ -1,40 +1,41 @@
-"""A bundle that runs: token ids in, checked answers out."""
+"""An open bundle with an engine running for each of its stages: texts in, answers out."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
 from mtl_edge.batches.planning import Tokens
-from mtl_edge.bundle import TOKENIZER, Bundle, Exit, Manifest, Task, Verify, open_bundle
-from mtl_edge.bundle.depths import at_most, graph_at, tasks_at
-from mtl_edge.cascade.latency import Pace
-from mtl_edge.cascade.stages import Answered, Stage, answer, answer_one
-from mtl_edge.choosing import Choice, bundle_engine, start_chosen
+from mtl_edge.batches.prefetch import prefetched, windows
+from mtl_edge.bundle import Bundle, Manifest, Task
+from mtl_edge.cascade.early_exit import answer, answer_one
+from mtl_edge.cascade.outputs import StageOutput
+from mtl_edge.cascade.stage import Stage
+from mtl_edge.choosing import Choice
 from mtl_edge.engines import Engine, Setup
-from mtl_edge.errors import OptionError
+from mtl_edge.io.in_memory import valid_texts
 from mtl_edge.io.limits import Limits
 from mtl_edge.tokens.encoder import TextEncoder
 
-__all__ = ["Loaded", "answering", "load_bundle"]
+__all__ = ["WINDOW", "Session"]
 
-TIMES_WITHOUT_LAYERS = 4  # as many tokens are in a batch; the call itself counts for more there
-PACE_TOKENS = 32  # of the shorter of two single texts by which a stage's pace is first known
+WINDOW = 2048  # texts that are planned into batches together
+SHORT_TOKENS = 32  # of the shorter of two single texts that a latency estimate begins with
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
-class Loaded:
+class Session:
     """One version of a bundle, running. Calls hold on to it, so that it goes with the last one.
 
     Attributes:
         bundle: as it runs: without the stages that are deeper than was asked for.
-        manifest: all that the bundle says of itself.
+        manifest: the bundle's whole manifest.
+        choice: the graph and engine that run, and why.
         stages: the cheapest first, the deepest last.
-        process: that its threads live in.
+        limits: on what a call may ask for.
+        process: the id of the process that the engines' threads live in.
     """
 
     bundle: Bundle
@@ -43,39 +44,66 @@ class Loaded:
     stages: tuple[Stage, ...]
     encoder: TextEncoder
     setup: Setup
+    limits: Limits
     process: int
 
     @property
     def tasks(self) -> tuple[Task, ...]:
-        """Those that are asked, as the deepest stage answers them."""
+        """The tasks that are asked, as the deepest stage answers them."""
         return self.stages[-1].tasks
 
     @property
     def engine(self) -> Engine:
-        """The deepest stage's."""
+        """The deepest stage's engine."""
         return self.stages[-1].engine
 
     @property
     def batch_tokens(self) -> int:
-        """That the deepest stage runs at once."""
+        """Tokens in a batch of the deepest stage, padding included."""
         return self.stages[-1].batch_tokens
 
-    def answers(self, ids: Sequence[Tokens], deadline: float | None = None) -> list[Answered]:
-        """One or more texts' answers, in parts of one stage each: see `mtl_edge.cascade.stages`."""
+    def token_ids(
+        self, texts: list[str], first: int = 0, *, stream: bool = False
+    ) -> list[list[int]]:
+        """Each text's token ids.
+
+        Args:
+            first: position of the first text, where they are part of a longer stream.
+            stream: whether they are: then their number and their bytes in all are not limited.
+
+        Raises:
+            TextError: an item is not a string; or, as LimitError, beyond the limits.
+        """
+        return self.encoder.ids(self._allowed(texts, first, stream=stream))
+
+    def answer_texts(self, texts: list[str], deadline: float | None = None) -> list[StageOutput]:
+        """Any number of texts' answers, in parts of one stage each.
+
+        Args:
+            deadline: see `mtl_edge.cascade.early_exit.answer`.
+
+        Raises:
+            TextError: see `token_ids`.
+            EngineError: the engine failed.
+        """
+        texts = self._allowed(texts)
+        if not texts:
+            return []
+        if len(texts) <= WINDOW:
+            return self.answer_ids(self.encoder.ids(texts), deadline)
+        ids = prefetched(self.encoder.ids, windows(texts, WINDOW))
+        return list(answer(self.stages, ids, deadline))
+
+    def answer_ids(self, ids: Sequence[Tokens], deadline: float | None = None) -> list[StageOutput]:
+        """The same of one or more texts' token ids."""
         if len(ids) == 1:
             return [answer_one(self.stages, ids[0], deadline)]
         return list(answer(self.stages, [ids], deadline))
 
-    def answers_of_many(
-        self, windows: Iterable[Sequence[Tokens]], deadline: float | None = None
-    ) -> list[Answered]:
-        """The same of any number of texts, a window of which is in work at a time."""
-        return list(answer(self.stages, windows, deadline))
-
     def warm(self, *, batches: bool) -> None:
         """Run every shape that was compiled ahead, the longest text and, of batches, the largest.
 
-        Stages whose pace counts run single texts once more, now that shapes are warm.
+        Latency estimates then begin with single texts, now that shapes are warm.
 
         Raises:
             EngineError: see `Stage.run`.
@@ -85,99 +113,22 @@ class Loaded:
             shapes = {*stage.engine.fixed_shapes, (1, longest)}
             if batches:
                 shapes.add((max(1, stage.batch_tokens // longest), longest))
-            for shape in sorted(shapes):
-                stage.run(np.zeros(shape, np.int64), np.ones(shape, np.int64))
-            if stage.pace is not None:
-                stage.pace.clear()
-                for shape in sorted({(1, min(PACE_TOKENS, longest)), (1, longest)}):
-                    stage.run(np.zeros(shape, np.int64), np.ones(shape, np.int64))
+            _run_shapes(stage, shapes)
+            if stage.latency is not None:
+                stage.latency.clear()
+                _run_shapes(stage, {(1, min(SHORT_TOKENS, longest)), (1, longest)})
+
+    def close(self) -> None:
+        """Close the engines of all stages."""
+        for stage in self.stages:
+            stage.engine.close()
+
+    def _allowed(self, texts: list[str], first: int = 0, *, stream: bool = False) -> list[str]:
+        valid = valid_texts(texts, first)
+        self.limits.check(valid, first, stream=stream)
+        return valid
 
 
-def load_bundle(
-    path: Path,
-    engine: str,
-    target: str | None,
-    setup: Setup,
-    limits: Limits,
-    verify: Verify,
-    public_key: str | Path | None,
-    max_depth: int | None,
-) -> Loaded:
-    """Verify a bundle and start an engine on each of its stages: see `EdgeClassifier.load`."""
-    opened = open_bundle(path, verify=verify, public_key=public_key)
-    manifest = at_most(opened.manifest, max_depth)
-    bundle = replace(opened, manifest=manifest)
-    most = min(manifest.max_tokens, limits.tokens or manifest.max_tokens)
-    words = manifest.backbone.vocabulary
-    encoder = TextEncoder.from_file(bundle.file(TOKENIZER), most, words)
-    choice, deepest = start_chosen(bundle, engine=engine, target=target, setup=setup)
-    stages: list[Stage] = []
-    try:
-        for index, stage in enumerate(manifest.exits):
-            graph = graph_at(choice.graph, index)
-            started = bundle_engine(bundle, graph, setup, choice.engine)
-            stages.append(_cheaper(stage, started, manifest.tasks, limits, first=not index))
-    except BaseException:
-        for running in (deepest, *(s.engine for s in stages)):
-            running.close()
-        raise
-    tokens = _batch_tokens(manifest.depth, deepest, limits)
-    pace = Pace() if stages else None
-    stages.append(Stage(manifest.depth, deepest, manifest.tasks, None, tokens, pace))
-    return Loaded(bundle, opened.manifest, choice, tuple(stages), encoder, setup, os.getpid())
-
-
-def _cheaper(
-    stage: Exit, engine: Engine, tasks: Sequence[Task], limits: Limits, *, first: bool
-) -> Stage:
-    return Stage(
-        depth=stage.depth,
-        engine=engine,
-        tasks=tasks_at(tasks, stage),
-        leaving=stage.thresholds,
-        batch_tokens=_batch_tokens(stage.depth, engine, limits),
-        pace=None if first else Pace(),  # the first runs in any case
-    )
-
-
-def _batch_tokens(depth: int, engine: Engine, limits: Limits) -> int:
-    """That a stage runs at once: more where no layers work on them."""
-    most = engine.tokens_per_batch * (1 if depth else TIMES_WITHOUT_LAYERS)
-    return limits.batch_tokens or most
-
-
-def answering(
-    loaded: Loaded, names: Sequence[str] | None, deciding: Sequence[str] | None = None
-) -> Loaded:
-    """The same with these of the tasks only.
-
-    Args:
-        names: to answer, in this order; none: all.
-        deciding: of these, whose certainty decides whether a text goes on; none: all of them.
-
-    Raises:
-        OptionError: there is no such task.
-    """
-    known = [task.name for task in loaded.tasks]
-    asked = _among(names, known, "tasks", "the bundle has no task")
-    decide = _among(deciding, asked, "depth_for", "what is asked for has no task")
-    return replace(loaded, stages=tuple(_asked(stage, asked, decide) for stage in loaded.stages))
-
-
-def _among(names: Sequence[str] | None, known: Sequence[str], what: str, lacks: str) -> list[str]:
-    if names is None:
-        return list(known)
-    wanted = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    if not wanted:
-        raise OptionError(f"{what} is empty, expected some of {', '.join(known)}")
-    if strange := [name for name in wanted if name not in known]:
-        raise OptionError(f"{lacks} {', '.join(map(repr, strange))}; it has {', '.join(known)}")
-    return wanted
-
-
-def _asked(stage: Stage, names: Sequence[str], deciding: Sequence[str]) -> Stage:
-    tasks = {task.name: task for task in stage.tasks}
-    leaving = stage.leaving
-    if leaving is not None:
-        leaving = {name: leaving[name] for name in deciding}
-    return replace(stage, tasks=tuple(tasks[name] for name in names), leaving=leaving)
+def _run_shapes(stage: Stage, shapes: Iterable[tuple[int, int]]) -> None:
+    for shape in sorted(shapes):
+        stage.run(np.zeros(shape, np.int64), np.ones(shape, np.int64))

@@ -1,9 +1,8 @@
-"""Which of a bundle's graphs runs, and in which engine.
+"""Which of a bundle's graphs runs: each graph names its engine.
 
-`auto` counts every graph that an installed engine can open. If there are several, they are timed
-once on this machine, in a second or two, and the measurement is kept in the user's cache (see
-`mtl_edge.choosing.records`): later loads read it and start one engine only. Nothing is ever
-downloaded.
+`auto` counts every graph whose engine is installed and meant for the device. If there are several,
+they are timed once on this machine, in a second or two, and the measurement is kept in the user's
+cache: later loads read it and start one engine only. Nothing is ever downloaded.
 
 The figures at export would do without that second, but they come from another processor, often of
 another kind, and how engines compare depends on it. `MTL_EDGE_MEASURE=0` goes by them all the same:
@@ -16,17 +15,17 @@ All graphs of a bundle have passed the accuracy gate at export, so that speed de
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from mtl_edge import engines
 from mtl_edge.bundle import Bundle, Graph, Manifest
-from mtl_edge.choosing import machine, records
-from mtl_edge.choosing.candidates import AUTO, Candidate, candidates, exported, ranked
-from mtl_edge.choosing.measurement import Measurement, measure, now, try_out
+from mtl_edge.choosing import machine, measurement
+from mtl_edge.choosing.measurement import NOT_STARTED, Measurement, listed, measure_engines
+from mtl_edge.choosing.ranking import AUTO, compared, exported, ranked, runnable
 from mtl_edge.engines import Engine, Setup
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import EngineError, OptionError
@@ -34,12 +33,12 @@ from mtl_edge.timing import Timing
 from mtl_edge.version import __version__
 
 __all__ = [
+    "AUTO",
     "Choice",
     "Measure",
     "bundle_engine",
     "choose",
     "choose_graph",
-    "identity",
     "measuring",
     "start_chosen",
 ]
@@ -47,43 +46,41 @@ __all__ = [
 MEASURE = "MTL_EDGE_MEASURE"
 Measure = Literal["once", "read", "never", "anew"]
 
-# What an engine that does not start raises; the others come from an installation that is damaged.
-NOT_STARTED = (EngineError, ImportError, OSError)
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What runs, and why.
 
     Attributes:
-        graph: to run.
-        engine: to run it in.
+        order: the graphs that can run, the one to run first.
         reason: for people, without a full stop.
         started: the engine if it runs already, as after a measurement; whoever asked closes it.
-        others: what else could run, in this order.
-        measurement: on this machine; none: the choice was made without.
+        measurement: on this machine; None: the choice was made without.
         record: where the measurement is kept, or would be if there were one.
         not_kept: why the measurement could not be kept, if it could not.
     """
 
-    graph: Graph
-    engine: str
+    order: tuple[Graph, ...]
     reason: str
     started: Engine | None = None
-    others: tuple[Candidate, ...] = ()
     measurement: Measurement | None = None
     record: Path | None = None
     not_kept: str | None = None
+
+    @property
+    def graph(self) -> Graph:
+        """The one to run."""
+        return self.order[0]
 
 
 def choose_graph(manifest: Manifest, *, engine: str = AUTO, target: str | None = None) -> Graph:
     """The graph that the figures at export speak for; nothing is measured or read.
 
     Raises:
-        EngineError, MissingPackageError, OptionError: see `candidates`.
+        EngineError, MissingPackageError, OptionError: see `ranking.runnable`.
     """
-    found = candidates(manifest, engine=engine, target=target)
-    return ranked(found, exported(found))[0].graph
+    graphs = runnable(manifest, engine=engine, target=target)
+    return ranked(graphs, exported(graphs))[0]
 
 
 def choose(
@@ -98,12 +95,11 @@ def choose(
 
     Args:
         engine: `auto`, or the one to choose within.
-        target: the graph; none: any.
+        target: the graph; None: any.
         setup: that will be used; tokens and precision come from the bundle.
-        measure: `once`, which is the default: by the record, and where there is none, by a
-            measurement that becomes it. `read`: by the record or else the figures at export;
-            `never`: by those; `anew`: by a new measurement. $MTL_EDGE_MEASURE=0 makes `never` the
-            default.
+        measure: `once`, the default: by the record, and where there is none, by a measurement that
+            becomes it. `read`: by the record or else the figures at export; `never`: by those, and
+            the default with $MTL_EDGE_MEASURE=0; `anew`: by a new measurement.
 
     Raises:
         EngineError: the engine is unknown, or none could start for the measurement.
@@ -112,39 +108,35 @@ def choose(
             $MTL_EDGE_MEASURE is neither 0 nor 1.
     """
     mode = measure or ("once" if measuring() else "never")
-    found = candidates(bundle.manifest, engine=engine, target=target, device=setup.device)
-    if len(found) == 1:
-        only = found[0]
-        reason = f"{only.name} is the only one of what was asked for that can run here"
-        return Choice(only.graph, only.engine, reason)
+    graphs = runnable(bundle.manifest, engine=engine, target=target, device=setup.device)
+    if len(graphs) == 1:
+        only = f"{graphs[0].target} is the only one of what was asked for that can run here"
+        return Choice(tuple(graphs), only)
+    figures = exported(graphs, setup.device)
     if mode == "never":
-        return _by_export(found, "measuring is off")
-    of = identity(bundle, found, setup)
-    record = records.place_of(of)
-    kept = None if mode == "anew" else _read(of, found)
-    if kept is not None:
-        return replace(_by_measurement(found, kept), record=record)
-    if mode == "read":
-        why = "nothing was measured on this machine yet"
-        return replace(_by_export(found, why), record=record)
-    taken, running = _measure(bundle, found, setup)
-    choice = _by_measurement(found, taken)
-    winner = Candidate(choice.graph, choice.engine).name
-    for name, other in running.items():
-        if name != winner:
-            other.close()
-    not_kept = records.keep(of, taken)
-    return replace(choice, started=running[winner], record=record, not_kept=not_kept)
+        return _choice(graphs, figures, "by the figures at export: measuring is off")
+    of = _identity(bundle, graphs, setup)
+    record, running, not_kept = measurement.place_of(of), dict[str, Engine](), None
+    taken = None if mode == "anew" else measurement.read(of)
+    if taken is None and mode == "read":
+        why = "by the figures at export: nothing was measured on this machine yet"
+        return replace(_choice(graphs, figures, why), record=record)
+    if taken is None:
+        starts = {graph.target: partial(bundle_engine, bundle, graph, setup) for graph in graphs}
+        words, tokens = bundle.manifest.backbone.vocabulary, bundle.manifest.max_tokens
+        taken, running = measure_engines(starts, vocabulary=words, max_tokens=tokens)
+        not_kept = measurement.keep(of, taken)
+    choice = _choice(graphs, taken.scores(), f"measured here at {taken.taken}")
+    started = running.pop(choice.graph.target, None)
+    for other in running.values():
+        other.close()
+    return replace(choice, started=started, measurement=taken, record=record, not_kept=not_kept)
 
 
 def start_chosen(
-    bundle: Bundle,
-    *,
-    engine: str = AUTO,
-    target: str | None = None,
-    setup: Setup = Setup(),
+    bundle: Bundle, *, engine: str = AUTO, target: str | None = None, setup: Setup = Setup(),
     measure: Measure | None = None,
-) -> tuple[Choice, Engine]:
+) -> tuple[Choice, Engine]:  # fmt: skip
     """Decide what runs, and start it unless the measurement has; arguments as of `choose`.
 
     If it does not start, the others are tried, and the choice's reason says so.
@@ -156,31 +148,23 @@ def start_chosen(
     if choice.started is not None:
         return choice, choice.started
     failed: dict[str, str] = {}
-    for candidate in (Candidate(choice.graph, choice.engine), *choice.others):
+    for place, graph in enumerate(choice.order):
         try:
-            started = bundle_engine(bundle, candidate.graph, setup, candidate.engine)
+            started = bundle_engine(bundle, graph, setup)
         except NOT_STARTED as error:
-            if not choice.others:
+            if len(choice.order) == 1:
                 raise
-            failed[candidate.name] = str(error)
+            failed[graph.target] = str(error)
             continue
-        if failed:
-            choice = replace(
-                choice,
-                graph=candidate.graph,
-                engine=candidate.engine,
-                reason=f"what was chosen did not start ({_listed(failed)})",
-            )
-        return replace(choice, started=started), started
-    raise EngineError(f"no engine starts: {_listed(failed)}")
+        reason = f"what was chosen did not start ({listed(failed)})" if failed else choice.reason
+        return replace(choice, order=choice.order[place:], reason=reason, started=started), started
+    raise EngineError(f"no engine starts: {listed(failed)}")
 
 
-def bundle_engine(
-    bundle: Bundle, graph: Graph, setup: Setup = Setup(), engine: str | None = None
-) -> Engine:
-    """Start an engine, the graph's own unless told, on a bundle's graph: see `engines.start`."""
+def bundle_engine(bundle: Bundle, graph: Graph, setup: Setup = Setup()) -> Engine:
+    """Start its engine on one of a bundle's graphs: see `engines.start`."""
     whole = replace(setup, max_tokens=bundle.manifest.max_tokens, precision=graph.precision)
-    return engines.start(engine or graph.engine, bundle.files_of(graph), whole)
+    return engines.start(graph.engine, bundle.files_of(graph), whole)
 
 
 def measuring() -> bool:
@@ -195,7 +179,7 @@ def measuring() -> bool:
     return value == "1"
 
 
-def identity(bundle: Bundle, found: Sequence[Candidate], setup: Setup) -> dict[str, Any]:
+def _identity(bundle: Bundle, graphs: Sequence[Graph], setup: Setup) -> Mapping[str, Any]:
     """All that a measurement is of: another machine, file, version or setting, another record."""
     digests = {entry.path: entry.sha256 for entry in bundle.manifest.files}
     return {
@@ -206,91 +190,15 @@ def identity(bundle: Bundle, found: Sequence[Candidate], setup: Setup) -> dict[s
         "spin": setup.spin,
         "fixed tokens": setup.fixed_tokens,
         "candidates": {
-            c.name: {
-                "engine": f"{c.engine} {machine.version_of(engines.ENGINES[c.engine].package)}",
-                "files": [digests[name] for name in c.graph.all_files],
+            g.target: {
+                "engine": f"{g.engine} {machine.version_of(engines.ENGINES[g.engine].package)}",
+                "files": [digests[name] for name in g.all_files],
             }
-            for c in found
+            for g in graphs
         },
     }
 
 
-def _read(of: Mapping[str, Any], found: Sequence[Candidate]) -> Measurement | None:
-    """The record, if it speaks of just these candidates."""
-    kept = records.read(of)
-    if kept is None or {*kept.timings, *kept.failed} != {c.name for c in found}:
-        return None
-    return kept
-
-
-def _measure(
-    bundle: Bundle, found: Sequence[Candidate], setup: Setup
-) -> tuple[Measurement, dict[str, Engine]]:
-    """Start all candidates and time those that run.
-
-    Raises:
-        EngineError: none does.
-    """
-    began = time.perf_counter()
-    vocabulary, tokens = bundle.manifest.backbone.vocabulary, bundle.manifest.max_tokens
-    running: dict[str, Engine] = {}
-    failed: dict[str, str] = {}
-    try:
-        for c in found:
-            try:
-                running[c.name] = bundle_engine(bundle, c.graph, setup, c.engine)
-                try_out(running[c.name], vocabulary=vocabulary, max_tokens=tokens)
-            except NOT_STARTED as error:
-                failed[c.name] = str(error)
-                if c.name in running:
-                    running.pop(c.name).close()
-        if not running:
-            raise EngineError(f"no engine starts: {_listed(failed)}")
-        timings = measure(running, vocabulary=vocabulary, max_tokens=tokens)
-    except BaseException:
-        for engine in running.values():
-            engine.close()
-        raise
-    return Measurement(timings, failed, now(), time.perf_counter() - began), running
-
-
-def _by_export(found: Sequence[Candidate], why: str) -> Choice:
-    scores = exported(found)
-    best, *others = ranked(found, scores)
-    return Choice(
-        best.graph,
-        best.engine,
-        f"{_compared(best, others, scores)}, by the figures at export: {why}",
-        others=tuple(others),
-    )
-
-
-def _by_measurement(found: Sequence[Candidate], taken: Measurement) -> Choice:
-    scores = taken.scores()
-    best, *others = ranked(found, scores)
-    return Choice(
-        best.graph,
-        best.engine,
-        f"{_compared(best, others, scores)}, measured here at {taken.taken}",
-        others=tuple(others),
-        measurement=taken,
-    )
-
-
-def _compared(best: Candidate, others: Sequence[Candidate], scores: Mapping[str, Timing]) -> str:
-    """The best beside the fastest of the others."""
-    rivals = [c for c in others if c.name in scores]
-    if best.name not in scores:
-        return f"{best.name} comes first and nothing is known of how fast any is"
-    if not rivals:
-        return f"{best.name} is the only one with a figure"
-    rival = rivals[0]
-    times = scores[best.name].ratio_of(scores[rival.name])[0]
-    if times >= 1:
-        return f"{best.name} is {times:.2f} times as fast as {rival.name}"
-    kind = "a wider graph is to be by 1.10" if rival.bits > best.bits else "too close to tell"
-    return f"{rival.name} is {1 / times:.2f} times as fast as {best.name}, {kind}"
-
-
-def _listed(failed: Mapping[str, str]) -> str:
-    return "; ".join(f"{name}: {why}" for name, why in failed.items())
+def _choice(graphs: Sequence[Graph], scores: Mapping[str, Timing], why: str) -> Choice:
+    order = ranked(graphs, scores)
+    return Choice(order, f"{compared(order, scores)}, {why}")

@@ -47,7 +47,9 @@ COMMANDS: Mapping[str, Command] = {
         "mtl_edge.training.study", "every scenario on your tasks, side by side", "train"
     ),
     "export": Command("mtl_edge.export.command", "checkpoint to bundle", "export"),
-    "bench": Command("mtl_edge.benchmarks.command", "accuracy and latency of a bundle", "bench"),
+    "bench": Command(
+        "mtl_edge.benchmarks.bench.command", "accuracy and latency of a bundle", "bench"
+    ),
     "frontier": Command(
         "mtl_edge.benchmarks.frontier", "every depth and engine of a checkpoint, measured", "bench"
     ),
@@ -59,8 +61,8 @@ COMMANDS: Mapping[str, Command] = {
 
 
 NO_TEMPORARY = "No usable temporary directory"  # as tempfile says it
-# What a command is told about where to write, not about what.
-NOT_THE_RUNS = frozenset(
+# Options that say where to write, not what: they are not part of a run's config.
+NOT_IN_CONFIG = frozenset(
     {"help", "config", "out", "overwrite", "restart", "tensorboard", "cache", "cache_limit"}
 )
 
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _need_no_home()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] not in COMMANDS:
-        _front().parse_args(arguments or ["--help"])
+        _top_parser().parse_args(arguments or ["--help"])
         return 2
     try:
         return _run(arguments[0], arguments[1:])
@@ -102,7 +104,7 @@ def _need_no_home() -> None:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
-def _front() -> argparse.ArgumentParser:
+def _top_parser() -> argparse.ArgumentParser:
     """What `mtl-edge --help` shows."""
     parser = argparse.ArgumentParser(
         prog="mtl-edge", description="Multi-task text classification for small CPUs."
@@ -124,7 +126,7 @@ def _run(name: str, arguments: Sequence[str]) -> int:
     module.add_arguments(parser)
     # Intermixed: texts may come before, between and after options.
     args = parser.parse_intermixed_args(with_config(name, parser, arguments))
-    args.resolved = config_of(parser, args, NOT_THE_RUNS)
+    args.resolved = config_of(parser, args, NOT_IN_CONFIG)
     code: int | None = module.run(args)
     sys.stdout.flush()
     return code or 0

@@ -10,13 +10,14 @@ import argparse
 from argparse import SUPPRESS
 from pathlib import Path
 
-from mtl_edge.cli.predict_shared import load, predictions_of, stopped, told
-from mtl_edge.cli.predict_to_file import write
+from mtl_edge.cli.predict_shared import exit_code_of, load, note_tally, predictions_of
+from mtl_edge.cli.predict_to_file import write_predictions
+from mtl_edge.cli.printing import print_json, print_table
 from mtl_edge.cli.reading import add_read_arguments, read_options
-from mtl_edge.cli.show import print_json, print_table
-from mtl_edge.cli.stopping import Stopped, Stopper, stoppable
+from mtl_edge.cli.signals import Stopped, Stopper, stoppable
 from mtl_edge.errors import OptionError
-from mtl_edge.io.model import ReadOptions, texts_of
+from mtl_edge.io.chunks import texts_of
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.io.source import Source, format_of, open_table
 
 __all__ = ["add_arguments", "run"]
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an --out that exists")
     parser.add_argument("--restart", action="store_true", help="forget what a stopped run left")
-    parser.add_argument("--engine", default="auto", help="auto, onnxruntime, openvino or torch")
+    parser.add_argument("--engine", default="auto", help="auto, onnxruntime or openvino")
     parser.add_argument("--target", help="the graph to run, as `mtl-edge info` lists them")
     parser.add_argument("--threads", type=int, help="default: the physical cores, at most 8")
     parser.add_argument(
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--public-key", type=Path, metavar="FILE", help="the bundle must be signed with this key"
     )
     add_read_arguments(parser)
-    # What it was called here before it was called alike everywhere.
+    # An earlier name of --text-column.
     parser.add_argument("--column", dest="text_column", default=SUPPRESS, help=SUPPRESS)
 
 
@@ -84,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
     source = tuple(args.texts) or args.file
     with stoppable() as stopper:
         if args.out is None:
-            return _show(args, source, options, stopper)
-        return write(args, source, options, stopper)
+            return _print_predictions(args, source, options, stopper)
+        return write_predictions(args, source, options, stopper)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -102,9 +103,11 @@ def _check(args: argparse.Namespace) -> None:
         raise OptionError(f"--out {args.out} is the input; choose another")
 
 
-def _show(args: argparse.Namespace, source: Source, options: ReadOptions, stopper: Stopper) -> int:
+def _print_predictions(
+    args: argparse.Namespace, source: Source, options: ReadOptions, stopper: Stopper
+) -> int:
     """Print the answers as they come."""
-    show = print_json if args.json else print_table
+    print_chunk = print_json if args.json else print_table
     rows = 0
     try:
         with load(args) as classifier, open_table(source, options) as table:
@@ -112,11 +115,11 @@ def _show(args: argparse.Namespace, source: Source, options: ReadOptions, stoppe
             for chunk in table.chunks:
                 with stopper.step():
                     texts = texts_of(table, chunk, options)
-                    show(names, texts, predictions_of(classifier, texts))
+                    print_chunk(names, texts, predictions_of(classifier, texts))
                     rows = chunk.last
-            told(table)
+            note_tally(table)
     except Stopped as stop:
-        return stopped(stop, f"{rows:,} rows were answered")
+        return exit_code_of(stop, f"{rows:,} rows were answered")
     return 0
 
 

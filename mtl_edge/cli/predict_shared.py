@@ -1,4 +1,4 @@
-"""What both ways of `mtl-edge predict` do alike."""
+"""What `mtl-edge predict` does alike for a terminal and for a file."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from typing import Any
 
 from mtl_edge.classifier import EdgeClassifier, Prediction
 from mtl_edge.cli.reading import note
-from mtl_edge.cli.stopping import Stopped
-from mtl_edge.io.model import Table
+from mtl_edge.cli.signals import Stopped
+from mtl_edge.io.chunks import Table
 
-__all__ = ["load", "predictions_of", "stopped", "told"]
+__all__ = ["exit_code_of", "load", "note_tally", "predictions_of"]
 
 TERMINATED = 128 + signal.SIGTERM
 
 
 def load(args: argparse.Namespace, facts: Mapping[str, Any] | None = None) -> EdgeClassifier:
-    """The classifier that the options ask for; with `facts`, the one that a stopped run had."""
+    """The classifier that the options ask for.
+
+    Args:
+        facts: of the stopped run that this one resumes, whose engine and graph are taken.
+    """
     facts = facts or {}
     return EdgeClassifier.load(
         args.bundle,
@@ -42,8 +46,8 @@ def predictions_of(
     return [None if text is None else next(found) for text in texts]
 
 
-def told(table: Table) -> None:
-    """Say what of an input was not read as it stands."""
+def note_tally(table: Table) -> None:
+    """Print a note of the rows that were not read as they stand, if there are any."""
     if (text := table.tally.note()) is not None:
         note(f"{table.name}: {text}")
 
@@ -52,8 +56,8 @@ def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",")]
 
 
-def stopped(stop: Stopped, advice: str) -> int:
-    """Say that a signal came, and return the exit code."""
+def exit_code_of(stop: Stopped, advice: str) -> int:
+    """The exit code of a run that a signal stopped; what to do next is printed."""
     if stop.signal == signal.SIGINT:
         raise KeyboardInterrupt(advice) from None
     print(f"mtl-edge: stopped; {advice}", file=sys.stderr)

@@ -21,7 +21,7 @@ class Progress:
         progress.update(32)
 
     Args:
-        total: None where nobody knows.
+        total: None if it is not known.
         done: of them were done before.
         brief: nothing is left on the screen when all went well.
     """

@@ -13,7 +13,7 @@ from mtl_edge.cli.named_values import for_each, named
 from mtl_edge.errors import OptionError
 from mtl_edge.io.labelled import Rows, read_rows, read_texts
 from mtl_edge.io.labels import label_of
-from mtl_edge.io.model import ReadOptions
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.io.source import FORMATS
 
 __all__ = [
@@ -126,7 +126,7 @@ def rows_of(
 
     Args:
         tasks: whose `--label-column` there may be.
-        column: of the labels; none: as `--label-column` says.
+        column: of the labels; None: as `--label-column` says.
 
     Raises:
         DataError: see `mtl_edge.io.labelled.read_rows`.

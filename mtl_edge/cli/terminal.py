@@ -12,8 +12,8 @@ __all__ = ["take_any_text"]
 def take_any_text() -> None:
     """Let standard output and error take every character, those they have no code for as escapes.
 
-    Windows gives a pipe the codes of one language, as the locale C does everywhere. What is closed
-    or was never there, as without a console, is taken as read by nobody.
+    Windows gives a pipe the codes of one language, as the locale C does everywhere. A stream that
+    is closed or missing, as without a console, is replaced by the null device.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)

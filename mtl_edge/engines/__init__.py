@@ -1,9 +1,10 @@
-"""What executes a graph. One module per engine; `ENGINES` names them all."""
+"""Engines, which execute graphs: one module each, and the table `ENGINES` that names them all."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from mtl_edge.errors import (
 
 __all__ = [
     "CPU",
+    "CUDA",
     "ENGINES",
     "Engine",
     "Ids",
@@ -32,11 +34,12 @@ __all__ = [
     "automatic",
     "available",
     "failure",
+    "is_cuda",
     "start",
 ]
 
 MOST_THREADS = 512
-CPU = "CPU"
+CPU, CUDA = "CPU", "CUDA"
 Spin = Literal["call", "never", "always"]
 
 Ids = npt.NDArray[np.int64]
@@ -48,8 +51,8 @@ class Setup:
     """How an engine shall run a graph.
 
     Attributes:
-        threads: none: `mtl_edge.engines.cores.default_threads`.
-        max_tokens: that the graph takes in a text; none: any number.
+        threads: None: `mtl_edge.engines.cores.default_threads`.
+        max_tokens: that the graph takes in a text; None: any number.
         precision: of the graph.
         device: `CPU`, or what the engine calls another: `CUDA`, `CoreML`, `Dml`, ... in ONNX
             Runtime, `GPU` and `NPU` in OpenVINO.
@@ -104,57 +107,48 @@ class EngineInfo:
         module: holds `start(files, setup) -> Engine`.
         package: must be importable.
         install: what pip installs for it.
-        runs: whose graphs it can open, by the engine that a manifest names.
-        also: packages that it needs besides.
-        automatic: devices on which `auto` counts it, without a number; none: on every one.
+        automatic: devices on which `auto` counts it, without a number; None: all.
     """
 
     module: str
     package: str
     install: str
-    runs: tuple[str, ...]
-    also: tuple[str, ...] = ()
     automatic: tuple[str, ...] | None = None
 
 
 ENGINES: Mapping[str, EngineInfo] = {
-    "onnxruntime": EngineInfo(
-        "mtl_edge.engines.onnxruntime", "onnxruntime", "onnxruntime", runs=("onnxruntime",)
-    ),
+    "onnxruntime": EngineInfo("mtl_edge.engines.onnxruntime", "onnxruntime", "onnxruntime"),
     "openvino": EngineInfo(
-        "mtl_edge.engines.openvino", "openvino", "mtl-edge[openvino]", runs=("openvino",)
-    ),
-    "torch": EngineInfo(
-        "mtl_edge.engines.torch",
-        "torch",
-        "mtl-edge[torch]",
-        runs=("onnxruntime",),
-        also=("onnx",),
-        automatic=("CUDA",),
+        "mtl_edge.engines.openvino",
+        "openvino",
+        "mtl-edge[openvino]",
+        automatic=(CPU, "GPU", "NPU"),
     ),
 }
 
 
 def available(name: str) -> bool:
-    """Whether the engine is known and what it needs installed."""
-    return name in ENGINES and not _missing(ENGINES[name])
-
-
-def _missing(info: EngineInfo) -> list[str]:
-    return [p for p in (info.package, *info.also) if importlib.util.find_spec(p) is None]
+    """Whether the engine is known and its package installed."""
+    return name in ENGINES and importlib.util.find_spec(ENGINES[name].package) is not None
 
 
 def automatic(name: str, device: str) -> bool:
     """Whether `auto` may take the engine on a device: installed, and meant for it."""
     if not available(name):
         return False
-    meant = ENGINES[name].automatic
-    return meant is None or device.partition(":")[0] in meant
+    devices = ENGINES[name].automatic
+    return devices is None or re.split(r"[:.]", device)[0] in devices  # CUDA:1, GPU.1
+
+
+def is_cuda(device: str) -> bool:
+    """Whether a device is an NVIDIA GPU of ONNX Runtime: `CUDA`, or a certain one as `CUDA:1`."""
+    return device.partition(":")[0] == CUDA
 
 
 def failure(engine: str, shape: tuple[int, ...], error: Exception) -> RunError:
     """What to raise for an engine's own error on a batch: engines have no class for full memory."""
-    full = isinstance(error, MemoryError) or "alloc" in str(error).lower()
+    message = str(error).lower()
+    full = isinstance(error, MemoryError) or "alloc" in message or "out of memory" in message
     kind = OutOfMemoryError if full else RunError
     return kind(f"{engine} failed on {shape}: {error}")
 
@@ -179,9 +173,9 @@ def start(name: str, files: Sequence[Path], setup: Setup = Setup()) -> Engine:
     if name not in ENGINES:
         raise EngineError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
     info = ENGINES[name]
-    if missing := _missing(info):
+    if not available(name):
         raise MissingPackageError(
-            f"engine {name} needs the package {missing[0]}; "
+            f"engine {name} needs the package {info.package}; "
             f"install it with `pip install '{info.install}'`"
         )
     setup = replace(setup, threads=setup.threads or default_threads())

@@ -1,8 +1,7 @@
-"""ONNX Runtime: on the CPU, or wherever it has a provider for."""
+"""ONNX Runtime: on the CPU, or wherever it has a provider for; CUDA: see `onnxruntime_cuda`."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -10,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from mtl_edge.engines import CPU, Ids, Logits, Setup, Spin, failure
+from mtl_edge.engines import CPU, Engine, Ids, Logits, Setup, Spin, failure, is_cuda
 from mtl_edge.errors import EngineError
 
-__all__ = ["OnnxRuntimeEngine", "session_options", "start"]
+__all__ = ["CPU_PROVIDER", "OnnxRuntimeEngine", "create_session", "session_options", "start"]
 
 PROVIDER = "ExecutionProvider"
+CPU_PROVIDER = f"{CPU}{PROVIDER}"
 # Where a CPU adds pairs of int8 products in 16 bits, which overflows: multiply by unsigned weights
 # instead. It takes half as long again, on CPUs too that need no such thing.
 EXACT = {"session.x64quantprecision": "1"}
@@ -33,7 +33,8 @@ SPIN: dict[Spin, dict[str, str]] = {
 }
 # What a batch goes through stays in the cache of a core or two.
 TOKENS_PER_BATCH = 768
-FROM_MEMORY = "add_external_initializers_from_files_in_memory"
+
+Providers = list[tuple[str, dict[str, str]]]
 
 
 class OnnxRuntimeEngine:
@@ -65,7 +66,7 @@ def session_options(
     """What every session is made with: quiet, and with exact int8 sums on every CPU.
 
     Args:
-        threads: none: as many as ONNX Runtime takes.
+        threads: None: as many as ONNX Runtime takes.
         spin: see `mtl_edge.engines.Setup`.
         exact: false: sums as they are in an app's session that does not ask for exact ones.
     """
@@ -87,25 +88,30 @@ def _overflows() -> bool:
     a, b = np.full((2, 8), 255, np.uint8), np.full((8, 16), 127, np.int8)
     options = session_options(1, exact=False)
     try:
-        session = ort.InferenceSession(PRODUCT, options, providers=[f"{CPU}{PROVIDER}"])
+        session = ort.InferenceSession(PRODUCT, options, providers=[CPU_PROVIDER])
         (sums,) = session.run(None, {"a": a, "b": b})
     except Exception:  # a build that was reduced to a few operators: rather slow than wrong
         return True
     return bool((sums != a.astype(np.int32) @ b.astype(np.int32)).any())
 
 
-def start(files: Sequence[Path], setup: Setup) -> OnnxRuntimeEngine:
-    """
+def start(files: Sequence[Path], setup: Setup) -> Engine:
+    """Open a graph in ONNX Runtime.
+
     Args:
         files: the graph; it names the files of its weights itself.
 
     Raises:
         EngineError: ONNX Runtime has no such device, or cannot read or run the file.
     """
+    if is_cuda(setup.device):
+        from mtl_edge.engines import onnxruntime_cuda
+
+        return onnxruntime_cuda.start(files, setup)
     options = session_options(setup.threads, setup.spin)
     providers = _providers(setup.device)
     try:
-        session = _session(files, options, providers)
+        session = create_session(files[0], options, providers)
     except Exception as error:  # its exceptions share no base class
         raise EngineError(f"ONNX Runtime cannot open {files[0]}: {error}") from error
     if session.get_providers()[0] != providers[0][0]:  # it goes on without, and only logs that
@@ -115,24 +121,20 @@ def start(files: Sequence[Path], setup: Setup) -> OnnxRuntimeEngine:
     return OnnxRuntimeEngine(session)
 
 
-def _session(
-    files: Sequence[Path], options: ort.SessionOptions, providers: list[tuple[str, dict[str, str]]]
+def create_session(
+    graph: Path, options: ort.SessionOptions, providers: Providers
 ) -> ort.InferenceSession:
-    graph = str(files[0])
-    try:
-        return ort.InferenceSession(graph, options, providers=providers)
-    except Exception:
-        linked = [file for file in files[1:] if file.is_symlink()]
-        if not linked or not hasattr(options, FROM_MEMORY):
-            raise
-    # Some releases, as 1.24.1, refuse the links of the Hub's cache; those can be given the bytes.
-    names = [os.path.relpath(file, files[0].parent) for file in linked]
-    weights = [np.memmap(file, mode="r") for file in linked]
-    getattr(options, FROM_MEMORY)(names, weights, [each.size for each in weights])
-    return ort.InferenceSession(graph, options, providers=providers)
+    """A session of a graph, which raises what goes wrong.
+
+    Args:
+        graph: its file; it names the files of its weights itself.
+        providers: by name, each with its options.
+    """
+    # With its fallback it would print an error and go on with the CPU.
+    return ort.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
 
 
-def _providers(device: str) -> list[tuple[str, dict[str, str]]]:
+def _providers(device: str) -> Providers:
     """The device's provider, and the CPU's for what that cannot run, each with its options."""
     name, colon, number = device.partition(":")
     wanted, known = f"{name}{PROVIDER}", ort.get_available_providers()
@@ -140,7 +142,7 @@ def _providers(device: str) -> list[tuple[str, dict[str, str]]]:
         names = ", ".join(name.removesuffix(PROVIDER) for name in known)
         raise EngineError(
             f"this build of ONNX Runtime has no device {device!r}; it has {names}, and a certain "
-            "one of several as CUDA:1. Others come with packages of their own, as onnxruntime-gpu"
+            "one of several as Dml:1. Others come with packages of their own"
         )
     options = {"device_id": number} if number else {}
-    return list({wanted: (wanted, options), f"{CPU}{PROVIDER}": (f"{CPU}{PROVIDER}", {})}.values())
+    return list({wanted: (wanted, options), CPU_PROVIDER: (CPU_PROVIDER, {})}.values())

@@ -37,8 +37,8 @@ ROUND_AS_OPEN = {"SNIPPETS_MODE": "DISABLE"}
 UNWRITTEN = np.finfo(np.float32).min
 
 
-class Compiled:
-    """One compiled model; each concurrent call borrows an infer request of its own."""
+class CompiledGraph:
+    """A compiled model; each concurrent call borrows an infer request of its own."""
 
     def __init__(self, model: ov.CompiledModel) -> None:
         self._model = model
@@ -70,7 +70,7 @@ class OpenVinoEngine:
     tokens_per_batch = TOKENS_PER_BATCH
 
     def __init__(
-        self, batches: Compiled, singles: Mapping[int, Compiled], max_tokens: int | None
+        self, batches: CompiledGraph, singles: Mapping[int, CompiledGraph], max_tokens: int | None
     ) -> None:
         self._batches = batches
         self._singles = dict(singles)
@@ -101,7 +101,8 @@ class OpenVinoEngine:
 
 
 def start(files: Sequence[Path], setup: Setup) -> OpenVinoEngine:
-    """
+    """Open a graph in OpenVINO.
+
     Args:
         files: the graph's. If there are two graphs among them, encoder and heads, they are joined.
 
@@ -109,7 +110,7 @@ def start(files: Sequence[Path], setup: Setup) -> OpenVinoEngine:
         EngineError: OpenVINO has no such device, or cannot read or compile a file.
     """
     core = ov.Core()
-    _require(setup.device, core)
+    _require_device(setup.device, core)
     try:
         model = read(core, files)
         shapes = _fixed(setup)
@@ -117,7 +118,7 @@ def start(files: Sequence[Path], setup: Setup) -> OpenVinoEngine:
             made = list(pool.map(partial(compiled, core, model, setup), [None, *shapes]))
     except Exception as error:  # OpenVINO raises plain RuntimeError for everything
         raise EngineError(f"OpenVINO cannot open {files[0]}: {error}") from error
-    batches, *singles = map(Compiled, made)
+    batches, *singles = map(CompiledGraph, made)
     return OpenVinoEngine(batches, dict(zip(shapes, singles, strict=True)), setup.max_tokens)
 
 
@@ -132,7 +133,7 @@ def _fixed(setup: Setup) -> list[int]:
 
 
 def read(core: ov.Core, files: Sequence[Path]) -> ov.Model:
-    """The graph that is compiled, of those of `files` that are no weights."""
+    """The graph of a bundle's files, encoder and heads joined; weights are found beside it."""
     graphs = [core.read_model(str(file)) for file in files if file.suffix != ".bin"]
     return _with_small_tables(_joined(*graphs))
 
@@ -142,10 +143,15 @@ def compiled(
     model: ov.Model,
     setup: Setup,
     tokens: int | None,
-    also: Mapping[str, object] = MappingProxyType({}),
+    extra_settings: Mapping[str, object] = MappingProxyType({}),
 ) -> ov.CompiledModel:
-    """For single texts of so many tokens, or for all shapes; `also`: further settings."""
-    settings = {**_settings(setup), **also}
+    """Compile a model for a device.
+
+    Args:
+        tokens: of the single texts that it will take; None: any batch of any length.
+        extra_settings: of OpenVINO's, besides those that `setup` asks for.
+    """
+    settings = {**_settings(setup), **extra_settings}
     form = model if tokens is None else _of_shape(model, (1, tokens))
     if tokens is not None and setup.device == CPU:
         try:
@@ -166,7 +172,7 @@ def _settings(setup: Setup) -> dict[str, object]:
     return settings
 
 
-def _require(device: str, core: ov.Core) -> None:
+def _require_device(device: str, core: ov.Core) -> None:
     known = core.available_devices
     if device.partition(".")[0] not in {name.partition(".")[0] for name in known}:
         raise EngineError(

@@ -1,4 +1,4 @@
-"""Where two records of settings differ."""
+"""Where the settings of two runs differ."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ __all__ = ["changes_of"]
 
 
 def changes_of(old: Any, new: Any, separator: str = " ", path: str = "") -> list[str]:
-    """Where two records differ, as `name (then X, now Y)`.
+    """Where two nested dictionaries differ, each place as `name (then X, now Y)`.
 
     Args:
-        separator: between the names of a record and of what is in it.
+        separator: between the keys of a path, as in `train lr`.
+        path: of what is compared.
     """
     if isinstance(old, dict) and isinstance(new, dict):
         return [

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, BinaryIO
 
-from mtl_edge.errors import DataError, MissingPackageError
-from mtl_edge.io import model
-from mtl_edge.io.model import Chunk, Record, Table, Tally
+from mtl_edge.errors import DataError, MissingPackageError, one_line
+from mtl_edge.io import chunks
+from mtl_edge.io.chunks import Chunk, Record, Table, Tally
 from mtl_edge.io.text import lacks_column
 
 __all__ = ["arrow_of", "from_hub", "pyarrow_or_error", "read_arrow", "read_parquet", "table_of"]
@@ -43,7 +43,7 @@ def read_parquet(stream: BinaryIO, name: str, column: str) -> Table:
         file = pa.parquet.ParquetFile(stream, buffer_size=READ_AHEAD, pre_buffer=False)
         groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
         a_row = max((g.total_byte_size / max(1, g.num_rows) for g in groups), default=1.0)
-        size = min(model.CHUNK_ROWS, max(1, int(model.CHUNK_BYTES / max(1.0, a_row))))
+        size = min(chunks.CHUNK_ROWS, max(1, int(chunks.CHUNK_BYTES / max(1.0, a_row))))
         batches = file.iter_batches(size, use_threads=False)
         return table_of(file.schema_arrow, batches, name, column)
     except (OSError, pa.ArrowException) as error:
@@ -73,9 +73,7 @@ def _validated(batch: Any) -> Any:
 
 def _damaged(name: str, error: Exception) -> DataError:
     kind = "Parquet" if "arquet" in str(error) else "Parquet or Arrow"
-    return DataError(
-        f"{name} is not a {kind} file that can be read: {' '.join(str(error).split())[:300]}"
-    )
+    return DataError(f"{name} is not a {kind} file that can be read: {one_line(error)}")
 
 
 def arrow_of(frame: Any) -> Any:
@@ -102,8 +100,7 @@ def arrow_of(frame: Any) -> Any:
         if isinstance(error, DataError):
             raise
         raise DataError(
-            f"{kind} cannot be read as columns of one type each: "
-            f"{' '.join(str(error).split())[:300]}"
+            f"{kind} cannot be read as columns of one type each: {one_line(error)}"
         ) from None
     raise DataError(
         f"expected a file or a data frame (pandas, Polars, Arrow, datasets), got {kind}"
@@ -132,9 +129,8 @@ def from_hub(source: str) -> Any:
         return arrow_of(datasets.load_dataset(name, subset, split=split))
     except Exception as error:  # bad names, no such split, no network: a dozen unrelated classes
         raise DataError(
-            f"{source} cannot be loaded ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:300]}); check name, subset and split, or save it as a "
-            "file where there is a network"
+            f"{source} cannot be loaded ({one_line(error, typed=True)}); check name, subset and "
+            "split, or save it as a file where there is a network"
         ) from None
 
 
@@ -156,8 +152,8 @@ def table_of(schema: Any, batches: Iterable[Any], name: str, column: str) -> Tab
     kind = schema.field(column).type
     if not _may_be_text(pa, kind):
         raise DataError(f"{name}: column {column!r} is of type {kind}; expected strings")
-    chunks = _chunks(pa, batches, name, _class_names(schema))
-    return Table(name, dict.fromkeys(names, "text"), chunks, "row", Tally(), schema)
+    parts = _chunks(pa, batches, name, _class_names(schema))
+    return Table(name, dict.fromkeys(names, "text"), parts, "row", Tally(), schema)
 
 
 def _may_be_text(pa: Any, kind: Any) -> bool:
@@ -196,11 +192,11 @@ def _sized(pa: Any, batches: Iterable[Any]) -> Iterator[Any]:
     parts: list[Any] = []
     rows = size = 0
     for batch in batches:
-        for start in range(0, batch.num_rows, model.CHUNK_ROWS):
-            part = batch.slice(start, model.CHUNK_ROWS)
+        for start in range(0, batch.num_rows, chunks.CHUNK_ROWS):
+            part = batch.slice(start, chunks.CHUNK_ROWS)
             parts.append(part)
             rows, size = rows + part.num_rows, size + part.nbytes
-            if rows >= model.CHUNK_ROWS or size >= model.CHUNK_BYTES:
+            if rows >= chunks.CHUNK_ROWS or size >= chunks.CHUNK_BYTES:
                 yield _joined(pa, parts)
                 parts, rows, size = [], 0, 0
     if parts:
@@ -230,7 +226,7 @@ def _values(
         ):
             raise TypeError("expected strings or numbers")
         values: list[Any] = _plain(pa, array).to_pylist()
-    except UnicodeDecodeError:  # what its writer took for UTF-8: see `mtl_edge.io.model.decoded`
+    except UnicodeDecodeError:  # what its writer took for UTF-8: see `mtl_edge.io.chunks.decoded`
         values = array.cast(pa.large_binary()).to_pylist()
     except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
         raise DataError(f"{name}: column {column!r} is of type {kind} ({error})") from None

@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from mtl_edge.errors import DataError
-from mtl_edge.io.model import BLANK, INSIDE, ReadOptions, Tally
+from mtl_edge.io.chunks import BLANK, LINES_IN_CELLS, Tally
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.io.text import BOM, CARRIAGE_RETURNS, Lines, Opened, Row, chunks_of
 
 __all__ = ["read_delimited"]
@@ -48,7 +49,7 @@ def read_delimited(lines: Lines, options: ReadOptions, tally: Tally, separator: 
                 raise DataError(
                     f"{lines.at(start)} is the header again; were files put together? Take it out"
                 )
-            tally[INSIDE] += len(taken) - 1
+            tally[LINES_IN_CELLS] += len(taken) - 1
             if stray is not None:
                 stray.note(start, row, taken)
             yield start, dict(zip(names, row, strict=True)), None

@@ -1,4 +1,4 @@
-"""Folders written whole or not at all, and files that prove what they are."""
+"""Folders written whole or not at all (staged, then renamed), and sha256 of files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 PARTIAL, OLD = ".partial", ".old"
 DAY = 24 * 60 * 60
-_at_work: set[Path] = set()  # what this process is writing or replacing just now
+_in_progress: set[Path] = set()  # folders that this process is writing or replacing
 
 
 def sha256_of(path: Path) -> str:
@@ -102,7 +102,7 @@ def staged_folder(
     require_free(target, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     stage = target.parent / f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}{PARTIAL}"
-    _at_work.update((stage, stage.with_suffix(OLD)))
+    _in_progress.update((stage, stage.with_suffix(OLD)))
     stage.mkdir()
     try:
         yield stage
@@ -111,7 +111,7 @@ def staged_folder(
         _swap(stage, target, keep)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-        _at_work.difference_update((stage, stage.with_suffix(OLD)))
+        _in_progress.difference_update((stage, stage.with_suffix(OLD)))
 
 
 def recover(target: Path, keep: Path | None = None) -> None:
@@ -137,8 +137,8 @@ def recover(target: Path, keep: Path | None = None) -> None:
 
 def _abandoned(folder: Path, process: int) -> bool:
     """Whether the process that made it is gone; where that cannot be asked, whether it is old."""
-    if process == os.getpid():  # its number was given anew; of this process there is none at work
-        return folder not in _at_work
+    if process == os.getpid():  # unless this process is writing it, an earlier one had its number
+        return folder not in _in_progress
     if os.name != "posix":
         return time.time() - folder.stat().st_mtime > DAY
     try:

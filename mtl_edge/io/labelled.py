@@ -12,9 +12,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from mtl_edge.errors import DataError
+from mtl_edge.io.chunks import MERGED, UNLABELLED, Table, decoded, texts_of
 from mtl_edge.io.folders import sha256_of
 from mtl_edge.io.labels import label_of, skeleton
-from mtl_edge.io.model import MERGED, UNLABELLED, ReadOptions, Table, decoded, texts_of
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.io.source import Source, open_table
 from mtl_edge.io.text import lacks_column
 
@@ -27,7 +28,8 @@ class Rows:
 
     Attributes:
         source: file name and sha256, for the record.
-        note: how many rows and lines of the file are not among these, by reason; none: none.
+        note: how many rows and lines of the file were passed over, by reason; None if there are
+            none.
     """
 
     texts: tuple[str, ...]
@@ -53,12 +55,12 @@ def read_rows(
     label_column: str | None = None,
     known: Sequence[str] | None = None,
 ) -> Rows:
-    """Read a task's labelled rows; those without a label are counted and passed over.
+    """Read a task's labelled rows; rows without a label are passed over and counted.
 
     Args:
         source: a path, `hub:NAME[:SUBSET][:SPLIT]`, or a data frame.
-        label_column: none: `label`, else the task's name.
-        known: labels that the task has; none: those that are found.
+        label_column: default: `label`, or else the column of the task's name.
+        known: the task's labels; None: whatever labels are found.
 
     Raises:
         DataError: the data are missing, malformed or empty, lack a column, or have a label that

@@ -7,15 +7,15 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["label_of", "look_alikes", "ordered", "plain", "skeleton"]
+__all__ = ["label_of", "look_alikes", "ordered", "is_plain", "skeleton"]
 
 NUMBER = re.compile(r"[+-]?\d{1,300}(\.\d+)?")
 # Letters of Cyrillic and Greek that look like Latin ones.
 LATIN = str.maketrans("аеорсухіјѕһԁԛԝνοκρτυχ", "aeopcyxijshdqwvokptux")
 
 
-def plain(text: str) -> bool:
-    """Whether there is text, and nothing in it that steers a terminal or ends a line."""
+def is_plain(text: str) -> bool:
+    """Whether a text is not empty and has no control characters or line ends."""
     return bool(text) and not any(
         unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in text
     )
@@ -41,8 +41,8 @@ def label_of(value: Any) -> str | None:
     if not isinstance(value, (str, int, float)):
         raise ValueError(f"of type {type(value).__name__}; expected a string or a number")
     label = unicodedata.normalize("NFC", str(value)).strip(" \t\r\n\u00a0\u3000\ufeff")
-    if label and not plain(label):
-        wrong = next(c for c in label if not plain(c))
+    if label and not is_plain(label):
+        wrong = next(c for c in label if not is_plain(c))
         hint = " (is the file cp1252? Pass --encoding cp1252)" if "\x80" <= wrong <= "\x9f" else ""
         raise ValueError(
             f"{label!r:.60}, which holds the control character {wrong!r}{hint}; take it out"

@@ -1,4 +1,4 @@
-"""How much one call may ask for."""
+"""`Limits`: how many texts, bytes and tokens one call may bring."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Limits:
         total_bytes: of all texts in one call; a stream may have any number.
         tokens: of one text, special ones included; longer texts are cut. None: what the graph
             takes.
-        batch_tokens: that the engine runs at once, padding included; a single text may have more.
-            None: what is fastest with the engine.
+        batch_tokens: tokens in a batch, padding included; a single text may have more. None: what
+            is fastest with the engine.
 
     Raises:
         OptionError: a limit is no integer, or too small to let anything through.
@@ -50,7 +50,7 @@ class Limits:
                 )
 
     def check(self, texts: Sequence[str], first: int = 0, *, stream: bool = False) -> None:
-        """Compare texts with the limits.
+        """Refuse texts beyond the limits.
 
         Args:
             first: position of the first one, where they are part of a longer stream.
@@ -84,7 +84,7 @@ class Limits:
             )
 
     def too_large(self, texts: Sequence[str | None]) -> tuple[int, int] | None:
-        """Position and bytes of the first text that has too many; none: there is no such text."""
+        """Position and size of the first text of more than `text_bytes`; None if there is none."""
         for position, text in enumerate(texts):
             if text is None or MOST_BYTES_A_CHARACTER * len(text) <= self.text_bytes:
                 continue

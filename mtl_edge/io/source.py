@@ -16,10 +16,11 @@ from pathlib import Path, PurePath
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from mtl_edge.errors import DataError, OptionError
-from mtl_edge.io import model
+from mtl_edge.io import chunks
+from mtl_edge.io.chunks import Chunk, Kind, Table, Tally, texts_of
 from mtl_edge.io.columnar import HUB, arrow_of, from_hub, read_arrow, read_parquet, table_of
 from mtl_edge.io.delimited import read_delimited
-from mtl_edge.io.model import Chunk, Kind, ReadOptions, Table, Tally, texts_of
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.io.text import (
     Lines,
     lacks_column,
@@ -65,7 +66,7 @@ FORMATS: Mapping[str, Format] = {
 
 GZ, PACKED = ".gz", b"\x1f\x8b"
 # First bytes of what cannot be read as text, and what to do with it.
-STRANGE = {
+NOT_TEXT = {
     b"PAR1": "is a Parquet file; pass --format parquet or name it .parquet",
     b"ARROW1": "is an Arrow file; pass --format arrow or name it .arrow",
     b"PK\x03\x04": "is a zip archive, as .xlsx and .zip are; unpack it, or save the sheet as CSV",
@@ -124,7 +125,7 @@ def open_table(source: Source, options: ReadOptions = ReadOptions()) -> Iterator
         table = from_hub(str(source))
         yield table_of(table.schema, table.to_batches(), str(source), column)
     elif isinstance(source, (tuple, list)):
-        yield _at_hand(source, column)
+        yield _table_of_texts(source, column)
     elif source is None or isinstance(source, (str, PurePath)):
         with _opened(None if source is None else Path(source), options) as table:
             yield table
@@ -144,14 +145,14 @@ def _opened(path: Path | None, options: ReadOptions) -> Iterator[Table]:
                 raise OptionError(f"{format_} is read from a file; give --file")
             yield replace(kind.columns(raw, name, options.text_column), read=raw.tell)
             return
-        with _told(name):
+        with _gzip_errors(name):
             lines = Lines(_unpacked(raw, name, stack), name, options.encoding)
             stack.callback(lines.detach)
             tally = Tally()
-            about, chunks = kind.text(lines, options, tally)
+            about, parts = kind.text(lines, options, tally)
         if about is not None and options.text_column not in about:
             raise lacks_column(name, [options.text_column], "--text-column", about)
-        yield Table(name, about, _chunks(chunks, name), tally=tally, read=raw.tell)
+        yield Table(name, about, _chunks(parts, name), tally=tally, read=raw.tell)
 
 
 def _stream(path: Path | None, stack: contextlib.ExitStack) -> BinaryIO:
@@ -178,7 +179,7 @@ def _unpacked(stream: BinaryIO, name: str, stack: contextlib.ExitStack) -> Binar
     elif name.lower().endswith(GZ):
         raise DataError(f"{name} is not a whole gzip file, as its name says; copy or rename it")
     head = file.peek(LONGEST_MARK)
-    for mark, advice in STRANGE.items():
+    for mark, advice in NOT_TEXT.items():
         if head.startswith(mark):
             raise DataError(f"{name} {advice}")
     return cast("BinaryIO", file)
@@ -202,30 +203,30 @@ class _WithHead(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def _told(name: str) -> Iterator[None]:
+def _gzip_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{name} is not a whole gzip file ({error}); copy it again") from None
 
 
-def _chunks(chunks: Iterator[Chunk], name: str) -> Iterator[Chunk]:
-    with _told(name):
-        yield from chunks
+def _chunks(parts: Iterator[Chunk], name: str) -> Iterator[Chunk]:
+    with _gzip_errors(name):
+        yield from parts
 
 
-def _at_hand(texts: Sequence[str], column: str) -> Table:
+def _table_of_texts(texts: Sequence[str], column: str) -> Table:
     def chunk(first: int) -> Chunk:
-        part = texts[first : first + model.CHUNK_ROWS]
+        part = texts[first : first + chunks.CHUNK_ROWS]
         places = range(first + 1, first + 1 + len(part))
         return Chunk.of(first, places, [{column: text} for text in part])
 
-    chunks = map(chunk, range(0, len(texts), model.CHUNK_ROWS))
-    return Table("the texts", {column: "text"}, chunks, "text")
+    parts = map(chunk, range(0, len(texts), chunks.CHUNK_ROWS))
+    return Table("the texts", {column: "text"}, parts, "text")
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """What tells a file from another, or from what it was, without reading it all."""
+    """Size, time and first bytes of a file: a cheap way to see whether it is still the same."""
     with path.open("rb") as file:
         about = os.fstat(file.fileno())
         head = hashlib.sha256(file.read(HEAD)).hexdigest()
@@ -235,9 +236,9 @@ def fingerprint(path: Path) -> dict[str, Any]:
 def survey(
     source: Source, options: ReadOptions, report: Callable[[int], None] = lambda read: None
 ) -> tuple[int, dict[str, Kind]]:
-    """How many rows there are, and the columns, which of JSONL only all of the rows tell.
+    """Number of rows, and the columns with their kinds; reads the whole input once.
 
-    A malformed row is so told before hours were spent on the others.
+    So a malformed row is found before hours were spent on the others.
 
     Args:
         report: is told the bytes read so far.

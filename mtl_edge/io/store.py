@@ -1,7 +1,7 @@
-"""Answers kept until their file is whole, so that a run which was stopped goes on.
+"""Answers kept until their file is whole, so that a stopped run can be resumed.
 
     OUT            appears last, by rename
-    OUT.partial    an SQLite file: what makes OUT, and the answers that there are
+    OUT.partial    an SQLite file: the settings that OUT is made with, and the answers so far
 
 SQLite sees to it that a kill, at whatever moment, leaves whole chunks of answers, and that two runs
 do not write the same file.
@@ -30,9 +30,10 @@ SECONDS_BETWEEN_SAVES = 2.0
 
 
 def require_no_file(target: Path, *, overwrite: bool) -> None:
-    """
+    """Fail before any work is done if the file `target` exists and may not be replaced.
+
     Raises:
-        OutputExistsError: `target` exists and may not be replaced.
+        OutputExistsError: it exists, and `overwrite` is false or it is not a file.
     """
     if target.exists() and not target.is_file():
         raise OutputExistsError(f"{target} exists and is not a file; choose another --out")
@@ -44,38 +45,44 @@ class Store:
     """The answers of one run, by chunks of rows.
 
     Args:
-        target: the file that is made of them.
-        run: what decides them, as JSON takes it. What a stopped run left is gone on with if its
-            `run` was the same.
+        target: the file that will be made of the answers.
+        run: the settings that decide the answers, as JSON takes them. A stopped run is resumed if
+            its settings were the same.
         restart: forget what a stopped run left.
-        lasting: whether what is there when the block fails is kept for a next run.
+        resumable: whether the answers are kept for a next run when the block fails.
 
     Attributes:
-        facts: what `begin` was given by the stopped run that this one goes on with; none: nothing.
-        rows: that have answers.
-        done: to be set when the target is there.
+        facts: what the stopped run that this one resumes gave to `begin`; None if there is none.
+        rows: number of rows that have answers.
+        done: set by the caller once the target is there.
 
     Raises:
-        OutputExistsError: what lies beside the target is another run's, or nobody knows whose.
-        DataError: what lies there is damaged.
+        OutputExistsError: the file beside the target is another run's, or not of this program.
+        DataError: the file beside the target is damaged.
     """
 
     def __init__(
-        self, target: Path, run: Mapping[str, Any], *, restart: bool = False, lasting: bool = True
+        self, target: Path, run: Mapping[str, Any], *, restart: bool = False, resumable: bool = True
     ) -> None:
         self.target = target
         self.path = target.with_name(target.name + ".partial")
         self.facts: dict[str, Any] | None = None
         self.rows, self.done = 0, False
         self._run: dict[str, Any] = json.loads(json.dumps(run))
-        self._restart, self._lasting, self._foreign, self._begun = restart, lasting, False, False
+        self._restart, self._resumable, self._foreign, self._begun = (
+            restart,
+            resumable,
+            False,
+            False,
+        )
         self._file: sqlite3.Connection | None = None
         if self.path.exists():
-            with self._told():
+            with self._typed_errors():
                 self._open()
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _typed_errors(self) -> Iterator[None]:
+        """Raise SQLite's errors as this package's or the system's."""
         try:
             yield
         except sqlite3.Error as error:
@@ -96,7 +103,7 @@ class Store:
             ) from None
 
     def _open(self) -> None:
-        """Lock the file, and take up what a stopped run left in it."""
+        """Lock the file, and resume what a stopped run left in it."""
         file = sqlite3.connect(self.path, timeout=0, isolation_level=None)
         try:
             file.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -108,16 +115,16 @@ class Store:
                 file.execute("DELETE FROM chunks")
             elif (found := file.execute("SELECT * FROM run").fetchone()) is not None:
                 (rows,) = file.execute("SELECT coalesce(max(rows), 0) FROM chunks").fetchone()
-                self._take_up(rows, *found)
+                self._resume(rows, *found)
         except BaseException:
             file.close()
             raise
         self._file = file
 
-    def _take_up(self, rows: int, layout: int, run: str, facts: str) -> None:
+    def _resume(self, rows: int, layout: int, run: str, facts: str) -> None:
         if layout != LAYOUT:
             raise sqlite3.DatabaseError("it is of another release")
-        if not self._lasting:
+        if not self._resumable:
             raise OutputExistsError(
                 f"{self.path} is what a stopped run left, and an input that is no file cannot be "
                 "gone on with; pass --restart to begin anew"
@@ -131,12 +138,12 @@ class Store:
         self.facts, self.rows = json.loads(facts), rows
 
     def begin(self, facts: Mapping[str, Any]) -> None:
-        """Start, or go on if a stopped run started.
+        """Start, or resume if a stopped run started.
 
         Args:
-            facts: JSON, for who goes on.
+            facts: for a run that resumes this one, as JSON takes them.
         """
-        with self._told():
+        with self._typed_errors():
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 if self._foreign:
@@ -154,8 +161,8 @@ class Store:
         return self._file.execute(command, values)
 
     def append(self, answers: Answers, rows: int) -> None:
-        """Add a chunk's answers, behind which so many rows have some."""
-        with self._told():
+        """Add a chunk's answers, up to row number `rows`."""
+        with self._typed_errors():
             self._execute("INSERT INTO chunks VALUES (?, ?)", (rows, json.dumps(answers)))
             self.rows = rows
             if time.monotonic() - self._saved >= SECONDS_BETWEEN_SAVES:
@@ -167,15 +174,15 @@ class Store:
         self._saved = time.monotonic()
 
     def answers(self) -> Iterator[Answers]:
-        """Each chunk's, in order."""
-        with self._told():
+        """Each chunk's answers, in order."""
+        with self._typed_errors():
             for (answers,) in self._execute("SELECT answers FROM chunks ORDER BY rowid"):
                 yield json.loads(answers)
 
     @property
     def advice(self) -> str:
-        """What to tell who stopped the run."""
-        if not self._lasting:
+        """What to tell a user who stopped the run."""
+        if not self._resumable:
             return "nothing was written; only what comes from a file can be gone on with"
         if self.facts is None:
             return "nothing was written"
@@ -188,10 +195,10 @@ class Store:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._file is None:
             return
-        keep = self._lasting and not self.done
+        keep = self._resumable and not self.done
         try:
             # Where something failed, the first error is the one to tell.
-            with contextlib.suppress(sqlite3.Error) if error else self._told():
+            with contextlib.suppress(sqlite3.Error) if error else self._typed_errors():
                 if self._begun and keep and self._file.in_transaction:
                     self._execute("COMMIT")
         finally:

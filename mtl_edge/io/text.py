@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, TypeAlias
 
 from mtl_edge.errors import DataError
-from mtl_edge.io import model
-from mtl_edge.io.model import BLANK, Chunk, Kind, ReadOptions, Record, Tally
+from mtl_edge.io import chunks
+from mtl_edge.io.chunks import BLANK, Chunk, Kind, Record, Tally
+from mtl_edge.io.read_options import ReadOptions
 
 __all__ = [
     "BOM",
@@ -47,7 +48,7 @@ class Lines(Iterator[str]):
 
     Args:
         stream: has `peek`. It stays open.
-        encoding: none: what a byte order mark says, or UTF-8.
+        encoding: default: what a byte order mark says, or UTF-8.
 
     Attributes:
         number: of the last line, from 1.
@@ -158,7 +159,7 @@ def chunks_of(rows: Iterable[Row], lines: Lines) -> Iterator[Chunk]:
 
     for row in rows:
         group.append(row)
-        if len(group) >= model.CHUNK_ROWS or lines.size - begin >= model.CHUNK_BYTES:
+        if len(group) >= chunks.CHUNK_ROWS or lines.size - begin >= chunks.CHUNK_BYTES:
             yield chunk()
             first, group, begin = first + len(group), [], lines.size
     if group:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from mtl_edge.errors import DataError, OptionError
+from mtl_edge.io.chunks import Chunk, Kind
 from mtl_edge.io.columnar import pyarrow_or_error
-from mtl_edge.io.model import Chunk, Kind
+from mtl_edge.io.in_memory import valid_texts
 from mtl_edge.io.source import FORMATS, GZ, ending_of
-from mtl_edge.tokens.encoder import as_texts
 
 __all__ = ["Answers", "Layout", "Writer", "layout_of", "writer_of", "writes_any_columns"]
 
@@ -138,7 +138,7 @@ def _dumps(value: Any) -> str:
 
 def _utf8(text: str) -> str:
     """`text` as UTF-8 can tell it: lone surrogates, which are not part of it, become U+FFFD."""
-    return as_texts([text])[0]
+    return valid_texts([text])[0]
 
 
 @contextlib.contextmanager

@@ -8,53 +8,26 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from mtl_edge.bundle.safe_files import altered
-from mtl_edge.errors import TextError
+from mtl_edge.io.in_memory import valid_texts
 from mtl_edge.tokens.tokenizer_file import encoded, read_tokenizer, unknown_of
-from mtl_edge.tokens.word_cache import words_of
+from mtl_edge.tokens.word_cache import word_cache_for
 
-__all__ = ["TextEncoder", "as_texts"]
-
-
-def as_texts(texts: Sequence[str], first: int = 0) -> list[str]:
-    """`texts` as a list of valid Unicode.
-
-    Lone surrogates, which no encoder can represent, become U+FFFD.
-
-    Args:
-        first: position of the first one, where they are part of a longer stream.
-
-    Raises:
-        TextError: an item is not a string; its position and type are named.
-    """
-    result = []
-    for position, text in enumerate(texts, first):
-        if not isinstance(text, str):
-            raise TextError(
-                f"item {position} is {type(text).__name__}, expected str; "
-                "drop or convert missing values first"
-            )
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        result.append(text)
-    return result
+__all__ = ["TextEncoder"]
 
 
 class TextEncoder:
-    """A `tokenizers` tokenizer with this package's truncation and no padding of its own."""
+    """Texts to token ids: a `tokenizers` tokenizer, truncating at `max_tokens`, without padding."""
 
     def __init__(
         self, tokenizer: Tokenizer, max_tokens: int, vocabulary: int | None = None
     ) -> None:
         """
         Args:
-            vocabulary: how many tokens the graph knows; none: not checked. Others that the
-                tokenizer has read as its unknown token.
+            vocabulary: number of tokens that the graph has embeddings of; others become the
+                tokenizer's unknown token. None: not checked.
 
         Raises:
-            BundleError: a token that it sets around each text is none of these.
+            BundleError: a special token around each text is beyond the vocabulary.
         """
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_tokens)  # on the right, whatever its file says
@@ -62,8 +35,8 @@ class TextEncoder:
         if vocabulary is not None and max(around, default=0) >= vocabulary:
             raise altered(f"the tokenizer has more tokens than the {vocabulary} of the graph")
         self._tokenizer = tokenizer
-        self._of_nothing = None if around else [unknown_of(tokenizer) or 0]
-        self._words = words_of(tokenizer, max_tokens)
+        self._ids_of_empty = None if around else [unknown_of(tokenizer) or 0]
+        self._cache = word_cache_for(tokenizer, max_tokens)
         self.max_tokens = max_tokens
         self._vocabulary = vocabulary
 
@@ -72,7 +45,7 @@ class TextEncoder:
         """
         Raises:
             BundleError: the file is not a tokenizer that the `tokenizers` library can read, or one
-                that a short text could choke on.
+                that could make gigabytes of a short text.
         """
         return cls(read_tokenizer(path, max_tokens), max_tokens, vocabulary)
 
@@ -84,19 +57,19 @@ class TextEncoder:
                 it.
             TextError: an item is not a string.
         """
-        return self.ids(as_texts(texts))
+        return self.ids(valid_texts(texts))
 
     def ids(self, texts: list[str]) -> list[list[int]]:
-        """The same for texts that `as_texts` has gone over."""
-        if self._words is not None:
-            result = self._words.ids(texts)
+        """The same for texts that `valid_texts` returned."""
+        if self._cache is not None:
+            result = self._cache.ids(texts)
         else:
             result = [e.ids for e in encoded(self._tokenizer, texts)]
         # Not every engine refuses an id or a length that its tables do not have.
         if any(len(ids) > self.max_tokens for ids in result):
             raise altered(f"the tokenizer makes more than {self.max_tokens} tokens of a text")
-        if self._of_nothing is not None:
-            result = [ids or self._of_nothing for ids in result]
+        if self._ids_of_empty is not None:
+            result = [ids or self._ids_of_empty for ids in result]
         if self._vocabulary is not None and any(
             ids and max(ids) >= self._vocabulary for ids in result
         ):
@@ -104,7 +77,7 @@ class TextEncoder:
         return result
 
     def _known(self, ids: list[int], vocabulary: int) -> list[int]:
-        """The same with the unknown token for tokens that the graph has no vectors of."""
+        """The same with the unknown token in place of ids beyond the graph's vocabulary."""
         unknown = unknown_of(self._tokenizer)
         if unknown is None or unknown >= vocabulary:
             raise altered(
@@ -122,8 +95,8 @@ class TextEncoder:
         """Write the tokenizer with its truncation."""
         path.write_text(self.to_json(), encoding="utf-8")
 
-    def counted(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
+    def ids_and_truncated(self, texts: Sequence[str]) -> tuple[list[list[int]], int]:
         """Token ids of each text, and how many texts are longer than `max_tokens`."""
-        encodings = encoded(self._tokenizer, as_texts(texts))
-        ids = [e.ids or self._of_nothing or [] for e in encodings]
+        encodings = encoded(self._tokenizer, valid_texts(texts))
+        ids = [e.ids or self._ids_of_empty or [] for e in encodings]
         return ids, sum(bool(e.overflowing) for e in encodings)

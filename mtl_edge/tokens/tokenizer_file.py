@@ -17,6 +17,7 @@ from tokenizers.models import Model, Unigram
 
 from mtl_edge.bundle.safe_files import altered
 from mtl_edge.bundle.schema import MOST_TOKENIZER_BYTES
+from mtl_edge.errors import one_line
 
 __all__ = ["encoded", "read_tokenizer", "state_of", "unknown_of", "word_ids"]
 
@@ -27,19 +28,20 @@ Result = TypeVar("Result")
 MOST_GROWTH = 160
 # What NFKC makes at most of a character, and of how many bytes: those of U+FDFA.
 MOST_COMPOSED, COMPOSED_GROWTH = 33, 11.0
-# Of what is set before or after a text or a word.
+# Characters that may be set before or after a text or a word.
 MOST_AFFIX = 100
-# What tokenizers call the unknown token whose model has none, as those of bytes.
+# Names of the unknown token in tokenizers whose model has none, as byte-level ones.
 UNKNOWN = ("[UNK]", "<unk>")
 # WordPiece tries each part of a word: the time grows with the square of this. BERT's is 100.
 MOST_WORD = 1000
 
 
 def read_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
-    """
+    """A tokenizer from a file of which no text can take memory or time without bounds.
+
     Raises:
-        BundleError: the file is not a tokenizer that the `tokenizers` library can read, or is one
-            that a short text could choke on.
+        BundleError: the file is not a tokenizer that the `tokenizers` library can read, or one that
+            could make gigabytes of a short text.
     """
     try:
         size = path.stat().st_size
@@ -51,9 +53,9 @@ def read_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
         _require_bounded(tokenizer, max_tokens)
     except BaseException as error:
-        if not _failed(error):
+        if not _is_library_error(error):
             raise
-        raise altered(f"{path} is not a tokenizer ({_first_line(error)})") from None
+        raise altered(f"{path} is not a tokenizer ({one_line(error)})") from None
     return tokenizer
 
 
@@ -66,25 +68,26 @@ def encoded(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool = True)
     Raises:
         BundleError: the tokenizer panics: its file is altered in a way that shows only now.
     """
-    return _asked(lambda: tokenizer.encode_batch_fast(texts, add_special_tokens=special))
+    return _typed_errors(lambda: tokenizer.encode_batch_fast(texts, add_special_tokens=special))
 
 
 def word_ids(model: Model, word: str) -> tuple[int, ...]:
-    """Ids of a word as it comes to a tokenizer's model: a fifth of what asking the whole takes.
+    """Ids of a normalized word by the tokenizer's model alone, in a fifth of the whole's time.
 
     Raises:
         BundleError: see `encoded`.
     """
-    return _asked(lambda: tuple(token.id for token in model.tokenize(word)))
+    return _typed_errors(lambda: tuple(token.id for token in model.tokenize(word)))
 
 
-def _asked(call: Callable[[], Result]) -> Result:
+def _typed_errors(call: Callable[[], Result]) -> Result:
+    """What `call` returns; the library's errors, panics included, become a BundleError."""
     try:
         return call()
     except BaseException as error:
-        if not _failed(error):
+        if not _is_library_error(error):
             raise
-        raise altered(f"the tokenizer fails on a text ({_first_line(error)})") from None
+        raise altered(f"the tokenizer fails on a text ({one_line(error)})") from None
 
 
 def state_of(part: Any) -> dict[str, Any]:
@@ -93,7 +96,7 @@ def state_of(part: Any) -> dict[str, Any]:
 
 
 def unknown_of(tokenizer: Tokenizer) -> int | None:
-    """The id of what stands for a word that the tokenizer does not know, if there is one."""
+    """The id of the unknown token, if the tokenizer has one."""
     model = tokenizer.model
     if isinstance(model, Unigram):
         unknown: int | None = state_of(model).get("unk_id")
@@ -103,13 +106,9 @@ def unknown_of(tokenizer: Tokenizer) -> int | None:
     return next((token for token in known if token is not None), None)
 
 
-def _failed(error: BaseException) -> bool:
+def _is_library_error(error: BaseException) -> bool:
     """Whether it is the library's: plain Exception, or a panic, which derives from no Exception."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0][:200]
 
 
 def _require_bounded(tokenizer: Tokenizer, max_tokens: int) -> None:

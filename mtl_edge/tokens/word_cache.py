@@ -1,8 +1,8 @@
-"""What a tokenizer says of a word is kept, so that most words of a text cost one look-up.
+"""A cache of token ids by word, so that most words of a text cost one look-up.
 
 The words of a language are few, and a tokenizer of BERT's kind reads each by itself: it splits a
-text at spaces and punctuation before all else. Where words are kept, a text's ids take a quarter of
-what the library's own call for batches takes on two cores (`pytest benchmarks/micro -k tokenize`).
+text at spaces and punctuation before all else. With the cache, a text's ids take a quarter of what
+the library's own call for batches takes on two cores (`pytest benchmarks/micro -k tokenize`).
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from tokenizers.models import WordPiece
 
 from mtl_edge.tokens.tokenizer_file import encoded, state_of, word_ids
 
-__all__ = ["Words", "words_of"]
+__all__ = ["WordCache", "word_cache_for"]
 
-# So many words are kept, then it begins anew; of so many characters, so that they are some 8 MB.
+# The cache is emptied when it holds so many words, and takes none that is longer: some 8 MB in all.
 MOST_WORDS = 2**15
 MOST_CHARACTERS = 64
-# Longer texts are split as far as their tokens are needed.
-LONG = 4096
+# Texts of more characters are split lazily: only as far as their tokens are needed.
+LONG_TEXT = 4096
 MOST_SPECIAL = 100  # special tokens: each is looked for wherever punctuation stands
 PUNCTUATION = r"!-/:-@\[-`{-~"  # of ASCII, as a class of characters
 
 Pieces = Iterable[str]
 
 
-class _NotKeptError(Exception):
-    """A piece that is no word of a language with spaces."""
+class _NotCacheableError(Exception):
+    """A piece that is too long to be a word, as in languages without spaces."""
 
 
-class Words(dict[str, tuple[int, ...]]):
-    """Token ids by word, exactly the tokenizer's own; see `words_of`."""
+class WordCache(dict[str, tuple[int, ...]]):
+    """Token ids by word, exactly the tokenizer's own; see `word_cache_for`."""
 
     def __init__(
         self,
@@ -47,10 +47,10 @@ class Words(dict[str, tuple[int, ...]]):
     ) -> None:
         """
         Args:
-            pieces: a text's parts that the tokenizer reads each by itself.
+            pieces: splits a text into the parts that the tokenizer reads each by itself.
             around: special tokens before and after a text's own.
-            room: for a text's own tokens.
-            lower: whether the tokenizer lowers letters.
+            room: how many tokens a text may have beside these.
+            lower: whether the tokenizer lowercases.
         """
         super().__init__()
         self._tokenizer = tokenizer
@@ -70,7 +70,7 @@ class Words(dict[str, tuple[int, ...]]):
             try:
                 own = islice(chain.from_iterable(map(get, pieces(text))), room)
                 found.append([*before, *own, *after])
-            except _NotKeptError:
+            except _NotCacheableError:
                 found.append([])
                 rest.append(position)
         if rest:
@@ -81,7 +81,7 @@ class Words(dict[str, tuple[int, ...]]):
 
     def __missing__(self, piece: str) -> tuple[int, ...]:
         if len(piece) > MOST_CHARACTERS:
-            raise _NotKeptError
+            raise _NotCacheableError
         ids = self._read(piece)
         if len(self) >= MOST_WORDS:
             self.clear()
@@ -94,15 +94,15 @@ class Words(dict[str, tuple[int, ...]]):
         return tuple(encoded(self._tokenizer, [piece], special=False)[0].ids)
 
 
-def words_of(tokenizer: Tokenizer, max_tokens: int) -> Words | None:
-    """An empty store for a tokenizer that reads words one by one; none for any other.
+def word_cache_for(tokenizer: Tokenizer, max_tokens: int) -> WordCache | None:
+    """An empty cache for a tokenizer that reads words one by one; None for any other.
 
     That is WordPiece behind BERT's normalizer and pre-tokenizer, whose special tokens begin with
     punctuation and are looked for in the text as it is. Spaces and ASCII punctuation end a word
     there whatever stands around them; what is between, the tokenizer itself reads, once.
 
     Args:
-        max_tokens: that the tokenizer cuts texts to.
+        max_tokens: at which the tokenizer cuts texts.
     """
     normalizer = state_of(tokenizer.normalizer)
     added = list(tokenizer.get_added_tokens_decoder().values())
@@ -121,7 +121,7 @@ def words_of(tokenizer: Tokenizer, max_tokens: int) -> Words | None:
         return None
     around = example.ids[: own[0]], example.ids[own[-1] + 1 :]
     room = max_tokens - sum(map(len, around))
-    return Words(tokenizer, _splitter(added), around, room, bool(normalizer["lowercase"]))
+    return WordCache(tokenizer, _splitter(added), around, room, bool(normalizer["lowercase"]))
 
 
 def _plain(token: Any) -> bool:
@@ -138,7 +138,7 @@ def _splitter(added: Iterable[Any]) -> Callable[[str], Pieces]:
     findall, finditer = pattern.findall, pattern.finditer
 
     def pieces(text: str) -> Pieces:
-        if len(text) <= LONG:
+        if len(text) <= LONG_TEXT:
             found: list[str] = findall(text)
             return found
         return (match[0] for match in finditer(text))

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from mtl_edge.benchmarks.bench import effort
-from mtl_edge.benchmarks.bench.entrants import Entrant, enter
-from mtl_edge.benchmarks.bench.record import read
-from mtl_edge.benchmarks.bench.schema import Report
-from mtl_edge.benchmarks.readme import _real
+from mtl_edge.benchmarks.bench import measure
+from mtl_edge.benchmarks.bench.measure import SWEEP
+from mtl_edge.benchmarks.core.measure import ALL, ONE
+from mtl_edge.benchmarks.core.record import Record
+from mtl_edge.benchmarks.core.record_json import read_record
+from mtl_edge.benchmarks.core.system import System, systems_of
 from mtl_edge.cli import main
-from mtl_edge.timing import Timing, alternate
-from tests.conftest import DEMO, ROOT
+from mtl_edge.timing import Timing, interleave, time_calls
+from tests.conftest import DEMO
 
 Fails = Callable[..., str]
 
@@ -27,16 +29,34 @@ FILES = ["accuracy.png", "bench.html", "bench.json", "bench.md", "latency.png", 
 GRAPHS = ("onnx-int8", "openvino-int8", "onnx-fp32")
 
 
-def test_rounds_alternate_after_a_warm_up() -> None:
+def test_rounds_come_in_orders_of_their_own_after_a_warm_up() -> None:
     calls: list[str] = []
-    times = alternate({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=5)  # type: ignore[misc]
-    assert calls[:6] == list("aaabbb")
-    assert calls[6:] == list("aabb") * 5
-    assert {len(t.rounds) for t in times.values()} == {5}
+    names = "abcd"
+    times = time_calls(
+        {name: lambda name=name: calls.append(name) for name in names},  # type: ignore[misc]
+        rounds=8,
+    )
+    assert calls[:12] == list("aaabbbcccddd")
+    rounds = [calls[start : start + 8] for start in range(12, len(calls), 8)]
+    assert all(sorted(order[::2]) == list(names) for order in rounds)
+    assert all(order[::2] == order[1::2] for order in rounds), "one call untimed, one timed"
+    assert len({tuple(order) for order in rounds}) > 3
+    assert {len(t.rounds) for t in times.values()} == {8}
+
+
+def test_everyone_has_a_turn_in_each_round() -> None:
+    told: list[int] = []
+    counters = {name: iter(range(100)) for name in "xy"}
+    found = interleave(
+        {name: lambda own=own: next(own) for name, own in counters.items()},  # type: ignore[misc]
+        rounds=4, between=lambda: told.append(1),
+    )  # fmt: skip
+    assert found == {"x": [0, 1, 2, 3], "y": [0, 1, 2, 3]}
+    assert len(told) == 4
 
 
 def test_a_slow_call_stops_after_three_rounds_when_time_is_up() -> None:
-    assert len(alternate({"a": lambda: None}, rounds=100, seconds=0)["a"].rounds) == 3
+    assert len(time_calls({"a": lambda: None}, rounds=100, seconds=0)["a"].rounds) == 3
 
 
 def test_ratios_are_taken_round_by_round() -> None:
@@ -49,12 +69,12 @@ def test_ratios_are_taken_round_by_round() -> None:
 def _tiny() -> Iterator[None]:
     """Every size of measurement in a few rounds."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, whole in effort.EFFORTS.items():
+        for name, whole in measure.EFFORTS.items():
             small = replace(
                 whole, shapes=((1, 32), (2, 16)), rounds=3, texts=6, passes=1, bulk_rounds=2,
                 batches=(1, 4), batch_seconds=0.1, limit_rounds=min(3, whole.limit_rounds),
             )  # fmt: skip
-            patch.setitem(effort.EFFORTS, name, small)  # type: ignore[arg-type]
+            patch.setitem(measure.EFFORTS, name, small)  # type: ignore[arg-type]
         yield
 
 
@@ -75,8 +95,8 @@ def measured(
 
 
 @pytest.fixture(scope="module")
-def report(measured: Path) -> Report:
-    return read(measured / "bench.json")
+def record(measured: Path) -> Record:
+    return read_record(measured / "bench.json")
 
 
 def test_the_folder_has_figures_tables_pictures_and_a_page(measured: Path) -> None:
@@ -87,59 +107,61 @@ def test_the_folder_has_figures_tables_pictures_and_a_page(measured: Path) -> No
         assert f"| {name} |" in table
 
 
-def test_every_graph_stands_beside_torch(report: Report) -> None:
-    assert [contender.name for contender in report.contenders] == ["torch fp32", *GRAPHS]
-    assert all(contender.failed is None for contender in report.contenders)
-    for rounds in (*report.shapes, *report.sweep):
+def test_every_graph_stands_beside_torch(record: Record) -> None:
+    assert record.timed == ["torch fp32", *GRAPHS] == [system.name for system in record.systems]
+    for rounds in record.rounds:
         assert list(rounds.times) == ["torch fp32", *GRAPHS]
         assert len(rounds.pairs) == 6
-        assert all(0 < time.p10 <= time.median <= time.p90 for time in rounds.times.values())
-    assert [(r.batch, r.tokens) for r in report.shapes] == [(1, 32), (2, 16)]
-    assert [r.batch for r in report.sweep] == [1, 4]
-    assert all(rounds.noise is not None for rounds in report.shapes)
-    assert all(rounds.noise is None for rounds in report.sweep)
+        for time in rounds.times.values():
+            assert 0 < (time.p10 or 0) <= time.median <= time.p90
+    assert [(r.texts, r.tokens) for r in record.shapes()] == [(1, 32), (2, 16)]
+    sweep = [rounds for rounds in record.rounds if rounds.name.startswith(SWEEP)]
+    assert [rounds.texts for rounds in sweep] == [1, 4]
+    assert all((rounds.noise is None) == (rounds in sweep) for rounds in record.rounds)
+    assert record.noise == max(r.noise.spread for r in record.rounds if r.noise is not None)
 
 
-def test_each_time_stands_against_the_machine(report: Report) -> None:
-    assert {"int8_tops", "fp32_tops", "read_gb_s"} <= set(report.limits)
-    assert min(report.limits.values()) > 0
-    for rounds in (*report.shapes, *report.sweep):
+def test_each_time_stands_against_the_machine(record: Record) -> None:
+    assert {"int8_tops", "fp32_tops", "read_gb_s"} <= set(record.limits)
+    assert min(record.limits.values()) > 0
+    for rounds in record.rounds:
         for name, time in rounds.times.items():
-            assert time.share_of_floor is not None, name
-            assert 0 < time.share_of_floor < 1.5, name
+            if rounds.tokens is None:
+                assert time.share_of_roofline is None, name
+            else:
+                assert time.share_of_roofline is not None, name
+                assert 0 < time.share_of_roofline < 1.5, name
 
 
-def test_outputs_are_compared_on_the_texts_that_are_timed(report: Report) -> None:
-    assert [check.contender for check in report.checks] == ["torch fp32", *GRAPHS]
-    assert all(check.same_ids and check.texts == report.stream.texts for check in report.checks)
-    by_name = {check.contender: check for check in report.checks}
-    assert by_name["torch fp32"].most_logit_difference == 0
+def test_outputs_are_compared_on_the_texts_that_are_timed(record: Record) -> None:
+    assert [check.system for check in record.checks] == ["torch fp32", *GRAPHS]
+    assert all(check.same_ids and check.texts == record.inputs["texts"] for check in record.checks)
+    by_name = {check.system: check for check in record.checks}
+    assert by_name["torch fp32"].largest_difference == 0
     exact, rounded = by_name["onnx-fp32"], by_name["onnx-int8"]
-    assert exact.most_logit_difference is not None
-    assert rounded.most_logit_difference is not None
-    assert exact.most_logit_difference < 1e-4
-    assert exact.most_logit_difference < rounded.most_logit_difference
+    assert exact.largest_difference is not None
+    assert rounded.largest_difference is not None
+    assert exact.largest_difference < 1e-4
+    assert exact.largest_difference < rounded.largest_difference
 
 
-def test_the_stream_is_evenly_taken_and_counted(report: Report) -> None:
-    stream = report.stream
-    assert (stream.texts, stream.of) == (6, 296 + 3)
-    assert stream.source == ["dev.csv", "other.csv"]
-    for name, single in stream.single.items():
-        assert single.p50 <= single.p90 <= single.p99 <= single.hundredths[-1]
-        assert sum(stream.histogram.counts[name]) == stream.texts * stream.passes
-        speed = stream.bulk.speeds[name]
-        assert speed.texts_per_second == pytest.approx(1e3 * stream.texts / speed.ms.median)
-        assert speed.tokens_per_second == pytest.approx(1e3 * stream.tokens / speed.ms.median)
+def test_the_stream_is_evenly_taken_and_counted(record: Record) -> None:
+    inputs, one, bulk = record.inputs, record.on(ONE), record.on(ALL)
+    assert (inputs["texts"], inputs["of"]) == (6, 296 + 3)
+    assert inputs["source"] == ["dev.csv", "other.csv"]
+    for name in record.timed:
+        assert one.times[name].count == inputs["texts"] * inputs["passes"]
+        assert bulk.times[name].count == len(bulk.times[name].values) == 2
+    assert (one.texts, bulk.texts) == (1, 6)
 
 
-def test_files_of_one_task_are_reported_apart_each_with_its_interval(report: Report) -> None:
-    assert [(s.task, s.file, s.rows) for s in report.scores] == [
+def test_files_of_one_task_are_reported_apart_each_with_its_interval(record: Record) -> None:
+    assert [(s.task, s.file, s.rows) for s in record.scores] == [
         ("topic", "dev.csv", 296),
         ("sentiment", "dev.csv", 296),
         ("sentiment", "other.csv", 3),
     ]
-    for scores in report.scores:
+    for scores in record.scores:
         assert scores.measured == "now"
         for name in ("torch fp32", *GRAPHS):
             accuracy = scores.models[name].accuracy
@@ -147,7 +169,7 @@ def test_files_of_one_task_are_reported_apart_each_with_its_interval(report: Rep
             assert accuracy.high is not None
             assert accuracy.low <= accuracy.value <= accuracy.high
         assert scores.models["onnx-fp32"] == scores.models["torch fp32"]
-    few, many = report.scores[2].models, report.scores[1].models
+    few, many = record.scores[2].models, record.scores[1].models
     assert _width(few) > _width(many)
 
 
@@ -175,26 +197,25 @@ def test_a_graph_that_disagrees_is_shown_as_failed_and_not_timed(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def turned(entrant: Entrant) -> Entrant:
-        if entrant.name != "openvino-int8":
-            return entrant
+    def turned(system: System) -> System:
+        if system.name != "openvino-int8":
+            return system
         return replace(
-            entrant, logits=lambda texts: {t: -out for t, out in entrant.logits(texts).items()}
+            system, logits=lambda texts: {t: -out for t, out in system.logits(texts).items()}
         )
 
-    def enter_turned(*args: Any) -> tuple[list[Entrant], list[str]]:
-        entrants, missing = enter(*args)
-        return [turned(entrant) for entrant in entrants], missing
+    def with_one_turned(*args: Any) -> tuple[list[System], list[str]]:
+        systems, missing = systems_of(*args)
+        return [turned(system) for system in systems], missing
 
-    monkeypatch.setattr("mtl_edge.benchmarks.bench.measure.enter", enter_turned)
+    monkeypatch.setattr(measure, "systems_of", with_one_turned)
     command = ["bench", str(shared_bundle), "--out", str(tmp_path / "out")]
     assert main([*command, "--data", f"topic={DEMO}/dev.csv"]) == 0
     out = capsys.readouterr().out
     assert "warning: openvino-int8 failed and was not timed: its labels agree" in out
-    found = read(tmp_path / "out" / "bench.json")
-    assert [c.failed is None for c in found.contenders] == [True, False, True]
-    assert all("openvino-int8" not in rounds.times for rounds in found.shapes)
-    assert "openvino-int8" not in found.stream.single
+    found = read_record(tmp_path / "out" / "bench.json")
+    assert [system.failed is None for system in found.systems] == [True, False, True]
+    assert all("openvino-int8" not in rounds.times for rounds in found.rounds)
     assert "openvino-int8" not in found.scores[0].models
     assert "openvino-int8 failed" in (tmp_path / "out" / "bench.html").read_text()
 
@@ -248,7 +269,9 @@ def test_two_reports_are_compared_with_their_noise(
     measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: Fails
 ) -> None:
     data = json.loads((measured / "bench.json").read_text())
-    for rounds in data["shapes"]:
+    for rounds in data["rounds"]:
+        if not rounds["noise"] or rounds["tokens"] is None:
+            continue
         rounds["noise"]["spread"] = 0.05
         rounds["times"]["onnx-int8"]["median"] /= 2
         rounds["times"]["onnx-fp32"]["median"] *= 1.04
@@ -256,8 +279,9 @@ def test_two_reports_are_compared_with_their_noise(
     data["threads"] = 64
     (tmp_path / "new.json").write_text(json.dumps(data))
     old = json.loads((measured / "bench.json").read_text())
-    for rounds in old["shapes"]:
-        rounds["noise"]["spread"] = 0.05
+    for rounds in old["rounds"]:
+        if rounds["noise"]:
+            rounds["noise"]["spread"] = 0.05
     (tmp_path / "old.json").write_text(json.dumps(old))
     capsys.readouterr()
     assert main(["bench", "--compare", str(tmp_path / "old.json"), str(tmp_path / "new.json")]) == 0
@@ -279,10 +303,10 @@ def test_two_reports_are_compared_with_their_noise(
     [
         (lambda data: data.pop("noise"), "lacks or should not have noise"),
         (lambda data: data.update(more=1), "lacks or should not have more"),
-        (lambda data: data.update(threads="two"), "report.threads is str, expected int"),
-        (lambda data: data.update(threads=True), "report.threads is bool, expected int"),
-        (lambda data: data["shapes"][0].update(times=[]), "report.shapes[0].times is list"),
-        (lambda data: data.update(schema_version=99), "has schema_version 99, expected 1"),
+        (lambda data: data.update(threads="two"), "record.threads is str, expected int"),
+        (lambda data: data.update(threads=True), "record.threads is bool, expected int"),
+        (lambda data: data["rounds"][0].update(times=[]), "record.rounds[0].times is list"),
+        (lambda data: data.update(schema_version=99), "has schema_version 99, expected 2"),
         (lambda data: data.pop("schema_version"), "has no schema_version"),
     ],
 )
@@ -318,11 +342,8 @@ def test_mistakes_are_named(
     assert "has no rows; expected texts" in fails(*bench, "--texts", tmp_path / "empty.txt")
     assert "not allowed with" in fails(*bench, "--quick", "--full")
     assert "expected a bundle's folder" in fails("bench")
+    if not torch.cuda.is_available():
+        assert "sees no such GPU here; expected CPU" in fails(*bench, "--device", "CUDA")
+    assert "--device TPU: torch" in fails(*bench, "--device", "TPU")
     assert "is not JSON" in fails("bench", "--compare", tmp_path / "broken.json", "x")
     assert "cannot read" in fails("bench", "--compare", tmp_path / "none.json", "x")
-
-
-def test_the_readme_shows_what_the_record_says() -> None:
-    recorded = read(ROOT / "benchmarks" / "results" / "real.json")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"<!-- real: begin -->\n{_real(recorded)}<!-- real: end -->" in readme

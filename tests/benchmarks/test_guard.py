@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mtl_edge.benchmarks import guard
-from mtl_edge.benchmarks.guard import RECORDED, Ratio, judge, kind_of
+from mtl_edge.benchmarks.core.machine import describe
+from mtl_edge.benchmarks.experiments import guard
+from mtl_edge.benchmarks.experiments.guard import RESULTS, judge, kind_of, read_recorded
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +21,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 def _options(shared_bundle: Path, checkpoint: Path, tmp_path: Path) -> list[str]:
     return [
         "--bundle", str(shared_bundle), "--checkpoint", str(checkpoint), "--threads", "1",
-        "--out", str(tmp_path / "guard.json"), "--results", str(tmp_path / "recorded.json"),
+        "--json", str(tmp_path / "guard.json"), "--results", str(tmp_path / "recorded.json"),
     ]  # fmt: skip
 
 
@@ -49,26 +50,41 @@ def test_what_is_recorded_is_compared_with_next_time(
     out = capsys.readouterr().out
     for warning in written["warnings"]:
         assert f"warning: {warning}" in out
-    assert written["recorded"] == recorded[kind]
+    assert written["experiment"] == "guard"
     assert json.loads((tmp_path / "recorded.json").read_text()) == recorded
 
 
 def test_only_what_noise_does_not_explain_is_told() -> None:
-    recorded = {"onnx-int8": {"1x32": Ratio(4.0, 0.03), "32x32": Ratio(3.0, 0.03)}}
-    same = {"onnx-int8": {"1x32": Ratio(3.8, 0.03), "32x32": Ratio(3.5, 0.03)}}
+    recorded = {
+        "onnx-int8": {
+            "1x32": {"times_as_fast": 4.0, "noise": 0.03},
+            "32x32": {"times_as_fast": 3.0, "noise": 0.03},
+        }
+    }
+    same = {
+        "onnx-int8": {
+            "1x32": {"times_as_fast": 3.8, "noise": 0.03},
+            "32x32": {"times_as_fast": 3.5, "noise": 0.03},
+        }
+    }
     assert judge(recorded, same) == []
-    slower = {"onnx-int8": {"1x32": Ratio(3.0, 0.03), "32x32": Ratio(3.0, 0.03)}}
+    slower = {
+        "onnx-int8": {
+            "1x32": {"times_as_fast": 3.0, "noise": 0.03},
+            "32x32": {"times_as_fast": 3.0, "noise": 0.03},
+        }
+    }
     (warning,) = judge(recorded, slower)
     assert "onnx-int8 at 1x32 is 3.00 times as fast as torch, and 4.00 was recorded" in warning
-    noisy = {"onnx-int8": {"1x32": Ratio(3.0, 0.5)}}
+    noisy = {"onnx-int8": {"1x32": {"times_as_fast": 3.0, "noise": 0.5}}}
     assert judge(recorded, noisy) == []
     assert judge({}, slower) == []
 
 
 def test_processors_of_one_kind_share_a_record() -> None:
-    machine = {"instructions": ["avx2", "avx512_vnni"], "system": "Linux x86_64"}
+    machine = replace(describe(), instructions=["avx2", "avx512_vnni"], system="Linux x86_64")
     assert kind_of(machine, 2) == "avx2 avx512_vnni, 2 threads"
-    assert kind_of({**machine, "instructions": []}, 1) == "Linux x86_64, 1 thread"
+    assert kind_of(replace(machine, instructions=[]), 1) == "Linux x86_64, 1 thread"
 
 
 def test_mistakes_are_told_in_a_line(
@@ -77,7 +93,7 @@ def test_mistakes_are_told_in_a_line(
     options = _options(shared_bundle, checkpoint, tmp_path)
     (tmp_path / "recorded.json").write_text("[]")
     for wrong, expected in (
-        (options, "is list, expected ratios by kind"),
+        (options, "expected times_as_fast and noise by kind"),
         ([*options[:2], *options[4:]], "go together"),
     ):
         with pytest.raises(SystemExit) as ended:
@@ -87,11 +103,9 @@ def test_mistakes_are_told_in_a_line(
 
 
 def test_the_repository_has_a_record_that_can_be_read() -> None:
-    recorded = guard._recorded(RECORDED)
+    recorded = read_recorded(RESULTS)
     assert recorded
-    for record in recorded.values():
-        ratios = guard._ratios(record, RECORDED)
+    for own in recorded.values():
+        ratios = own["ratios"]
         assert {"onnx-int8", "openvino-int8"} <= {*ratios}
-        assert all(
-            ratio.times_as_fast > 1 for shapes in ratios.values() for ratio in shapes.values()
-        )
+        assert all(r["times_as_fast"] > 1 for shapes in ratios.values() for r in shapes.values())

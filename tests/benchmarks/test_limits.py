@@ -14,18 +14,20 @@ import pytest
 import torch
 from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
 
-from mtl_edge.benchmarks.limits import bandwidth, command, measure, products, rates, report
-from mtl_edge.benchmarks.limits.bandwidth import Read
-from mtl_edge.benchmarks.limits.floor import Floor, floor_ms, operations
-from mtl_edge.benchmarks.limits.products import PRODUCTS
-from mtl_edge.benchmarks.limits.products import operations as operations_of
-from mtl_edge.benchmarks.limits.profile import profile, share_of_products
-from mtl_edge.benchmarks.limits.rates import Limits, Rate
-from mtl_edge.benchmarks.limits.weights import weights_of
-from mtl_edge.bundle import Bundle, open_bundle
+from mtl_edge.benchmarks import limits as command
+from mtl_edge.benchmarks.core.record_json import read_record
+from mtl_edge.benchmarks.core.report import markdown
+from mtl_edge.benchmarks.roofline import bandwidth, products, rates
+from mtl_edge.benchmarks.roofline.bandwidth import Read
+from mtl_edge.benchmarks.roofline.passes import Roofline, operations, roofline, work_of
+from mtl_edge.benchmarks.roofline.products import PRODUCTS
+from mtl_edge.benchmarks.roofline.products import operations as operations_of
+from mtl_edge.benchmarks.roofline.profile import profile, share_of_products
+from mtl_edge.benchmarks.roofline.rates import MachineLimits, Rate
+from mtl_edge.benchmarks.roofline.weights import weights_of
+from mtl_edge.bundle import Bundle, Graph, open_bundle
 from mtl_edge.cli import main
 from mtl_edge.errors import OptionError
-from mtl_edge.timing import Timing
 
 MIB = 2**20
 SMALL = (64, 128, 256)
@@ -33,14 +35,11 @@ WIDTH, WIDE, LAYERS = 64, 128, 2  # of the tiny backbone
 MATRICES = LAYERS * (4 * WIDTH**2 + 2 * WIDTH * WIDE)
 
 
-def limits_of(**changes: Any) -> Limits:
+def limits_of(**changes: Any) -> MachineLimits:
     """A machine of round numbers."""
-    made = Limits(
+    made = MachineLimits(
         threads=1,
-        int8_tops=1.0,
-        bf16_tops=None,
-        fp32_tops=0.25,
-        read_gb_s=10.0,
+        tops={"int8": 1.0, "fp32": 0.25},
         triad_gb_s=8.0,
         reads=(Read(MIB, 100.0), Read(8 * MIB, 50.0), Read(64 * MIB, 10.0)),
         cache=8 * MIB,
@@ -50,6 +49,13 @@ def limits_of(**changes: Any) -> Limits:
         ),
     )
     return replace(made, **changes)
+
+
+def least(
+    bundle: Bundle, graph: Graph, batch: int, tokens: int, limits: MachineLimits
+) -> Roofline | None:
+    work = work_of(bundle, graph, batch, tokens)
+    return None if work is None else roofline(work, graph.precision, limits)
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +77,11 @@ def test_the_best_of_all_engines_is_the_limit() -> None:
     for precision in ("int8", "fp32"):
         own = [rate.tops for rate in found.rates if rate.precision == precision]
         assert len(own) == 2 * len(PRODUCTS[precision])
-        assert found.tops(precision) == max(own) == found.fastest(precision).tops > 0
+        assert found.rate(precision) == max(own) == found.fastest(precision).tops > 0
     assert [read.bytes for read in found.reads] == [MIB, 2 * MIB]
-    assert min(found.triad_gb_s, found.read_gb_s) > 0
-    assert json.loads(json.dumps(found.to_json()))["threads"] == 1
+    figures = found.figures()
+    assert {"int8_tops", "fp32_tops", "read_gb_s", "triad_gb_s"} <= set(figures)
+    assert min(figures.values()) > 0
 
 
 @pytest.mark.parametrize("by", PRODUCTS["int8"])
@@ -110,8 +117,8 @@ def test_a_set_that_fits_a_cache_is_not_held_to_main_memory() -> None:
 
 def test_precisions_without_products_of_their_own_are_held_to_float32() -> None:
     found = limits_of()
-    assert [found.tops(p) for p in ("int8", "bf16", "fp16", "fp32")] == [1, 0.25, 0.25, 0.25]
-    assert limits_of(bf16_tops=0.5).tops("bf16") == 0.5
+    assert [found.rate(p) for p in ("int8", "bf16", "fp16", "fp32")] == [1, 0.25, 0.25, 0.25]
+    assert limits_of(tops={"bf16": 0.5, "fp32": 0.25}).rate("bf16") == 0.5
 
 
 def test_bandwidth_counts_each_array_once() -> None:
@@ -154,19 +161,19 @@ def test_tables_are_looked_up_and_matrices_read(opened: Bundle) -> None:
         assert hidden <= found.heads < 1.2 * hidden
 
 
-def test_the_floor_is_the_larger_of_operations_and_bytes(opened: Bundle) -> None:
+def test_the_roofline_is_the_larger_of_operations_and_bytes(opened: Bundle) -> None:
     graph = next(g for g in opened.manifest.graphs if g.target == "onnx-int8")
     weights = weights_of(opened, graph)
     products = operations(opened, [(3, 10)])
     assert products is not None
-    many = floor_ms(opened, graph, 3, 10, limits_of())
+    many = least(opened, graph, 3, 10, limits_of())
     assert many is not None
     assert many.operations == products + 2 * 3 * weights.heads
     assert many.by_operations == pytest.approx(many.operations / 1e12 * 1e3)
     assert many.bytes == weights.encoder_bytes + weights.heads_bytes + 30 * WIDTH
     assert many.by_bytes == pytest.approx(many.bytes / 100e9 * 1e3)
     assert many.ms == max(many.by_operations, many.by_bytes)
-    slow = floor_ms(opened, graph, 3, 10, limits_of(reads=(Read(MIB, 0.001),)))
+    slow = least(opened, graph, 3, 10, limits_of(reads=(Read(MIB, 0.001),)))
     assert slow is not None
     assert (many.bound, slow.bound) == ("operations", "bytes")
     assert slow.ms == slow.by_bytes > many.ms
@@ -175,9 +182,9 @@ def test_the_floor_is_the_larger_of_operations_and_bytes(opened: Bundle) -> None
 def test_states_are_moved_only_where_the_cache_does_not_hold_them(opened: Bundle) -> None:
     graph = next(g for g in opened.manifest.graphs if g.target == "onnx-int8")
     state = 8 * 16 * WIDTH
-    stay = floor_ms(opened, graph, 8, 16, limits_of(cache=state))
-    move = floor_ms(opened, graph, 8, 16, limits_of(cache=state - 1))
-    unknown = floor_ms(opened, graph, 8, 16, limits_of(cache=None))
+    stay = least(opened, graph, 8, 16, limits_of(cache=state))
+    move = least(opened, graph, 8, 16, limits_of(cache=state - 1))
+    unknown = least(opened, graph, 8, 16, limits_of(cache=None))
     assert stay is not None
     assert move is not None
     assert unknown is not None
@@ -185,19 +192,20 @@ def test_states_are_moved_only_where_the_cache_does_not_hold_them(opened: Bundle
     assert move.bytes - stay.bytes == 2 * LAYERS * state
 
 
-def test_an_encoder_whose_sizes_are_not_told_has_no_floor(bundle: Path) -> None:
+@pytest.mark.usefixtures("quick")
+def test_an_encoder_whose_sizes_are_not_told_has_no_roofline(bundle: Path) -> None:
     found = open_bundle(bundle)
     config = json.loads((bundle / "config.json").read_text())
     del config["intermediate_size"]
     (bundle / "config.json").write_text(json.dumps(config))
     assert operations(found, [(1, 1)]) is None
-    assert floor_ms(found, found.manifest.graphs[0], 1, 16, limits_of()) is None
+    assert least(found, found.manifest.graphs[0], 1, 16, limits_of()) is None
     with pytest.raises(OptionError, match="does not tell the width"):
-        measure.against_the_floor(found, limits_of(), shapes=((1, 8),), rounds=3)
+        command.measure({"b": found}, 1, "", shapes=((1, 8),), rounds=3)
 
 
 @pytest.mark.slow
-def test_distilbert_has_a_floor_like_berts(minilm: Path, rows: Path, tmp_path: Path) -> None:
+def test_distilbert_has_a_roofline_like_berts(minilm: Path, rows: Path, tmp_path: Path) -> None:
     """Its config calls widths and layers by other names."""
     config = DistilBertConfig(dim=WIDTH, hidden_dim=WIDE, n_layers=LAYERS, n_heads=4)
     DistilBertModel(config).save_pretrained(tmp_path / "backbone")
@@ -213,7 +221,7 @@ def test_distilbert_has_a_floor_like_berts(minilm: Path, rows: Path, tmp_path: P
         weights = weights_of(found, graph)
         assert MATRICES <= weights.encoder < 1.2 * MATRICES
         assert weights.row_bytes == WIDTH
-        assert floor_ms(found, graph, 1, 16, limits_of()) is not None
+        assert least(found, graph, 1, 16, limits_of()) is not None
 
 
 @pytest.mark.parametrize("shape", [(1, 16), (3, 8)])
@@ -234,23 +242,24 @@ def test_the_command_writes_what_it_prints(
     options = ["--threads", "1", "--shapes", "1x16,2x8", "--rounds", "3", "--profile", "1x16"]
     command.main([str(shared_bundle), *options, "--json", str(file), "--out", str(out)])
     printed = capsys.readouterr().out
-    figures = json.loads(file.read_text())
-    assert sorted(path.name for path in out.iterdir()) == ["limits.json", "limits.md"]
+    record = read_record(file)
+    names = ["limits.html", "limits.json", "limits.md"]
+    assert sorted(path.name for path in out.iterdir()) == names
     assert (out / "limits.json").read_text() == file.read_text()
-    assert (out / "limits.md").read_text() == report.markdown(figures)
+    assert (out / "limits.md").read_text() == markdown(command.report_of(record))
     assert str(tmp_path) not in file.read_text()
-    (shapes,) = figures["bundles"].values()
-    assert [*shapes] == ["1x16", "2x8"]
-    for graphs in shapes.values():
-        assert [*graphs] == ["onnx-int8", "openvino-int8", "onnx-fp32"]
-        for target, found in graphs.items():
+    name = shared_bundle.name
+    assert [rounds.name for rounds in record.rounds] == [f"{name} 1x16", f"{name} 2x8"]
+    for rounds in record.rounds:
+        for target in ("onnx-int8", "openvino-int8", "onnx-fp32"):
+            time, found = rounds.times[target], record.figures[f"{rounds.name} {target}"]
             assert target in printed
-            assert found["ms"]["best"] <= found["ms"]["median"]
-            assert 0 < found["reached"] <= found["reached_at_best"] < 1
-            middle, low, high = found["to_products_beside"]
-            assert 0 < low <= middle <= high
+            assert 0 < found["roofline ms"] <= min(time.values)
+            assert time.share_of_roofline == pytest.approx(found["roofline ms"] / time.median)
+            assert found["operations to products"] > 0
             assert found["agreement"] > 0.4
-        assert graphs["onnx-int8"]["agreement"] == 1
+        assert record.figures[f"{rounds.name} onnx-int8"]["agreement"] == 1
+        assert {pair.to for pair in rounds.pairs} == {"int8 products", "fp32 products"}
     assert "QAttention" in printed
 
 
@@ -261,19 +270,7 @@ def test_without_a_bundle_the_machine_alone_is_measured(
     command.main(["--threads", "1"])
     printed = capsys.readouterr().out
     assert "ONNX Runtime QLinearMatMul" in printed
-    assert "floor" not in printed
-
-
-def test_what_is_reached_is_the_work_done_beside_the_products() -> None:
-    """A pass that does half the products' work in the same time reaches a half of their rate."""
-    rate = Rate("int8", "OpenVINO", SMALL, 1.0)
-    work = operations_of(SMALL) / 2
-    floor = Floor(0.25, 0.25, 0.1, work, 1.0, False)
-    times = Timing((1.0, 1.0, 1.0)), Timing((1.0, 1.0, 1.0))
-    found = measure._figures(floor, times[0], rate, times[1])
-    assert found["to_products_beside"] == [0.5, 0.5, 0.5]
-    assert found["reached"] == 0.25
-    assert found["tops"] == work / 1e9
+    assert "roofline" not in printed
 
 
 def test_mistakes_are_told_in_a_line(
@@ -281,8 +278,8 @@ def test_mistakes_are_told_in_a_line(
 ) -> None:
     for options, expected in (
         ([str(tmp_path / "none")], "no bundle at"),
-        ([str(shared_bundle), "--shapes", "32"], "--shapes has '32', expected batch x tokens"),
-        ([str(shared_bundle), "--profile", "0x1"], "--profile has '0x1'"),
+        ([str(shared_bundle), "--shapes", "32"], "--shapes '32': expected BATCHxTOKENS"),
+        ([str(shared_bundle), "--profile", "0x1"], "--profile '0x1': expected"),
         ([str(shared_bundle), "--rounds", "0"], "--rounds is 0, expected 1 or more"),
         ([str(shared_bundle)] * 2, "folders of one name"),
     ):

@@ -11,13 +11,18 @@ from typing import Any
 
 import pytest
 
+from mtl_edge.benchmarks.core.command import new_record
+from mtl_edge.benchmarks.core.measure import ALL, ONE, rounds_of
+from mtl_edge.benchmarks.core.record import Estimate, Record, Score, Scores
+from mtl_edge.benchmarks.core.record_json import read_record
 from mtl_edge.benchmarks.peers import __main__ as command
-from mtl_edge.benchmarks.peers import environments, fits, process, report, run, timing
+from mtl_edge.benchmarks.peers import environments, fitting, process, report, rounds
 from mtl_edge.benchmarks.peers.environments import Environment, EnvironmentFailedError
-from mtl_edge.benchmarks.peers.fits import Bench, Fitted
-from mtl_edge.benchmarks.peers.process import KINDS, PeerFailedError, Process
+from mtl_edge.benchmarks.peers.fitting import Fitted, Workload
+from mtl_edge.benchmarks.peers.process import ADAPTERS, PeerFailedError, Process
+from mtl_edge.benchmarks.peers.rounds import Measured
+from mtl_edge.benchmarks.peers.run import FIRST_ANSWER
 from mtl_edge.benchmarks.peers.table import BY_NAME, ENVIRONMENTS, PEERS, REFERENCE, Peer
-from mtl_edge.benchmarks.peers.timing import Measured
 
 HERE = Environment(sys.executable, size=1_000_000, packages={"toy": "1"}, made_from="here")
 TOY = """
@@ -46,10 +51,10 @@ def load(folder, options, threads):
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Process]:
-    """Starts a child whose kind is `TOY`."""
-    (tmp_path / "kinds").mkdir()
-    (tmp_path / "kinds" / "toy.py").write_text(TOY)
-    monkeypatch.setattr(process, "KINDS", tmp_path / "kinds")
+    """Starts a child whose adapter is `TOY`."""
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "adapters" / "toy.py").write_text(TOY)
+    monkeypatch.setattr(process, "ADAPTERS", tmp_path / "adapters")
 
     def start() -> Process:
         return Process(
@@ -141,7 +146,7 @@ def test_an_environment_is_made_once_and_anew_when_its_requirements_change(tmp_p
 
 
 @pytest.mark.slow
-def test_ours_and_a_peer_are_measured_and_one_that_cannot_be_installed_is_listed(
+def test_a_bundle_and_a_peer_are_measured_and_one_that_cannot_be_installed_is_listed(
     shared_bundle: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -159,20 +164,22 @@ def test_ours_and_a_peer_are_measured_and_one_that_cannot_be_installed_is_listed
     options += ["--rounds", "2", "--texts", "20", "--singles", "2", "--starts", "1"]
     out = tmp_path / "out"
     command.main([*options, "--out", str(out)])
-    assert sorted(f.name for f in out.iterdir()) == ["peers.json", "peers.md", "peers.png"]
-    figures = json.loads((out / "peers.json").read_text())
-    assert (out / "peers.md").read_text() == report.markdown(figures)
-    ways = {way["name"]: way for way in figures["ways"]}
-    assert sorted(ways) == ["tf-idf words", "tiny onnx", "tiny openvino"]
+    names = ["peers-1.png", "peers-2.png", "peers.html", "peers.json", "peers.md", "peers.png"]
+    assert sorted(f.name for f in out.iterdir()) == names
+    record = read_record(out / "peers.json")
+    ways = ["tf-idf words", "tiny onnx", "tiny openvino"]
+    assert sorted(record.timed) == ways
     # It is asked for what it learned from.
-    assert min(ways["tf-idf words"]["accuracy"].values()) > 0.9
-    for way in ways.values():
-        assert way["same_label_again"] == 1
-        assert len(way["bulk_rounds_ms"]) == 2
-        assert way["single_ms"]["p50"] > 0
-        assert way["first_answer_ms"]["median"] > 1e3 * way["load_seconds"] * 0.1
-    assert figures["noise"]["name"] == "tiny openvino"
-    assert [way["name"] for way in figures["failed"]] == ["fasttext"]
+    assert min(s.models["tf-idf words"].accuracy.value for s in record.scores) > 0.9
+    for name in ways:
+        assert record.figures["same label again"][name] == 1
+        assert record.on(ALL).times[name].count == 2
+        assert record.on(ONE).times[name].median > 0
+        first = record.on(FIRST_ANSWER).times[name].median
+        assert first > 1e3 * record.figures["load s"][name] * 0.1
+    assert record.inputs["own"] == ["tiny openvino", "tiny onnx"]
+    assert record.on(ALL).noise is not None
+    assert [s.name for s in record.systems if s.failed] == ["fasttext"]
     assert "install of fasttext: ERROR: no such package" in capsys.readouterr().out
     stamps = {f: f.stat().st_mtime_ns for f in (tmp_path / "work" / "fits").rglob("fitted.json")}
     assert len(stamps) == 3
@@ -187,7 +194,7 @@ def test_ours_and_a_peer_are_measured_and_one_that_cannot_be_installed_is_listed
 @pytest.mark.parametrize("count", [200, 30, 3])
 def test_no_text_is_asked_twice_as_long_as_there_are_enough(count: int) -> None:
     texts = [str(i) for i in range(count)]
-    many, few = timing._apart(texts, rounds=4, size=10, singles=6)
+    many, few = rounds._apart(texts, rounds=4, size=10, singles=6)
     assert [len(some) for some in few] == [8] * 4
     assert len(many) >= min(10, count)
     if count == 200:
@@ -196,82 +203,79 @@ def test_no_text_is_asked_twice_as_long_as_there_are_enough(count: int) -> None:
 
 
 def test_models_that_were_taught_on_other_data_are_not_taken_over(tmp_path: Path) -> None:
-    def bench(*texts: str) -> Bench:
+    def workload(*texts: str) -> Workload:
         rows = {"t": (list(texts), ["a"] * len(texts))}
-        return Bench(tmp_path, tmp_path, "1", rows, rows, 1, (0,), 16)
+        return Workload(tmp_path, tmp_path, "1", rows, rows, 1, (0,), 16)
 
-    folder = bench().folder(REFERENCE)
+    folder = workload().folder(REFERENCE)
     folder.mkdir(parents=True)
     (folder / "model").write_text("of texts one and two")
-    ours, other = bench("one", "two"), bench("one", "three")
+    own, other = workload("one", "two"), workload("one", "three")
     known = dict.fromkeys(BY_NAME[REFERENCE].environments, HERE)
-    stamp = {"made_from": fits._made_from(BY_NAME[REFERENCE], known, ours)}
+    stamp = {"made_from": fitting._made_from(BY_NAME[REFERENCE], known, own)}
     (folder / "fitted.json").write_text(json.dumps(stamp))
-    for data, environments_known in ((other, known), (ours, {})):
+    for data, environments_known in ((other, known), (own, {})):
         with pytest.raises(PeerFailedError, match="'pipelines fp32', which was not fitted to"):
-            fits._take_over(REFERENCE, environments_known, data, tmp_path / "none")
-    fits._take_over(REFERENCE, known, ours, tmp_path / "taken")
+            fitting._take_over(REFERENCE, environments_known, data, tmp_path / "none")
+    fitting._take_over(REFERENCE, known, own, tmp_path / "taken")
     assert [file.name for file in (tmp_path / "taken").iterdir()] == ["model"]
 
 
-def test_a_way_that_dies_at_a_cold_start_is_listed_and_the_others_are_measured(
+def test_a_peer_that_dies_at_a_cold_start_is_listed_and_the_others_are_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def start(way: Fitted, *_: Any) -> float:
-        if way.peer.name == "bad":
+    def start(peer: Fitted, *_: Any) -> float:
+        if peer.peer.name == "bad":
             raise PeerFailedError("no memory")
         return 5.0
 
-    monkeypatch.setattr(timing, "_cold_start", start)
-    ways = {name: _fitted(name, "x", 1, 1) for name in ("good", "bad")}
-    bench = Bench(tmp_path, tmp_path, "1", {}, {"t": (["a"], ["b"])}, 1, (0,), 16)
-    errors: dict[str, str] = {}
-    starts = timing.cold_starts(ways, bench, 2, errors)
-    assert errors == {"bad": "no memory"}
-    assert starts["good"].rounds == (5.0, 5.0)
-    assert list(starts) == ["good"]
+    monkeypatch.setattr(rounds, "_cold_start", start)
+    peers = {
+        name: Fitted(Peer(name, name, "here", "x", ""), HERE, Path(), 1.0, 1, {}, 1.0)
+        for name in ("good", "bad")
+    }
+    workload = Workload(tmp_path, tmp_path, "1", {}, {"t": (["a"], ["b"])}, 1, (0,), 16)
+    found = {name: Measured() for name in peers}
+    starts = rounds.cold_starts(peers, workload, 2, found)
+    assert (found["bad"].error, found["good"].error) == ("no memory", None)
+    assert starts == {"good": [5.0, 5.0]}
 
 
-def _fitted(name: str, kind: str, sentiment: float, topic: float) -> Fitted:
-    class Scored(Fitted):
-        def accuracy(self, bench: Any) -> dict[str, float]:
-            return {"sentiment": sentiment, "topic": topic}
-
-    peer = Peer(name, name, "here", kind, "")
-    return Scored(peer, HERE, Path(), 1.0, 1, {}, 1.0)
+def _record(own: dict[str, tuple[float, float, float]], others: dict[str, Any]) -> Record:
+    """Peers by milliseconds and two accuracies."""
+    every = {**own, **others}
+    times = {name: [figures[0]] * 2 for name, figures in every.items()}
+    scores = [
+        Scores(task, "", "", 1, "now", {n: Score(Estimate(f[place])) for n, f in every.items()})
+        for place, task in enumerate(("sentiment", "topic"), 1)
+    ]
+    return new_record(
+        "peers", "", 1, 0.0, systems=[], scores=scores, inputs={"own": list(own)},
+        rounds=[rounds_of(ALL, times, texts=1, references=())],
+    )  # fmt: skip
 
 
 def test_a_peer_is_compared_with_the_fastest_of_ours_that_is_as_accurate_on_every_task() -> None:
-    ways = {
-        "deep": _fitted("deep", "ours", 0.9, 0.9),
-        "shallow": _fitted("shallow", "ours", 0.8, 0.9),
-        "even": _fitted("even", "x", 0.8, 0.9),
-        "better": _fitted("better", "x", 0.81, 0.8),
-        "best": _fitted("best", "x", 0.5, 0.95),
-    }
-    times = {"deep": 10.0, "shallow": 1.0, "even": 4.0, "better": 30.0, "best": 9.0}
-    found = {name: Measured(bulk=[ms, ms]) for name, ms in times.items()}
-    beaten = run._beaten(ways, None, found)  # type: ignore[arg-type]
-    assert beaten["even"] == {"name": "shallow", "times_as_fast": (4.0, 4.0, 4.0)}
-    assert beaten["better"] == {"name": "deep", "times_as_fast": (3.0, 3.0, 3.0)}
-    assert beaten["best"] is None
+    record = _record(
+        {"deep": (10.0, 0.9, 0.9), "shallow": (1.0, 0.8, 0.9)},
+        {"even": (4.0, 0.8, 0.9), "better": (30.0, 0.81, 0.8), "best": (9.0, 0.5, 0.95)},
+    )
+    found = {name: report.fastest_as_accurate(record, name) for name in ("even", "better", "best")}
+    assert found == {"even": "shallow", "better": "deep", "best": None}
+    table = report._against(record, ["even", "better", "best"])
+    assert table.rows == [
+        ["even", "shallow", "4.00x (4.00-4.00)"],
+        ["better", "deep", "3.00x (3.00-3.00)"],
+        ["best", "none", ""],
+    ]
 
 
-def test_the_frontier_is_of_ours_alone_and_rises_as_it_slows() -> None:
-    def way(name: str, ours: bool, speed: float, accuracy: float) -> dict[str, Any]:
-        return {"name": name, "ours": ours, "texts_per_second": speed, "accuracy": {"t": accuracy}}
-
-    ways = [way("a", True, 1, 0.9), way("b", True, 2, 0.8), way("c", True, 3, 0.85),
-            way("d", False, 9, 0.99)]  # fmt: skip
-    assert [w["name"] for w in report.frontier({"ways": ways})] == ["a", "c"]
-
-
-def test_every_peer_has_an_environment_a_kind_and_a_source() -> None:
+def test_every_peer_has_an_environment_an_adapter_and_a_source() -> None:
     names = [peer.name for peer in PEERS]
     assert len(set(names)) == len(names)
     for place, peer in enumerate(PEERS):
         assert set(peer.environments) <= set(ENVIRONMENTS)
-        assert (KINDS / f"{peer.kind}.py").is_file()
+        assert (ADAPTERS / f"{peer.adapter}.py").is_file()
         assert peer.source.startswith("https://")
         assert peer.begins_with is None or peer.begins_with in names[:place]
     for requirements in ENVIRONMENTS.values():

@@ -16,9 +16,9 @@ from mtl_edge.cli import main
 from mtl_edge.errors import ExportError, OptionError
 from mtl_edge.export import search
 from mtl_edge.export.budget import parse
+from mtl_edge.export.candidates import plans
 from mtl_edge.export.exits import Promise
 from mtl_edge.export.frontier import FRONTIER, Candidate, Plan, choose, standard_error, table
-from mtl_edge.export.search import plans
 from mtl_edge.training.checkpoint import load_checkpoint
 
 Fails = Callable[..., str]
@@ -242,14 +242,13 @@ def test_only_tasks_whose_heads_saw_the_rows_are_judged_by_the_record(checkpoint
         for task, found in loaded.report.items()
     }
     rows = search._rows(loaded)
-    seen = search._Accuracy(replace(loaded, report=report), rows)
+    plan = Plan(2, (), "onnx-int8")
+    measured: dict[Plan, dict[str, float]] = {}
+    seen = search._UnseenAccuracy(replace(loaded, report=report), rows, measured)
     expected = loaded.report["sentiment"]["depths"]["2"]["selection_accuracy"]
     assert seen.fp32 == {"sentiment": pytest.approx(expected), "topic": 0.0625}
-    plan = Plan(2, (), "onnx-int8")
-    measured = {
-        plan: search.Measured(accuracy={"sentiment": 0.5, "topic": seen._torch(2)["topic"]})
-    }
-    own = seen.of(plan, measured, cast(Manifest, None))
+    measured[plan] = {"sentiment": 0.5, "topic": seen._torch(2)["topic"]}
+    own = seen.of(plan, cast(Manifest, None))
     assert own == {"sentiment": 0.5, "topic": pytest.approx(0.0625)}
 
 

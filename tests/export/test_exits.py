@@ -310,41 +310,47 @@ def test_a_broken_promise_is_found_on_ones_own_rows(
 def test_the_benchmark_writes_what_stages_save(
     staged_bundle: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mtl_edge.benchmarks import exits as benchmark
+    from mtl_edge.benchmarks.core.record_json import read_record
+    from mtl_edge.benchmarks.experiments import exits as benchmark
 
     out = tmp_path / "figures"
     command = ["--seconds", "0", "--targets", "onnx-int8", "--out", str(out)]
-    assert benchmark.main([str(staged_bundle), "--data", f"topic={rows}", *command]) == 0
-    ways = json.loads((out / "exits.json").read_text())["targets"]["onnx-int8"]
-    assert list(ways) == ["topic, its own", "topic, all tasks", "topic, crossed: sentiment"]
-    for way in ways.values():
-        assert sum(way["depths"].values()) == pytest.approx(1)
-        assert way["ratio"]["median"] > 0
-    assert set(ways["topic, its own"]["accuracy"]["topic"]) == {"staged", "full"}
-    assert "mtl_edge.benchmarks.exits" in (out / "exits.md").read_text()
+    benchmark.main([str(staged_bundle), "--data", f"topic={rows}", *command])
+    record = read_record(out / "exits.json")
+    ways = ["topic, its own", "topic, all tasks", "topic, crossed: sentiment"]
+    assert list(record.figures) == [f"onnx-int8: {way}" for way in ways]
+    for name, found in record.figures.items():
+        assert sum(share for key, share in found.items() if "depth " in key) >= 1
+        assert all(pair.times_as_fast.value > 0 for pair in record.on(name).pairs)
+    own = record.figures["onnx-int8: topic, its own"]
+    assert {key for key in own if "accuracy" in key} == {
+        "accuracy, staged",
+        "accuracy, full depth",
+    }
+    assert "mtl_edge.benchmarks.experiments.exits" in (out / "exits.md").read_text()
     assert "times as fast" in capsys.readouterr().out
 
 
 def test_the_benchmark_simulates_exits_and_times_a_bag_of_words_beside(
     staged_bundle: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mtl_edge.benchmarks import exits as benchmark
+    from mtl_edge.benchmarks.core.record_json import read_record
+    from mtl_edge.benchmarks.experiments import exits as benchmark
 
     out = tmp_path / "figures"
     command = [str(staged_bundle), "--data", f"topic={rows}", "--seconds", "0", "--out", str(out)]
     options = ["--targets", "openvino-int8", "--teach", f"topic={rows}", "--simulate", "0.25"]
-    assert benchmark.main([*command, *options]) == 0
-    figures = json.loads((out / "exits.json").read_text())
-    ways = figures["targets"]["openvino-int8"]
-    assert figures["simulated"] == [0.25]
-    for way in ways.values():  # texts that are as sure as the last one leave with it
-        assert way["depths"]["0"] == pytest.approx(0.25, abs=0.02)
-    own = ways["topic, its own"]
-    assert own["accuracy"]["topic"]["bag_of_words"] > 0.9, "it is asked what it learned from"
-    assert own["texts_per_second"]["bag_of_words"] > 0
-    assert [name for name, way in ways.items() if "bag_ratio" in way] == ["topic, its own"]
+    benchmark.main([*command, *options])
+    record = read_record(out / "exits.json")
+    assert record.inputs["simulated"] == [0.25]
+    for found in record.figures.values():  # texts that are as sure as the last one exit with it
+        assert found["depth 0"] == pytest.approx(0.25, abs=0.02)
+    name = "openvino-int8: topic, its own"
+    assert record.figures[name]["accuracy, bag of words"] > 0.9, "it is asked what it learned from"
+    timed = [one.name for one in record.rounds if "bag of words" in one.times]
+    assert timed == [name, f"{name}, one at a time"]
     written = (out / "exits.md").read_text()
-    assert "25% of the texts leave, answers mean nothing" in written
+    assert "25% of the texts exit, answers mean nothing" in written
     assert "promised" not in written
     assert "TF-IDF on" in written
     assert "TF-IDF on" in capsys.readouterr().out

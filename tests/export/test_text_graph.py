@@ -293,7 +293,7 @@ def test_openvino_takes_what_its_tokenizer_gives(folder: Path) -> None:
     with EdgeClassifier.load(folder, target="openvino-int8") as classifier:
         expected = classifier.logits(texts)
         values = compiled({TEXT: texts})
-        got = classifier._now().engine.run(*(values[name] for name in INPUTS))
+        got = classifier._running().engine.run(*(values[name] for name in INPUTS))
     for name, logits in expected.items():
         np.testing.assert_allclose(got[name], logits, rtol=0, atol=1e-4)
 

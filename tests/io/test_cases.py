@@ -26,7 +26,7 @@ import pytest
 from mtl_edge.cli import main
 from mtl_edge.errors import DataError, MtlEdgeError, OptionError
 from mtl_edge.io.labelled import read_rows, read_texts
-from mtl_edge.io.model import ReadOptions
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.training.checkpoint import load_checkpoint
 from tests.io.test_same_rows import same
 

@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mtl_edge.errors import DataError
+from mtl_edge.io.chunks import texts_of
 from mtl_edge.io.labelled import read_rows, read_texts
-from mtl_edge.io.model import ReadOptions, texts_of
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.io.source import open_table
 
 SETTINGS = settings(

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,8 @@ import pytest
 
 from mtl_edge import EdgeClassifier
 from mtl_edge.bundle import MANIFEST, SCHEMA, open_bundle, read_manifest, write_manifest
-from mtl_edge.bundle.onnx_data import external_data, require_external
 from mtl_edge.bundle.schema import MOST_MANIFEST_BYTES
-from mtl_edge.errors import BundleError, SchemaError
+from mtl_edge.errors import BundleError, EngineError, SchemaError
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -252,120 +252,82 @@ def test_a_link_within_the_bundle_is_its_file(bundle: Path) -> None:
     open_bundle(bundle)
 
 
-def with_external(bundle: Path, entries: Mapping[str, str]) -> None:
-    """Let one tensor of the graph, in an attribute, say that its values are elsewhere."""
-    file = bundle / "model.int8.onnx"
-    model = onnx.load(file, load_external_data=False)
-    tensor = onnx.TensorProto(
-        name="stolen", dims=[4], data_type=onnx.TensorProto.UINT8, data_location="EXTERNAL"
-    )
+PLACES = ("initializer", "sparse", "attribute", "subgraph", "function")
+OUTSIDE = [
+    {"location": "../outside"},
+    {"location": "sub/../../outside"},
+    {"location": "link"},
+    {"location": "folder/outside"},
+    {"location": ""},
+    {"location": "*/_ORT_MEM_ADDR_/*", "offset": "4096", "length": "4"},
+    {"offset": "0"},
+    {"location": "heads.int8.bin", "offset": "99999999999"},
+    {"location": "heads.int8.bin", "length": "99999999999"},
+    {"location": "heads.int8.bin", "offset": "-4"},
+    {"location": "heads.int8.bin", "length": "-4"},
+    {"location": "heads.int8.bin", "offset": "0x10"},
+    {"location": "heads.int8.bin", "offset": str(2**63 - 2), "length": "4"},
+    {"location": "heads.int8.bin", "length": "9" * 30},
+]
+
+
+def with_weights(bundle: Path, place: str, entries: Mapping[str, str]) -> None:
+    """Let a graph that only adds weights to its input say where those are."""
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    weights = onnx.TensorProto(name="w", dims=[4], data_type=kind, data_location="EXTERNAL")
     for key, value in entries.items():
-        tensor.external_data.add(key=key, value=value)
-    inner = onnx.helper.make_graph(
-        [onnx.helper.make_node("Constant", [], ["y"], value=tensor)], "inner", [], []
-    )
-    node = onnx.helper.make_node("If", ["c"], ["z"], then_branch=inner, else_branch=inner)
-    model.graph.node.append(node)
-    file.write_bytes(model.SerializeToString())
+        weights.external_data.add(key=key, value=value)
+    nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
+    ends = [helper.make_tensor_value_info(name, kind, [4]) for name in ("x", "y")]
+    parts: dict[str, list[Any]] = {}
+    functions = []
+    if place == "initializer":
+        parts["initializer"] = [weights]
+    elif place == "sparse":
+        indices = helper.make_tensor("indices", onnx.TensorProto.INT64, [4], range(4))
+        sparse = onnx.SparseTensorProto(values=weights, indices=indices, dims=[4])
+        parts["sparse_initializer"] = [sparse]
+    elif place == "attribute":
+        nodes.insert(0, helper.make_node("Constant", [], ["w"], value=weights))
+    elif place == "subgraph":
+        inner = helper.make_graph(nodes, "inner", [], ends[1:], initializer=[weights])
+        true = helper.make_tensor("true", onnx.TensorProto.BOOL, [], [True])
+        nodes = [
+            helper.make_node("Constant", [], ["c"], value=true),
+            helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner),
+        ]
+    else:
+        nodes.insert(0, helper.make_node("Constant", [], ["w"], value=weights))
+        opset = [helper.make_opsetid("", 17)]
+        functions.append(helper.make_function("own", "F", ["x"], ["y"], nodes, opset))
+        nodes = [helper.make_node("F", ["x"], ["y"], domain="own")]
+    graph = helper.make_graph(nodes, "graph", ends[:1], ends[1:], **parts)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=9)
+    (bundle / "model.int8.onnx").write_bytes(model.SerializeToString())
     write_manifest(bundle, read_manifest(bundle))
 
 
-@pytest.mark.parametrize(
-    "entries",
-    [
-        {"location": "/etc/passwd"},
-        {"location": "../outside"},
-        {"location": "sub/../../outside"},
-        {"location": "link"},
-        {"location": "tokenizer.json"},
-        {"location": ""},
-        {"location": "*/_ORT_MEM_ADDR_/*", "offset": "4096", "length": "4"},
-        {"offset": "0"},
-        {"location": "heads.int8.bin", "offset": "99999999999"},
-        {"location": "heads.int8.bin", "length": "99999999999"},
-        {"location": "heads.int8.bin", "offset": "-4"},
-        {"location": "heads.int8.bin", "offset": "0x10"},
-        {"location": "heads.int8.bin", "length": "9" * 30},
-    ],
-)
+@pytest.mark.parametrize("place", PLACES)
 def test_a_graph_whose_weights_would_come_from_elsewhere_is_refused(
-    bundle: Path, entries: dict[str, str]
+    bundle: Path, place: str
 ) -> None:
-    (bundle.parent / "outside").write_text("secret")
-    (bundle / "link").symlink_to(bundle.parent / "outside")
-    with_external(bundle, entries)
-    with pytest.raises(BundleError, match=r"its weights|expected a number|leads out"):
-        EdgeClassifier.load(bundle, engine="onnxruntime")
-
-
-def test_a_graph_whose_weights_are_in_its_own_files_opens(bundle: Path) -> None:
-    with_external(bundle, {"location": "./heads.int8.bin", "offset": "0", "length": "4"})
-    open_bundle(bundle)
-
-
-def test_every_place_that_onnx_finds_is_found(shared_bundle: Path) -> None:
-    file = shared_bundle / "model.int8.onnx"
-    expected = {
-        (entry.key, entry.value)
-        for tensor in onnx.load(file, load_external_data=False).graph.initializer
-        for entry in tensor.external_data
-    }
-    found = {pair for entry in external_data(file.read_bytes()) for pair in entry.items()}
-    assert found == expected
-    assert ("location", "encoder.int8.bin") in found
-
-
-@pytest.mark.parametrize(
-    "where",
-    ["initializer", "sparse", "attribute", "attributes", "graph", "graphs", "function", "training"],
-)
-def test_no_place_in_a_graph_for_a_tensor_is_passed_by(tmp_path: Path, where: str) -> None:
-    tensor = onnx.TensorProto(data_location="EXTERNAL")
-    tensor.external_data.add(key="location", value="elsewhere")
-    sparse = onnx.SparseTensorProto(indices=tensor)
-    inner = onnx.GraphProto(initializer=[tensor])
-    model = onnx.ModelProto()
-    node = model.graph.node.add()
-    if where == "initializer":
-        model.graph.initializer.append(tensor)
-    elif where == "sparse":
-        model.graph.sparse_initializer.append(sparse)
-    elif where == "attribute":
-        node.attribute.add(t=tensor)
-    elif where == "attributes":
-        node.attribute.add(sparse_tensors=[sparse])
-    elif where == "graph":
-        node.attribute.add(g=inner)
-    elif where == "graphs":
-        node.attribute.add(graphs=[inner])
-    elif where == "function":
-        model.functions.add().node.add().attribute.add(tensors=[tensor])
-    else:
-        model.training_info.add().algorithm.CopyFrom(inner)
-    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(BundleError, match="'elsewhere'"):
-        require_external(tmp_path, "model.onnx", {"model.onnx": 1})
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"\x3a",
-        b"\x3a\xff\xff\xff\xff\x0f",
-        b"\x00\x01",
-        b"\x3b\x3c",
-        b"\xff" * 64,
-        b"\x80\x80\x80\x80\x80\x00",
-        b"\x3a\x05\x0a\x03",
-        b"\x08",
-        b"\x09abc",
-    ],
-)
-def test_a_graph_that_is_no_protobuf_is_refused(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "model.onnx").write_bytes(data)
-    with pytest.raises(BundleError):
-        require_external(tmp_path, "model.onnx", {})
+    outside = bundle.parent / "outside"
+    outside.write_bytes(bytes(16))
+    (bundle / "sub").mkdir()
+    load = partial(EdgeClassifier.load, bundle, target="onnx-int8")
+    for entries in [*OUTSIDE, {"location": str(outside)}, {"location": "/dev/zero"}]:
+        with_weights(bundle, place, entries)
+        for name, target in (("link", outside), ("folder", bundle.parent)):
+            (bundle / name).unlink(missing_ok=True)
+            (bundle / name).symlink_to(target)
+        with pytest.raises(EngineError, match="cannot open"):
+            load()
+        for name in ("link", "folder"):
+            (bundle / name).unlink()
+    with_weights(bundle, place, {"location": "./heads.int8.bin", "offset": "0", "length": "16"})
+    with pytest.raises(EngineError, match="failed on"):  # it opens, and has other inputs
+        load()
 
 
 def test_a_graph_compiled_for_a_device_is_refused(bundle: Path) -> None:

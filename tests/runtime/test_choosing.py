@@ -19,10 +19,10 @@ from platformdirs.macos import MacOS
 
 from mtl_edge import choosing, engines
 from mtl_edge.bundle import Backbone, Bundle, FileEntry, Graph, Manifest, Task
-from mtl_edge.choosing import choose, choose_graph, machine, measurement, records, start_chosen
-from mtl_edge.choosing.candidates import Candidate, ranked
+from mtl_edge.choosing import choose, choose_graph, machine, measurement, start_chosen
+from mtl_edge.choosing.ranking import ranked
 from mtl_edge.cli import main
-from mtl_edge.engines import EngineInfo, Logits, Setup
+from mtl_edge.engines import Logits, Setup
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import EngineError, MissingPackageError, OptionError
 from mtl_edge.timing import Timing
@@ -69,7 +69,7 @@ class Bench:
         }  # fmt: skip
         self.started: list[tuple[str, Sleeper]] = []
 
-    def start(self, bundle: Bundle, graph: Graph, setup: Setup, engine: str) -> Sleeper:
+    def start(self, bundle: Bundle, graph: Graph, setup: Setup) -> Sleeper:
         found = self.ms[graph.target]
         if isinstance(found, Exception):
             raise found
@@ -99,7 +99,6 @@ def the_record(tmp_path: Path) -> Path:
 def test_the_engine_that_is_faster_here_runs_whatever_export_found(bench: Bench) -> None:
     choice, engine = start_chosen(bundle_of(ONNX, OPENVINO))
     assert choice.graph == OPENVINO
-    assert choice.engine == "openvino"
     assert "openvino-int8 is" in choice.reason
     assert "times as fast as onnx-int8, measured here at 20" in choice.reason
     # The winner goes on, as it is; the other was closed.
@@ -212,7 +211,7 @@ def test_a_damaged_record_is_measured_again(
 
 def _with_rounds(text: str, rounds: list[object]) -> str:
     data = json.loads(text)
-    data["measurement"]["timings"]["onnx-int8"]["1x12"] = rounds
+    data["measurement"]["timings"]["onnx-int8"]["1x12"]["rounds"] = rounds
     return json.dumps(data)
 
 
@@ -225,7 +224,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     assert choice.graph == OPENVINO
     assert choice.not_kept is not None
     assert "cannot be kept in" in choice.not_kept
-    monkeypatch.setattr(records, "cache_folder", lambda: None)
+    monkeypatch.setattr(measurement, "cache_folder", lambda: None)
     choice = choose(bundle_of(ONNX, OPENVINO))
     assert choice.not_kept is not None
     assert "no home folder" in choice.not_kept
@@ -242,7 +241,7 @@ def test_a_write_that_fails_leaves_the_old_record_and_nothing_else(
     def full(source: Path, target: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records.os, "replace", full)
+    monkeypatch.setattr(measurement.os, "replace", full)
     choice = choose(bundle_of(ONNX, OPENVINO), measure="anew")
     assert choice.not_kept is not None
     assert "No space left" in choice.not_kept
@@ -260,7 +259,7 @@ def test_old_records_and_what_killed_writes_left_are_tidied_up(
     (folder / ".x.json.1.partial").write_text("{")
     os.utime(folder / ".x.json.1.partial", (0, 0))
     (folder / ".y.json.2.partial").write_text("{")  # another process is at it
-    monkeypatch.setattr(records, "MOST", 3)
+    monkeypatch.setattr(measurement, "MOST_RECORDS", 3)
     choose(bundle_of(ONNX, OPENVINO))
     names = {file.name for file in folder.iterdir()}
     assert len(names) == 4
@@ -305,6 +304,12 @@ def test_if_what_was_chosen_no_longer_starts_the_other_does(bench: Bench) -> Non
         assert "onnx-int8: refused" in str(caught.value)
 
 
+def test_what_fails_alike_is_told_once(bench: Bench) -> None:
+    bench.ms = {"onnx-int8": EngineError("no card"), "onnx-fp32": EngineError("no card")}
+    with pytest.raises(EngineError, match=r"^no engine starts: onnx-int8, onnx-fp32: no card$"):
+        start_chosen(bundle_of(ONNX, WIDE))
+
+
 def test_an_engine_that_starts_but_cannot_run_is_closed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,7 +330,7 @@ def test_an_interrupted_measurement_leaves_no_engine_and_no_record(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(choosing, "measure", interrupt)
+    monkeypatch.setattr(measurement, "alternate", interrupt)
     with pytest.raises(KeyboardInterrupt):
         choose(bundle_of(ONNX, OPENVINO))
     assert [e.closed for _, e in bench.started] == [True, True]
@@ -349,16 +354,14 @@ def test_a_mistake_in_threads_is_said_not_passed_over() -> None:
 def test_a_wider_graph_wins_only_if_it_is_clearly_faster(
     narrow: tuple[float, ...], wide: tuple[float, ...], wins: str
 ) -> None:
-    found = [Candidate(ONNX, "onnxruntime"), Candidate(WIDE, "onnxruntime")]
     scores = {"onnx-int8": Timing(narrow), "onnx-fp32": Timing(wide)}
-    assert ranked(found, scores)[0].graph.target == wins
+    assert ranked([ONNX, WIDE], scores)[0].target == wins
 
 
 def test_between_engines_a_tie_goes_to_what_export_found_faster() -> None:
-    found = [Candidate(ONNX, "onnxruntime"), Candidate(OPENVINO, "openvino")]
     for other, wins in ((1.98, "onnx-int8"), (1.9, "openvino-int8")):
         scores = {"onnx-int8": Timing((2.0,) * 5), "openvino-int8": Timing((other,) * 5)}
-        assert ranked(found, scores)[0].graph.target == wins
+        assert ranked([ONNX, OPENVINO], scores)[0].target == wins
 
 
 def test_without_any_measurement_the_figures_at_export_decide(bench: Bench) -> None:
@@ -375,33 +378,39 @@ def test_single_texts_weigh_more_than_batches() -> None:
         "single": {"1x12": Timing((1.0,)), "1x26": Timing((1.0,)), "8x26": Timing((12.0,))},
         "batch": {"1x12": Timing((1.5,)), "1x26": Timing((1.5,)), "8x26": Timing((6.0,))},
     }
-    scores = measurement.Measurement(timings).scores()
+    scores = measurement.Measurement(timings, {}, "", 0.0).scores()
     assert scores["single"].median == pytest.approx(12**0.2)
     assert scores["single"].median < scores["batch"].median * 1.03
 
 
 def test_graphs_that_take_few_tokens_are_measured_within_them() -> None:
     engine = Sleeper(0.01)
-    measurement.try_out(engine, vocabulary=100, max_tokens=8)
-    measurement.measure({"only": engine}, vocabulary=100, max_tokens=8)
+    measurement.measure_engines({"only": lambda: engine}, vocabulary=100, max_tokens=8)
     assert set(engine.shapes) == {(1, 8), (8, 8)}
 
 
-def test_an_engine_counts_only_on_the_devices_it_is_meant_for(
+def test_an_engine_counts_only_on_the_devices_it_is_meant_for(bench: Bench) -> None:
+    on_cuda = choose(bundle_of(ONNX, OPENVINO), setup=Setup(device="CUDA:1"))
+    assert on_cuda.order == (ONNX,)
+    with pytest.raises(EngineError, match=r"openvino-int8 \(openvino\) is meant for device 'CUDA'"):
+        choose(bundle_of(OPENVINO), setup=Setup(device="CUDA"))
+    asked = choose(bundle_of(ONNX, OPENVINO), engine="openvino", setup=Setup(device="CUDA"))
+    assert asked.order == (OPENVINO,), "who names an engine gets it, and its own error"
+    assert choose(bundle_of(OPENVINO), setup=Setup(device="GPU.1")).graph == OPENVINO
+
+
+def test_on_cuda_fp16_comes_first_and_int8_only_if_there_is_nothing_else(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Opens another's graphs, as torch does ONNX Runtime's.
-    third = EngineInfo("x", "numpy", "x", runs=("onnxruntime",), automatic=("CUDA",))
-    monkeypatch.setattr(engines, "ENGINES", {**engines.ENGINES, "third": third})
-    monkeypatch.setattr(engines, "available", lambda name: name in ("onnxruntime", "third"))
-    assert choose(bundle_of(ONNX)).engine == "onnxruntime"
-    assert bench.names == []
-    asked = choose(bundle_of(ONNX), engine="third")
-    assert (asked.graph, asked.engine) == (ONNX, "third")
-    on_gpu = choose(bundle_of(ONNX), setup=Setup(device="CUDA:1"))
-    assert bench.names == ["onnx-int8", "onnx-int8"]
-    assert on_gpu.measurement is not None
-    assert set(on_gpu.measurement.timings) == {"onnx-int8", "onnx-int8 in third"}
+    half = Graph("onnx-fp16", "onnxruntime", "fp16", "d.onnx", latency_ms=30.0)  # on a CPU
+    cuda = Setup(device="CUDA")
+    bench.ms["onnx-fp16"] = 1.0
+    bundle = bundle_of(ONNX, WIDE, half)
+    assert choose(bundle, setup=cuda, measure="never").order == (half, WIDE)
+    assert choose(bundle, setup=cuda).graph == half
+    assert bench.names == ["onnx-fp16", "onnx-fp32"]
+    assert choose(bundle, setup=cuda, target="onnx-int8").graph == ONNX
+    assert choose(bundle_of(ONNX), setup=cuda).graph == ONNX
 
 
 def test_without_its_engines_a_bundle_says_what_to_install(
@@ -465,8 +474,11 @@ def test_two_processes_at_once_leave_one_whole_record(
     assert [process.wait(timeout=120) for process in running] == [0, 0, 0]
     data = json.loads(the_record(tmp_path).read_text())
     monkeypatch.setenv("MTL_EDGE_CACHE", str(tmp_path / "another"))
-    assert records.read(data["of"]) is None
-    assert set(measurement.Measurement.from_json(data["measurement"]).timings) == {
+    assert measurement.read(data["of"]) is None
+    monkeypatch.setenv("MTL_EDGE_CACHE", str(tmp_path / "cache"))
+    found = measurement.read(data["of"])
+    assert found is not None
+    assert set(found.timings) == {
         "onnx-int8", "openvino-int8", "onnx-fp32",
     }  # fmt: skip
 
@@ -508,10 +520,10 @@ def test_info_shows_what_failed(
     monkeypatch.setenv("MTL_EDGE_CACHE", str(tmp_path / "cache"))
     real = choosing.bundle_engine
 
-    def start(found: Bundle, graph: Graph, setup: Setup, engine: str) -> engines.Engine:
-        if engine == "openvino":
+    def start(found: Bundle, graph: Graph, setup: Setup) -> engines.Engine:
+        if graph.engine == "openvino":
             raise EngineError("no driver for it")
-        return real(found, graph, setup, engine)
+        return real(found, graph, setup)
 
     monkeypatch.setattr(choosing, "bundle_engine", start)
     assert main(["info", str(bundle), "--measure"]) == 0

@@ -180,7 +180,7 @@ def test_a_single_text_of_the_greatest_length_has_a_graph_of_its_own(
     with load(fixed_tokens=40) as most, load(fixed_tokens=39) as less, load() as fixed:
         assert most.info.fixed_shapes == fixed.info.fixed_shapes == ((1, 16), (1, 32), (1, 40))
         assert less.info.fixed_shapes == ((1, 16), (1, 32))
-        monkeypatch.setattr(fixed._now().engine, "_batches", None)
+        monkeypatch.setattr(fixed._running().engine, "_batches", None)
         found = [fixed.logits(text)["topic"] for text in texts]
     np.testing.assert_allclose(np.concatenate(found), np.concatenate(expected), atol=1e-4)
 

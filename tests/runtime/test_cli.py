@@ -15,7 +15,6 @@ from mtl_edge import EdgeClassifier
 from mtl_edge.bundle import SCHEMA
 from mtl_edge.cli import main
 from mtl_edge.engines import failure
-from mtl_edge.engines.torch_inputs import failure as torch_failure
 from mtl_edge.errors import OutOfMemoryError
 
 Fails = Callable[..., str]
@@ -126,7 +125,6 @@ def test_an_option_file_that_is_not_named_is_one_line(fails: Callable[..., str])
         OutOfMemoryError("even alone"),
         failure("ONNX Runtime", (1, 8), RuntimeError("bad alloc")),
         failure("ONNX Runtime", (1, 8), RuntimeError("an operator failed")),
-        torch_failure(RuntimeError("an operator failed"), (1, 8)),
     ],
 )
 def test_an_engine_that_fails_is_one_line_and_exit_1(

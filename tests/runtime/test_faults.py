@@ -324,10 +324,10 @@ def test_a_batch_too_large_for_memory_is_halved_until_it_fits(
 ) -> None:
     with EdgeClassifier.load(shared_bundle, target=target) as classifier:
         expected = classifier.logits(TEXTS)
-        loaded = classifier._now()
+        loaded = classifier._running()
         tight = Tight(loaded.engine, most=3)
         stage = dataclasses.replace(loaded.stages[-1], engine=tight)
-        classifier._loaded = dataclasses.replace(loaded, stages=(stage,))
+        classifier._session = dataclasses.replace(loaded, stages=(stage,))
         found = classifier.logits(TEXTS)
         for task, logits in expected.items():
             np.testing.assert_allclose(found[task], logits, atol=1e-4)
@@ -356,7 +356,7 @@ def test_a_process_that_may_take_no_more_memory_never_answers_wrongly(
             expected = classifier.logits(texts)
         classifier = EdgeClassifier.load(bundle, target=target, threads=1, limits=limits)
         rows = []
-        engine = classifier._now().engine
+        engine = classifier._running().engine
         run = type(engine).run
         def counted(self, ids, mask):
             rows.append(len(ids))

@@ -307,7 +307,7 @@ def test_a_classifier_that_is_dropped_frees_its_engine(shared_bundle: Path, targ
     classifier = EdgeClassifier.load(shared_bundle, target=target, fixed_tokens=0)
     classifier.predict(TEXTS)
     list(classifier.predict_iter(TEXTS, window=10))
-    engine = weakref.ref(classifier._now().engine)
+    engine = weakref.ref(classifier._running().engine)
     assert engine() is not None
     gc.disable()  # no cycle may hold it either
     try:

@@ -45,7 +45,6 @@ def snapshot(shared_bundle: Path, tmp_path: Path) -> Path:
         ("onnx-int8", "onnxruntime"),
         ("onnx-fp32", "onnxruntime"),
         ("openvino-int8", "openvino"),
-        ("onnx-int8", "torch"),
     ],
 )
 def test_answers_from_the_cache_are_those_of_the_bundle(
@@ -57,27 +56,6 @@ def test_answers_from_the_cache_are_those_of_the_bundle(
         found = classifier.logits(TEXTS)
     for task, values in expected.items():
         np.testing.assert_array_equal(found[task], values)
-
-
-def test_weights_behind_links_load_where_onnx_runtime_refuses_links(
-    snapshot: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from mtl_edge.engines import onnxruntime as module
-
-    start, opened = module.ort.InferenceSession, []
-
-    def refusing(*args: object, **options: object) -> object:
-        opened.append(args)
-        if len(opened) == 1:
-            raise RuntimeError("External data path validation failed")
-        # What was given in memory is not read again.
-        for name in ("encoder.int8.bin", "heads.int8.bin"):
-            (snapshot / name).unlink()
-        return start(*args, **options)
-
-    monkeypatch.setattr(module.ort, "InferenceSession", refusing)
-    with EdgeClassifier.load(snapshot, target="onnx-int8") as classifier:
-        assert len(classifier.predict(TEXTS)) == len(TEXTS)
 
 
 def test_a_bundle_in_a_folder_of_its_repository_loads(shared_bundle: Path, tmp_path: Path) -> None:

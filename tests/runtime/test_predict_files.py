@@ -25,7 +25,7 @@ import pytest
 from mtl_edge import EdgeClassifier
 from mtl_edge.cli import main, predict_to_file, progress
 from mtl_edge.errors import OutputExistsError
-from mtl_edge.io import delimited, model, store, text
+from mtl_edge.io import chunks, delimited, store, text
 
 Fails = Callable[..., str]
 Predict = Callable[..., None]
@@ -378,8 +378,8 @@ def test_a_table_of_a_file_is_printed(
 STOPPED = """
 import os, signal, sys
 from mtl_edge.cli import main
-from mtl_edge.io import model, store
-model.CHUNK_ROWS = 16
+from mtl_edge.io import chunks, store
+chunks.CHUNK_ROWS = 16
 store.SECONDS_BETWEEN_SAVES = 0
 # Who started the tests may ignore it, as a shell does for what runs in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -411,7 +411,7 @@ def _stopped(number: int, at: int, *command: str | Path) -> subprocess.Completed
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 16)
 
 
 @pytest.fixture
@@ -621,24 +621,24 @@ def test_standard_input_is_written_whole_or_not_at_all(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "b.jsonl"]
 
 
-@pytest.mark.parametrize("lasting", [True, False])
+@pytest.mark.parametrize("resumable", [True, False])
 def test_a_disk_that_is_full_is_told_and_leaves_what_can_be_gone_on_with_or_nothing(
-    lasting: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    resumable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "SECONDS_BETWEEN_SAVES", 0)
     target = tmp_path / "out"
     with (
         pytest.raises(OSError, match="full"),
-        store.Store(target, {}, lasting=lasting) as made,
+        store.Store(target, {}, resumable=resumable) as made,
     ):
         made.begin({})
         made.append([["a"]] * 3, 3)
         assert made._file is not None
         made._file.execute("PRAGMA max_page_count = 4")
         made.append([["a" * (1 << 20)]], 4)
-    assert [path.name for path in tmp_path.iterdir()] == (["out.partial"] if lasting else [])
-    with store.Store(target, {}, lasting=lasting) as made:
-        assert made.rows == (3 if lasting else 0)
+    assert [path.name for path in tmp_path.iterdir()] == (["out.partial"] if resumable else [])
+    with store.Store(target, {}, resumable=resumable) as made:
+        assert made.rows == (3 if resumable else 0)
 
 
 @pytest.mark.parametrize("stdin", [True, False])
@@ -689,7 +689,7 @@ def test_what_another_run_is_writing_is_not_removed(tmp_path: Path) -> None:
         one.begin({})
         for restart in (False, True):
             with pytest.raises(OutputExistsError, match="another process"):
-                store.Store(tmp_path / "out", {}, lasting=False, restart=restart)
+                store.Store(tmp_path / "out", {}, resumable=False, restart=restart)
         assert one.path.exists()
 
 
@@ -702,7 +702,7 @@ def test_a_run_that_waits_for_input_stops_when_told_to(shared_bundle: Path) -> N
         assert process.stdout
         assert process.stderr
         # A chunk is answered when it is full; it waits for the next one then.
-        process.stdin.write(b"a text\n" * model.CHUNK_ROWS)
+        process.stdin.write(b"a text\n" * chunks.CHUNK_ROWS)
         process.stdin.flush()
         process.stdout.readline()
         process.send_signal(signal.SIGTERM)
@@ -847,7 +847,7 @@ def test_the_row_of_a_text_that_is_too_large_counts_those_without_a_text(
     given = ("predict", shared_bundle, "--missing", "skip", "--file", source)
     message = fails(*given, "--out", tmp_path / "out.csv")
     assert f"{'line' if ending == 'jsonl' else 'row'} 22: its text has 2,097,152 bytes" in message
-    monkeypatch.setattr(model, "CHUNK_ROWS", 1024)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 1024)
     assert message == fails(*given)
     if ending == "jsonl":
         stdin = io.TextIOWrapper(io.BytesIO(source.read_bytes()))

@@ -393,7 +393,7 @@ def test_batches_stay_within_their_tokens(
         classifier = EdgeClassifier.load(
             shared_bundle, engine=engine, limits=limits, fixed_tokens=0
         )
-        loaded = classifier._now()
+        loaded = classifier._running()
         sizes: list[int] = []
         run = type(loaded.engine).run
 

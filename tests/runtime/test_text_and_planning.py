@@ -10,7 +10,8 @@ from transformers import AutoTokenizer
 
 from mtl_edge.batches.planning import pad, plan
 from mtl_edge.errors import BundleError
-from mtl_edge.tokens.encoder import TextEncoder, as_texts
+from mtl_edge.io.in_memory import valid_texts
+from mtl_edge.tokens.encoder import TextEncoder
 
 
 def test_tokens_are_those_of_transformers(tiny_backbone: Path) -> None:
@@ -19,11 +20,11 @@ def test_tokens_are_those_of_transformers(tiny_backbone: Path) -> None:
     expected = reference(texts, truncation=True, max_length=64)["input_ids"]
     encoder = TextEncoder.from_file(tiny_backbone / "tokenizer.json", 64)
     assert encoder(texts) == expected
-    assert encoder.counted(texts) == (expected, 1)
+    assert encoder.ids_and_truncated(texts) == (expected, 1)
 
 
 def test_surrogate_pairs_are_joined_and_lone_ones_replaced() -> None:
-    assert as_texts(["\ud83d\ude00", "\udc00x", "fine"]) == ["😀", "�x", "fine"]
+    assert valid_texts(["\ud83d\ude00", "\udc00x", "fine"]) == ["😀", "�x", "fine"]
 
 
 def test_a_malformed_tokenizer_is_refused(tmp_path: Path) -> None:

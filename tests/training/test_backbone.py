@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from mtl_edge.errors import BackboneError
-from mtl_edge.training import backbone
-from mtl_edge.training.backbone import load_backbone
+from mtl_edge.training.backbone import find, load_backbone
 
 Fails = Callable[..., str]
 
@@ -25,9 +24,9 @@ def test_sizes_come_from_the_architecture_s_own_names(tiny_backbone: Path) -> No
 
 
 def test_a_packaged_backbone_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = backbone.PACKAGED["minilm"]
-    altered = backbone.Packaged(entry.package, entry.folder, "0" * 64)
-    monkeypatch.setitem(backbone.PACKAGED, "minilm", altered)
+    entry = find.PACKAGED["minilm"]
+    altered = find.Packaged(entry.package, entry.folder, "0" * 64)
+    monkeypatch.setitem(find.PACKAGED, "minilm", altered)
     with pytest.raises(BackboneError, match=f"expected {'0' * 64}; reinstall"):
         load_backbone("minilm")
 

@@ -14,7 +14,7 @@ import pytest
 from mtl_edge.cli import main
 from mtl_edge.errors import DataError
 from mtl_edge.io.labelled import Rows, read_rows
-from mtl_edge.io.model import ReadOptions
+from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.training.checkpoint import load_checkpoint
 from mtl_edge.training.data import build_task, conflicts
 
@@ -148,23 +148,23 @@ def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
 def test_labels_are_sorted_and_the_split_keeps_their_shares() -> None:
     task = build_task("t", rows_of(["b"] * 100 + ["a"] * 50 + ["c"]), None, seed=0)
     assert task.labels == ("a", "b", "c")
-    assert task.selection.labels.count("b") == 10
-    assert task.selection.labels.count("a") == 5
-    assert task.selection.labels.count("c") == 0, "a label's only row teaches"
-    assert set(task.train.texts).isdisjoint(task.selection.texts)
-    assert len(task.train) + len(task.selection) == 151
+    assert task.validation.labels.count("b") == 10
+    assert task.validation.labels.count("a") == 5
+    assert task.validation.labels.count("c") == 0, "a label's only row teaches"
+    assert set(task.train.texts).isdisjoint(task.validation.texts)
+    assert len(task.train) + len(task.validation) == 151
 
 
 def test_the_split_repeats_for_a_seed_and_differs_between_seeds() -> None:
     rows = rows_of(["a", "b"] * 100)
-    first, again, other = (build_task("t", rows, None, seed).selection for seed in (1, 1, 2))
+    first, again, other = (build_task("t", rows, None, seed).validation for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
 def test_the_split_is_the_same_in_every_release() -> None:
     task = build_task("t", rows_of(["a", "b", "b"] * 20), None, seed=7)
-    assert task.selection.texts == tuple(f"text {i}" for i in (5, 7, 12, 30, 38, 52))
+    assert task.validation.texts == tuple(f"text {i}" for i in (5, 7, 12, 30, 38, 52))
 
 
 def copies(texts: list[str], labels: list[str]) -> Rows:
@@ -176,9 +176,9 @@ def test_copies_of_a_text_are_on_one_side_of_the_split() -> None:
     labels = ["b" if i % 3 else "a" for i in range(210)]  # texts stand under both labels
     for seed in range(5):
         task = build_task("t", copies(texts, labels), None, seed)
-        assert set(task.train.texts).isdisjoint(task.selection.texts)
-        assert len(task.train) + len(task.selection) == 210
-        assert len(task.selection) == 3 * len(set(task.selection.texts))
+        assert set(task.train.texts).isdisjoint(task.validation.texts)
+        assert len(task.train) + len(task.validation) == 210
+        assert len(task.validation) == 3 * len(set(task.validation.texts))
 
 
 def test_each_label_is_taught_though_its_texts_stand_under_others_too() -> None:
@@ -187,7 +187,7 @@ def test_each_label_is_taught_though_its_texts_stand_under_others_too() -> None:
     for seed in range(5):
         task = build_task("t", copies([*texts, *texts[:50]], labels), None, seed)
         assert set(task.train.labels) == set(task.labels)
-        assert set(task.train.texts).isdisjoint(task.selection.texts)
+        assert set(task.train.texts).isdisjoint(task.validation.texts)
 
 
 def test_a_task_needs_two_labels_and_some_rows() -> None:

@@ -17,10 +17,13 @@ import torch
 
 from mtl_edge.cli import main
 from mtl_edge.io.labelled import Rows
-from mtl_edge.training import loop as loop_module
-from mtl_edge.training import run as run_module
+from mtl_edge.training import baselines
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 from mtl_edge.training.data import build_task
+from mtl_edge.training.journal import Journal
+from mtl_edge.training.loop import Loop
+from mtl_edge.training.loop.state import LoopState
+from mtl_edge.training.run import corpus
 
 Fails = Callable[..., str]
 
@@ -50,25 +53,25 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
 ) -> None:
     options = ("--epochs", "4", "--scenario", scenario)
     assert main(command(tiny_backbone, rows, tmp_path / "whole", *options)) == 0
-    judged = loop_module.Loop._judge
+    end_epoch = Loop._end_epoch
     calls = 0
 
     def die(*arguments: object) -> float:
         nonlocal calls
-        result = judged(*arguments)  # type: ignore[arg-type]
+        result = end_epoch(*arguments)  # type: ignore[arg-type]
         calls += 1
         # After an epoch was saved; with heads, in the middle of the second one's.
         if calls == (6 if scenario == "heads" else 2):
             raise Stop
         return result
 
-    monkeypatch.setattr(loop_module.Loop, "_judge", die)
+    monkeypatch.setattr(Loop, "_end_epoch", die)
     with pytest.raises(Stop):
         main(command(tiny_backbone, rows, tmp_path / "stopped", *options))
     assert not (tmp_path / "stopped").exists()
     left = tmp_path / "stopped.unfinished"
     assert {"run.json", "metrics.jsonl"} < {p.name for p in left.iterdir()}
-    monkeypatch.setattr(loop_module.Loop, "_judge", judged)
+    monkeypatch.setattr(Loop, "_end_epoch", end_epoch)
     assert main(command(tiny_backbone, rows, tmp_path / "stopped", *options)) == 0
     assert same(tmp_path / "whole", tmp_path / "stopped")
     assert not left.exists()
@@ -77,17 +80,28 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(
     assert [m["train_loss"] for m in lines[0]] == [m["train_loss"] for m in lines[1]]
 
 
+# Long enough to be stopped after the first of its epochs, with heads that learn fast.
+LONG = ("--epochs", "12", "--scenario", "full", "--batch-size", "4", "--head", "linear")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path, rows: Path
+) -> Path:
+    out = tmp_path_factory.mktemp("uninterrupted") / "checkpoint"
+    assert main(command(tiny_backbone, rows, out, *LONG)) == 0
+    return out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_a_signal_in_the_middle_of_an_epoch_loses_little(
-    tiny_backbone: Path, rows: Path, tmp_path: Path, sent: signal.Signals
+    tiny_backbone: Path, rows: Path, tmp_path: Path, uninterrupted: Path, sent: signal.Signals
 ) -> None:
-    options = ("--epochs", "40", "--scenario", "full", "--batch-size", "4")
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert main(command(tiny_backbone, rows, whole, *options)) == 0
+    stopped = tmp_path / "stopped"
     start = [
         str(Path(sys.executable).with_name("mtl-edge")),
-        *command(tiny_backbone, rows, stopped, *options),
+        *command(tiny_backbone, rows, stopped, *LONG),
     ]
     process = subprocess.Popen(start, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
     state = tmp_path / "stopped.unfinished" / "model.pt"
@@ -100,8 +114,8 @@ def test_a_signal_in_the_middle_of_an_epoch_loses_little(
         assert "the same command goes on from" in err
     assert not stopped.exists()
     assert state.exists()
-    assert main(command(tiny_backbone, rows, stopped, *options)) == 0
-    assert same(whole, stopped)
+    assert main(command(tiny_backbone, rows, stopped, *LONG)) == 0
+    assert same(uninterrupted, stopped)
 
 
 def test_what_another_run_left_is_not_mixed_in(
@@ -113,8 +127,8 @@ def test_what_another_run_left_is_not_mixed_in(
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop_module.Loop, "_judge", die)
-        patch.setattr(loop_module.Journal, "due", lambda _: True)  # save after every step
+        patch.setattr(Loop, "_end_epoch", die)
+        patch.setattr(Journal, "due", lambda _: True)  # save after every step
         with pytest.raises(Stop):
             main(command(tiny_backbone, rows, out, "--epochs", "2", "--batch-size", "8"))
     message = fails(*command(tiny_backbone, rows, out, "--epochs", "3", "--batch-size", "8"))
@@ -136,13 +150,14 @@ def test_a_damaged_state_is_named(
 ) -> None:
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(loop_module._State, "restore", lambda _: (_ for _ in ()).throw(Stop))
+        patch.setattr(LoopState, "restore_best", lambda _: (_ for _ in ()).throw(Stop))
         with pytest.raises(Stop):
             main(command(tiny_backbone, rows, out, "--epochs", "1"))
     (tmp_path / "out.unfinished" / "sentiment.pt").write_bytes(b"no state")
     assert "damaged" in fails(*command(tiny_backbone, rows, out, "--epochs", "1"))
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_checkpoint_holds_figures_pictures_and_its_own_command(
     tiny_backbone: Path, rows: Path, tmp_path: Path
 ) -> None:
@@ -343,24 +358,24 @@ def test_losses_in_the_record_are_those_before_weighting(
 def test_accuracy_on_train_is_of_rows_from_all_over_the_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(run_module, "TRAIN_ROWS_SCORED", 10)
+    monkeypatch.setattr(corpus, "TRAIN_ROWS_SCORED", 10)
     texts = tuple(f"text {i}" for i in range(100))
     rows = Rows(texts, ("a",) * 60 + ("b",) * 40, {"file": "sorted.csv"})
     task = build_task("t", rows, None, seed=0)
-    seen = run_module._Rows([task]).seen("t")
-    assert [seen.labels.count(label) for label in (0, 1)] == [6, 4]
-    assert [task.train.labels[row] for row in seen.rows] == ["ab"[i] for i in seen.labels]
+    sample = corpus.training_sample(corpus.Corpus([task]).training["t"])
+    assert [sample.labels.count(label) for label in (0, 1)] == [6, 4]
+    assert [task.train.labels[row] for row in sample.rows] == ["ab"[i] for i in sample.labels]
 
 
 def test_baselines_are_taught_every_label_however_rare() -> None:
     labels = ["a"] * 5000 + ["b"] * 4 + ["c"] + ["a"] * 5000
     for seed in range(3):
-        some = run_module._sampled(labels, 100, seed)
+        some = baselines.training_positions(labels, seed, 100)
         assert {labels[i] for i in some} == {"a", "b", "c"}
         assert [labels[i] for i in some].count("b") >= 3, "one for each fold"
         assert 100 <= len(some) <= 104
         assert some == sorted(set(some))
-    assert run_module._sampled(labels, 10_005, 0) == list(range(10_005))
+    assert baselines.training_positions(labels, 0, 10_005) == list(range(10_005))
 
 
 def test_refitting_teaches_on_the_rows_that_chose_too(

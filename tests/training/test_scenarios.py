@@ -15,15 +15,15 @@ from mtl_edge import EdgeClassifier
 from mtl_edge.cli import main
 from mtl_edge.errors import CheckpointError, OptionError
 from mtl_edge.io.labelled import read_rows
-from mtl_edge.training import run as run_module
 from mtl_edge.training import states
 from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 from mtl_edge.training.data import TaskData, build_task
 from mtl_edge.training.heads import HEADS
 from mtl_edge.training.model import states_of
+from mtl_edge.training.options import TrainOptions
 from mtl_edge.training.recipe import Recipe
-from mtl_edge.training.run import Options, train
+from mtl_edge.training.run import report, train
 from mtl_edge.training.scenarios import SCENARIOS, learning_of
 
 Fails = Callable[..., str]
@@ -53,7 +53,7 @@ def run(
     tasks: list[TaskData], start: Checkpoint, scenario: str, **options: object
 ) -> tuple[set[str], set[str]]:
     """Heads that changed, and the encoder's weights that changed."""
-    given = Options(scenario=scenario, recipe=RECIPE, baselines=False, **options)  # type: ignore[arg-type]
+    given = TrainOptions(scenario=scenario, recipe=RECIPE, baselines=False, **options)  # type: ignore[arg-type]
     after = train(tasks, start.backbone, given, start)
     heads = {name for name in start.heads if changed(start.heads[name], after.heads[name])}
     for name in heads:
@@ -146,7 +146,7 @@ def test_what_learned_is_in_the_checkpoint_s_record(
     tasks: list[TaskData], start: Checkpoint
 ) -> None:
     def learned(scenario: str, **options: object) -> int:
-        given = Options(scenario=scenario, recipe=RECIPE, baselines=False, **options)  # type: ignore[arg-type]
+        given = TrainOptions(scenario=scenario, recipe=RECIPE, baselines=False, **options)  # type: ignore[arg-type]
         return int(train(tasks, start.backbone, given, start).run["parameters_that_learned"])
 
     heads = {n: sum(p.numel() for p in h.parameters()) for n, h in start.heads.items()}
@@ -160,7 +160,7 @@ def test_what_learned_is_in_the_checkpoint_s_record(
 def test_a_tuned_backbone_has_a_name_and_a_checksum_of_its_own(
     tasks: list[TaskData], start: Checkpoint
 ) -> None:
-    given = Options(scenario="full", recipe=RECIPE, baselines=False)
+    given = TrainOptions(scenario="full", recipe=RECIPE, baselines=False)
     after = train(tasks, start.backbone, given, start)
     assert after.backbone.info.name == f"{start.backbone.info.name}, fine-tuned (full)"
     assert after.backbone.info.sha256 != start.backbone.info.sha256
@@ -213,8 +213,8 @@ def test_the_usual_recipe_reads_the_last_layer_of_the_model_that_ships(
         read.append(asked)
         return labels[:1] * len(asked)
 
-    monkeypatch.setattr(run_module, "mean_pooling", kept)
-    options = Options(scenario=scenario, depth=depth, recipe=RECIPE)
+    monkeypatch.setattr(report, "mean_pooling", kept)
+    options = TrainOptions(scenario=scenario, depth=depth, recipe=RECIPE)
     after = train(tasks[:1], load_backbone(str(tiny_backbone)), options)
     texts = tasks[0].report[1].texts
     for text, found in zip(texts[:3], read[0], strict=False):
@@ -228,8 +228,8 @@ def test_whether_heads_saw_the_selection_rows_is_kept_by_task(
     tasks: list[TaskData], start: Checkpoint
 ) -> None:
     def extended(start: Checkpoint, names: list[str], **given: object) -> Checkpoint:
-        some = [replace(tasks[1], name=name, dev=tasks[1].selection) for name in names]
-        options = Options(recipe=RECIPE, baselines=False, **given)  # type: ignore[arg-type]
+        some = [replace(tasks[1], name=name, dev=tasks[1].validation) for name in names]
+        options = TrainOptions(recipe=RECIPE, baselines=False, **given)  # type: ignore[arg-type]
         return train(some, start.backbone, options, start)
 
     def told(of: Checkpoint) -> dict[str, bool]:
@@ -266,7 +266,7 @@ def test_other_labels_than_the_checkpoint_s_are_refused(
 ) -> None:
     other = replace(tasks[0], labels=("bad", "good"))
     with pytest.raises(CheckpointError, match=r"labels bad, good in .* and negative, positive in"):
-        train([other], start.backbone, Options(), start)
+        train([other], start.backbone, TrainOptions(), start)
 
 
 @pytest.mark.parametrize("depth", [0, 1])

@@ -16,9 +16,8 @@ import torch
 
 from mtl_edge.errors import BackboneError, OptionError
 from mtl_edge.export.refit import GraphEncoder
-from mtl_edge.training import states as module
 from mtl_edge.training.backbone import Backbone, load_backbone
-from mtl_edge.training.states import StateCache
+from mtl_edge.training.states import StateCache, TorchEncoder, cache
 
 GB = 10**9
 IDS = [[101, 2000 + i, *range(3000, 3000 + i % 11), 102] for i in range(60)]
@@ -33,13 +32,13 @@ def backbone(tiny_backbone: Path) -> Backbone:
 def encodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many texts the encoder was asked for, call by call."""
     calls: list[int] = []
-    encode = module.TorchEncoder.encode
+    encode = TorchEncoder.encode
 
-    def counted(encoder: module.TorchEncoder, texts: list[list[int]]) -> object:
+    def counted(encoder: TorchEncoder, texts: list[list[int]]) -> object:
         calls.append(len(texts))
         return encode(encoder, texts)
 
-    monkeypatch.setattr(module.TorchEncoder, "encode", counted)
+    monkeypatch.setattr(TorchEncoder, "encode", counted)
     return calls
 
 
@@ -145,8 +144,8 @@ def test_states_not_used_for_longest_make_room(backbone: Backbone, tmp_path: Pat
 def test_a_full_disk_is_said_before_any_work(
     backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = module.shutil.disk_usage(tmp_path)._replace(free=10)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
+    usage = cache.shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OptionError, match="MTL_EDGE_CACHE"):
         StateCache(tmp_path, GB).states(backbone, IDS)
 
@@ -182,15 +181,15 @@ def test_a_text_that_comes_later_may_have_such_states(
 ) -> None:
     """What was kept before stays, and is in one batch with it."""
     small = StateCache(tmp_path, GB).states(backbone, IDS[:5]).of(4).copy()
-    encode = module.TorchEncoder.encode
+    encode = TorchEncoder.encode
 
-    def loud_for_the_last(encoder: module.TorchEncoder, texts: list[list[int]]) -> object:
+    def loud_for_the_last(encoder: TorchEncoder, texts: list[list[int]]) -> object:
         values = encode(encoder, texts).astype(np.float32)
         values[[tokens[1] == 2005 for tokens in texts]] *= 1e6
         with np.errstate(over="ignore"):
             return values.astype(encoder.kind)
 
-    monkeypatch.setattr(module.TorchEncoder, "encode", loud_for_the_last)
+    monkeypatch.setattr(TorchEncoder, "encode", loud_for_the_last)
     encodings.clear()
     states = StateCache(tmp_path, GB).states(backbone, IDS[:6])
     assert encodings == [1, 1]
@@ -228,11 +227,11 @@ def test_states_that_are_no_numbers_name_the_text(backbone: Backbone, tmp_path: 
 PROGRAM = """
 import sys
 from pathlib import Path
-from mtl_edge.training import states
 from mtl_edge.training.backbone import load_backbone
-states.SHARD_BYTES = 20_000
+from mtl_edge.training.states import cache
+cache.SHARD_BYTES = 20_000
 ids = [[101, 2000 + i, *range(3000, 3000 + i % 11), 102] for i in range(int(sys.argv[3]))]
-found = states.StateCache(Path(sys.argv[1]), 10**9).states(load_backbone(sys.argv[2]), ids)
+found = cache.StateCache(Path(sys.argv[1]), 10**9).states(load_backbone(sys.argv[2]), ids)
 print(float(sum(found.of(i).astype("f8").sum() for i in range(len(found)))))
 """
 

@@ -87,7 +87,7 @@ def test_heads_without_layers_are_taught_what_they_will_read(
     assert torch.equal(first, states_of(backbone.truncated(0).encoder, tokens, mask)[0])
     deep, _, _ = states.batch([0, 1])
     assert not torch.equal(deep[0], first)
-    (again,) = states.read_by(1, deep, tokens)
+    (again,) = states.layers_read_by(1, deep, tokens)
     assert torch.equal(again, first)
 
 

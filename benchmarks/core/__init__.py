@@ -1,0 +1,1 @@
+"""The measurement core: systems under test, interleaved rounds, records, and reports from them."""

@@ -1,0 +1,79 @@
+"""What a stage computed for some texts of a call, and all of a call's as its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mtl_edge.answers.predictions import Prediction, predictions_of
+from mtl_edge.bundle import Task
+from mtl_edge.cascade.stage import Probabilities, Stage
+from mtl_edge.engines import Logits
+
+__all__ = ["Rows", "StageOutput", "in_order", "predictions"]
+
+Rows = Sequence[int] | npt.NDArray[np.int64]
+Arrays = Mapping[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class StageOutput:
+    """One stage's logits and probabilities of some texts.
+
+    Attributes:
+        rows: the texts' positions in the call, `[n]`.
+        logits, probabilities: by task, `[n, labels]`.
+    """
+
+    stage: Stage
+    rows: Rows
+    logits: Logits
+    probabilities: Probabilities
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, which: npt.NDArray[np.int64]) -> StageOutput:
+        """The same of some of the texts, by their position in here."""
+        return StageOutput(
+            self.stage,
+            np.asarray(self.rows)[which],
+            {name: values[which] for name, values in self.logits.items()},
+            {name: values[which] for name, values in self.probabilities.items()},
+        )
+
+
+def predictions(outputs: Iterable[StageOutput]) -> list[Prediction]:
+    """A prediction for each text of a call, in the call's order.
+
+    Args:
+        outputs: in which each text is once.
+    """
+    found: dict[int, Prediction] = {}
+    for output in outputs:
+        made = predictions_of(output.stage.tasks, output.probabilities, output.stage.depth)
+        found.update(zip(map(int, output.rows), made, strict=True))
+    return [found[row] for row in range(len(found))]
+
+
+def in_order(
+    outputs: Sequence[StageOutput],
+    tasks: Sequence[Task],
+    values: Callable[[StageOutput], Arrays],
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The outputs' arrays as one per task, `[n, labels]`, in the call's order.
+
+    Args:
+        values: the arrays of an output, by task: its logits or its probabilities.
+    """
+    if len(outputs) == 1 and isinstance(outputs[0].rows, range):  # in order, and all of them
+        return dict(values(outputs[0]))
+    count = sum(map(len, outputs))
+    result = {task.name: np.empty((count, len(task.labels)), np.float32) for task in tasks}
+    for output in outputs:
+        for name, array in values(output).items():
+            result[name][output.rows] = array
+    return result

@@ -1,0 +1,115 @@
+"""One stage of a cascade: a graph of one depth, its engine, and when a text may exit there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mtl_edge.answers.probabilities import softmax
+from mtl_edge.batches.planning import joined
+from mtl_edge.bundle import Task
+from mtl_edge.cascade.latency import LatencyEstimator
+from mtl_edge.engines import Engine, Ids, Logits
+from mtl_edge.errors import EngineError, OutOfMemoryError
+
+__all__ = ["Probabilities", "Stage"]
+
+Probabilities = dict[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A graph of one depth with an engine that runs it.
+
+    Attributes:
+        depth: layers of the encoder that the graph runs.
+        tasks: that are asked, with this stage's temperatures and thresholds.
+        exit_thresholds: the probability from which on a text exits here, by task; tasks that are
+            not listed have no say. None: the last stage, where every text ends.
+        batch_tokens: tokens in a batch, padding included.
+        latency: estimates what the next batch takes, for calls with a deadline. None for the first
+            stage of several, which always runs, and where there is only one.
+    """
+
+    depth: int
+    engine: Engine
+    tasks: tuple[Task, ...]
+    exit_thresholds: Mapping[str, float] | None
+    batch_tokens: int
+    latency: LatencyEstimator | None = None
+
+    def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
+        """One batch's logits, `[batch, labels]` per task, checked against the manifest.
+
+        A batch that is too large for memory is halved.
+
+        Raises:
+            OutOfMemoryError: a single text is too large.
+            EngineError: the engine failed, or its outputs are not what the manifest says.
+        """
+        outputs: Logits | None
+        began = time.perf_counter()
+        try:
+            outputs = self.engine.run(input_ids, attention_mask)
+        except MemoryError as error:  # OutOfMemoryError derives from it
+            if len(input_ids) == 1:
+                raise OutOfMemoryError(
+                    f"a text of {input_ids.shape[1]} tokens does not fit into memory even alone; "
+                    "free some, or lower Limits.tokens"
+                ) from error
+            outputs = None  # the error would keep what it was raised with in memory
+        if outputs is None:
+            half = len(input_ids) // 2
+            parts = [self.run(input_ids[part], attention_mask[part])
+                     for part in (slice(half), slice(half, None))]  # fmt: skip
+            return joined(parts)
+        if self.latency is not None:
+            self.latency.add(input_ids.size, time.perf_counter() - began)
+        return {task.name: _checked(outputs, task, len(input_ids)) for task in self.tasks}
+
+    def probabilities(self, logits: Logits) -> Probabilities:
+        """Softmax of each task's logits at its temperature."""
+        return {task.name: softmax(logits[task.name], task.temperature) for task in self.tasks}
+
+    def exits(self, probabilities: Probabilities) -> bool:
+        """Whether a single text exits here; the same as that its margin is 0 or more."""
+        if self.exit_thresholds is None:
+            return True
+        # In Python's floats, as in `margins`: a threshold rounded to float32 would be another one.
+        return all(
+            max(probabilities[task][0].tolist()) >= threshold
+            for task, threshold in self.exit_thresholds.items()
+        )
+
+    def margins(self, probabilities: Probabilities) -> npt.NDArray[np.float64]:
+        """By how much each text's probabilities are above the exit thresholds, `[n]`.
+
+        Of several tasks, the lowest counts. Texts below 0 go on to the next stage.
+        """
+        if self.exit_thresholds is None:
+            return np.zeros(len(next(iter(probabilities.values()))))
+        lowest: npt.NDArray[np.float64] = np.min(
+            [probabilities[task].max(1).astype(np.float64) - threshold
+             for task, threshold in self.exit_thresholds.items()], axis=0)  # fmt: skip
+        return lowest
+
+
+def _checked(outputs: Logits, task: Task, rows: int) -> npt.NDArray[np.float32]:
+    """A task's logits, if the engine gave as many as the manifest says, all of them finite."""
+    value, shape = outputs.get(task.name), (rows, len(task.labels))
+    if value is None or value.shape != shape:
+        came = "no such output" if value is None else f"shape {value.shape}"
+        raise EngineError(
+            f"task {task.name!r}: expected logits {shape}, got {came}; the graph does not belong "
+            "to the manifest: export the bundle again"
+        )
+    if not np.isfinite(value).all():
+        raise EngineError(
+            f"task {task.name!r}: the graph gave logits that are not finite; its weights are "
+            "damaged: export the bundle again"
+        )
+    return value

@@ -1,0 +1,57 @@
+"""The table of heads, and how a head is named, configured and built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mtl_edge.errors import OptionError
+from mtl_edge.training.heads.attention import AttentionHead, ConvolutionHead
+from mtl_edge.training.heads.head import Head, HeadConfig
+from mtl_edge.training.heads.pooled import POOLINGS, LinearHead, MlpHead
+
+__all__ = ["DEFAULT_HEAD", "HEADS", "build_head", "head_config"]
+
+QUERIES_WITHOUT_LAYERS = 2
+
+HEADS: Mapping[str, type[Head]] = {
+    "attention": AttentionHead,
+    "convolution": ConvolutionHead,
+    "linear": LinearHead,
+    "mlp": MlpHead,
+}
+
+DEFAULT_HEAD = "attention"
+
+
+def head_config(spec: str, *, states: int, width: int, labels: int) -> HeadConfig:
+    """A configuration from how a user names a head: `attention`, `linear:cls`, `mlp:max`, ...
+
+    Raises:
+        OptionError: there is no such head or pooling.
+    """
+    kind, _, pooling = spec.partition(":")
+    if kind not in HEADS:
+        raise OptionError(f"--head {spec!r}: unknown; there are {', '.join(HEADS)}")
+    config = HeadConfig(states=states, width=width, labels=labels, kind=kind)
+    if states == 1:  # states of tokens without context: fewer queries are as good
+        config = replace(config, queries=QUERIES_WITHOUT_LAYERS)
+    if kind == "mlp":
+        config = replace(config, hidden=config.members * config.hidden)
+    if not pooling:
+        return config
+    if pooling not in POOLINGS or kind not in ("linear", "mlp"):
+        raise OptionError(
+            f"--head {spec!r}: linear and mlp take one of :{', :'.join(POOLINGS)}, the others none"
+        )
+    if states == 1 and pooling == "cls":
+        raise OptionError(
+            f"--head {spec!r}: without layers the first token is the same whatever the text; take "
+            f"{kind}:mean, or a depth of 1 or more"
+        )
+    return replace(config, pooling=pooling)
+
+
+def build_head(config: HeadConfig) -> Head:
+    """A head with fresh weights, drawn from torch's generator."""
+    return HEADS[config.kind](config)

@@ -1,0 +1,64 @@
+"""Every text of a run once, and each split's rows as positions among them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtl_edge.batches.planning import Tokens
+from mtl_edge.tokens.encoder import TextEncoder
+from mtl_edge.training.batches import Labelled
+from mtl_edge.training.data import TaskData, spread
+
+__all__ = ["Corpus", "encode_texts", "training_sample"]
+
+TRAIN_ROWS_SCORED = 1000
+TEXTS_AT_ONCE = 10_000
+
+
+class Corpus:
+    """The texts of all tasks, each once.
+
+    Attributes:
+        texts: in the order in which they come first.
+        training, validation, reported: by task, rows of these splits.
+    """
+
+    def __init__(self, tasks: Sequence[TaskData]) -> None:
+        place: dict[str, int] = {}
+        self.training: dict[str, Labelled] = {}
+        self.validation: dict[str, Labelled] = {}
+        self.reported: dict[str, Labelled] = {}
+        self._labels = {task.name: task.labels for task in tasks}
+        for task in tasks:
+            for split, rows in (
+                (self.training, task.train),
+                (self.validation, task.validation),
+                (self.reported, task.report[1]),
+            ):
+                positions = [place.setdefault(text, len(place)) for text in rows.texts]
+                split[task.name] = Labelled(positions, task.indices(rows))
+        self.texts = list(place)
+
+    def describe_row(self, task: str, text: int, label: int) -> dict[str, str]:
+        """A row as a user knows it."""
+        return {"task": task, "text": self.texts[text], "label": self._labels[task][label]}
+
+
+def training_sample(training: Labelled) -> Labelled:
+    """Training rows of every label: enough to see overfitting."""
+    by_label = sorted(range(len(training)), key=training.labels.__getitem__)
+    positions = spread(by_label, TRAIN_ROWS_SCORED)
+    return Labelled([training.rows[i] for i in positions], [training.labels[i] for i in positions])
+
+
+def encode_texts(encoder: TextEncoder, texts: Sequence[str]) -> tuple[list[Tokens], int]:
+    """Token ids of each text, and how many texts are longer than the limit."""
+    ids: list[Tokens] = []
+    truncated = 0
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        found, longer = encoder.ids_and_truncated(texts[start : start + TEXTS_AT_ONCE])
+        ids += [np.array(tokens, np.int32) for tokens in found]  # a tenth of a list's memory
+        truncated += longer
+    return ids, truncated
