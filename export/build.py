@@ -52,7 +52,7 @@ def export(
         with step("fit exits"):
             exits = fitted_exits(checkpoint, settings.promise)
     with (
-        staged_folder(out, overwrite=overwrite) as stage,
+        staged_folder(out, overwrite=overwrite) as staging,
         tempfile.TemporaryDirectory(prefix="mtl-edge-") as work,
     ):
         with step("capture"):
@@ -64,20 +64,20 @@ def export(
             with step(f"build {name}"):
                 target = TARGETS[name]
                 encoders[name] = target.encoder(source)
-                target.format.write(encoders[name], heads, stage, target.files)
-        checkpoint.backbone.text_encoder(checkpoint.max_tokens).save(stage / TOKENIZER)
-        checkpoint.backbone.describe(stage, checkpoint.max_tokens)
+                target.format.write(encoders[name], heads, staging, target.files)
+        checkpoint.backbone.text_encoder(checkpoint.max_tokens).save(staging / TOKENIZER)
+        checkpoint.backbone.describe(staging, checkpoint.max_tokens)
         graphs = tuple(TARGETS[name].graph(name) for name in targets)
         reduced = _reduced(checkpoint, source)
         before = {}
         if settings.refit:
-            before = complete(checkpoint, stage, graphs, reduced, float("inf")).evaluation
+            before = complete(checkpoint, staging, graphs, reduced, float("inf")).evaluation
             for name in (n for n in targets if TARGETS[n].precision == "int8"):
-                _refit(checkpoint, source, encoders[name], stage, TARGETS[name], settings)
-        graphs = _with_exits(checkpoint, exits, graphs, stage, Path(work), settings)
-        add_forms(stage, graphs, checkpoint.max_tokens, settings)
+                _refit(checkpoint, source, encoders[name], staging, TARGETS[name], settings)
+        graphs = _with_exits(checkpoint, exits, graphs, staging, Path(work), settings)
+        add_forms(staging, graphs, checkpoint.max_tokens, settings)
         return complete(
-            checkpoint, stage, graphs, reduced, settings.max_accuracy_drop, before, exits
+            checkpoint, staging, graphs, reduced, settings.max_accuracy_drop, before, exits
         )
 
 
@@ -85,7 +85,7 @@ def _with_exits(
     checkpoint: Checkpoint,
     exits: Sequence[Exit],
     graphs: Sequence[Graph],
-    stage: Path,
+    staging: Path,
     work: Path,
     settings: Settings,
 ) -> tuple[Graph, ...]:
@@ -101,7 +101,7 @@ def _with_exits(
             capture_heads(shallow, heads)
             for name, built in found.items():
                 target = TARGETS[name]
-                built.append(target.write_exit(target.encoder(source), heads, stage, depth))
+                built.append(target.write_exit(target.encoder(source), heads, staging, depth))
     return tuple(replace(graph, exits=tuple(found[graph.target])) for graph in graphs)
 
 
@@ -123,7 +123,7 @@ def _refit(
     checkpoint: Checkpoint,
     source: Source,
     encoder: Any,
-    stage: Path,
+    staging: Path,
     target: Target,
     settings: Settings,
 ) -> None:
@@ -134,4 +134,4 @@ def _refit(
     heads = refitted(checkpoint, states, tokenizer(settings.refit), cache)
     file = source.file.with_name("refitted.onnx")
     capture_heads(replace(checkpoint, heads=heads), file)
-    target.format.replace_heads(stage, file, stage, target.files)
+    target.format.replace_heads(staging, file, staging, target.files)

@@ -36,14 +36,14 @@ PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf", 
 
 def complete(
     checkpoint: Checkpoint,
-    stage: Path,
+    staging: Path,
     graphs: Sequence[Graph],
     reduced: Mapping[str, Any],
     max_accuracy_drop: float,
     before: Mapping[str, Any] = MappingProxyType({}),
     exits: Sequence[Exit] = (),
 ) -> Manifest:
-    """Measure what is in `stage`, and complete it with manifest and model card.
+    """Measure what is in `staging`, and complete it with manifest and model card.
 
     Full depth is compared with torch by itself, then its early exits with full depth.
 
@@ -65,27 +65,27 @@ def complete(
         reduced=dict(reduced),
         versions={name: version(name) for name in ("mtl-edge", *PACKAGES)},
     )
-    write_manifest(stage, manifest)
+    write_manifest(staging, manifest)
     with step("compare with torch"):
         targets = [graph.target for graph in graphs]
-        evaluation = evaluate(checkpoint, stage, targets, max_accuracy_drop)
+        evaluation = evaluate(checkpoint, staging, targets, max_accuracy_drop)
     for task, found in before.items():
         for target, score in found["graphs"].items():
             if TARGETS[target].precision == "int8":
                 evaluation[task]["graphs"][target]["before_refit"] = score
     with step("time"):
-        timed = _timed(open_bundle(stage, verify="size"))
+        timed = _timed(open_bundle(staging, verify="size"))
     manifest = replace(manifest, graphs=timed, evaluation=evaluation)
     if exits:
-        manifest = _with_exits(checkpoint, stage, manifest, graphs, exits)
-    (stage / CARD).write_text(model_card(manifest), encoding="utf-8")
-    write_manifest(stage, manifest)
+        manifest = _with_exits(checkpoint, staging, manifest, graphs, exits)
+    (staging / CARD).write_text(model_card(manifest), encoding="utf-8")
+    write_manifest(staging, manifest)
     return manifest
 
 
 def _with_exits(
     checkpoint: Checkpoint,
-    stage: Path,
+    staging: Path,
     manifest: Manifest,
     graphs: Sequence[Graph],
     exits: Sequence[Exit],
@@ -97,14 +97,14 @@ def _with_exits(
     """
     whole = tuple(replace(m, exits=g.exits) for m, g in zip(manifest.graphs, graphs, strict=True))
     manifest = replace(manifest, graphs=whole, exits=tuple(exits))
-    write_manifest(stage, manifest)
+    write_manifest(staging, manifest)
     evaluation = dict(manifest.evaluation)
     with step("compare with full depth"):
-        for task, by_target in exit_proof.prove(checkpoint, stage, manifest).items():
+        for task, by_target in exit_proof.prove(checkpoint, staging, manifest).items():
             for target, compared in by_target.items():
                 evaluation[task]["graphs"][target]["exits"] = compared
     with step("time exits"):
-        timed = exit_proof.with_costs(open_bundle(stage, verify="size"))
+        timed = exit_proof.with_costs(open_bundle(staging, verify="size"))
     return replace(manifest, exits=timed, evaluation=evaluation)
 
 

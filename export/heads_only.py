@@ -60,7 +60,7 @@ def replace_heads(
         *orts,
     }
     with (
-        new_version(bundle.path, without=anew) as stage,
+        new_version(bundle.path, without=anew) as staging,
         tempfile.TemporaryDirectory(prefix="mtl-edge-") as work,
     ):
         with step("capture"):
@@ -68,10 +68,10 @@ def replace_heads(
             capture_heads(checkpoint, heads)
         for graph in graphs:
             with step(f"heads of {graph.target}"):
-                TARGETS[graph.target].format.replace_heads(bundle.path, heads, stage, graph.files)
-        add_forms(stage, graphs, checkpoint.max_tokens, settings)
+                TARGETS[graph.target].format.replace_heads(bundle.path, heads, staging, graph.files)
+        add_forms(staging, graphs, checkpoint.max_tokens, settings)
         reduced = _reduced_still(bundle)
-        return complete(checkpoint, stage, graphs, reduced, settings.max_accuracy_drop)
+        return complete(checkpoint, staging, graphs, reduced, settings.max_accuracy_drop)
 
 
 def _reduced_still(bundle: Bundle) -> dict[str, Any]:

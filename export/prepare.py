@@ -104,8 +104,8 @@ def _texts(files: Sequence[Path], reading: ReadOptions) -> list[str]:
     return texts
 
 
-def _once(texts: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(texts))
+def _once(texts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(texts))
 
 
 def _calibrated(checkpoint: Checkpoint, texts: Sequence[str]) -> Checkpoint:

@@ -309,6 +309,7 @@ def test_engines_hash_ngrams_as_torch_does(tmp_path: Path, engine: str) -> None:
         str(file),
         input_names=["input_ids", "attention_mask"],
         output_names=["hashes"],
+        dynamic_axes={name: {0: "batch", 1: "tokens"} for name in ("input_ids", "attention_mask")},
         opset_version=17,
         dynamo=False,
     )
