@@ -20,10 +20,10 @@ from mtl_edge.benchmarks.core.record import Estimate, Record, Rounds, Score, Sco
 from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.core.tables import Column, milliseconds, over, spread
 from mtl_edge.bundle import open_bundle
+from mtl_edge.export.budget_search.candidates import CandidateTimes
+from mtl_edge.export.budget_search.candidates import measure as measure_candidates
+from mtl_edge.export.budget_search.frontier import Plan
 from mtl_edge.export.build import export
-from mtl_edge.export.candidates import Measured
-from mtl_edge.export.candidates import measure as measure_candidates
-from mtl_edge.export.frontier import Plan
 from mtl_edge.export.settings import Settings
 from mtl_edge.export.targets import DEFAULT, targets_of
 from mtl_edge.table import clip
@@ -96,7 +96,7 @@ def name_of(target: str, depth: int) -> str:
     return f"{target} depth {depth}"
 
 
-def _rounds(times: Mapping[str, Measured]) -> list[Rounds]:
+def _rounds(times: Mapping[str, CandidateTimes]) -> list[Rounds]:
     first = next(iter(times.values()))
     found = [
         rounds_of(

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from mtl_edge.bundle import TOKENIZER, Exit, ExitGraph, Graph, Manifest
-from mtl_edge.export import text_graph
-from mtl_edge.export.capture import capture_heads
 from mtl_edge.export.complete import complete
-from mtl_edge.export.exit_choice import fitted_exits
+from mtl_edge.export.early_exit.exit_choice import fitted_exits
 from mtl_edge.export.forms import add_forms
+from mtl_edge.export.graphs.capture import capture_heads
+from mtl_edge.export.graphs.source import Source, captured
+from mtl_edge.export.int8.refit import refitted
+from mtl_edge.export.int8.word_table import share_kept
 from mtl_edge.export.proof import held_out
-from mtl_edge.export.refit import refitted
 from mtl_edge.export.settings import DEFAULTS, Settings
-from mtl_edge.export.source import Source, captured
 from mtl_edge.export.step import step
 from mtl_edge.export.targets import DEFAULT, TARGETS, Target
-from mtl_edge.export.word_table import share_kept
+from mtl_edge.export.text import text_graph
 from mtl_edge.io.folders import require_cache, staged_folder
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.states import StateCache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from mtl_edge.bundle import Manifest
-from mtl_edge.export.frontier import FRONTIER, Frontier, table
+from mtl_edge.export.budget_search.frontier import FRONTIER, Frontier, table
 from mtl_edge.table import markdown_table
 from mtl_edge.training.static import WIDTH
 

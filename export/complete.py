@@ -21,8 +21,8 @@ from mtl_edge.bundle import (
     write_manifest,
 )
 from mtl_edge.choosing import bundle_engine
-from mtl_edge.export import exit_proof
 from mtl_edge.export.card import CARD, model_card
+from mtl_edge.export.early_exit import exit_proof
 from mtl_edge.export.proof import evaluate
 from mtl_edge.export.step import step
 from mtl_edge.export.targets import TARGETS

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mtl_edge.bundle import Graph
-from mtl_edge.export import ort_format, text_graph
+from mtl_edge.export.graphs import ort_format
 from mtl_edge.export.settings import Settings
 from mtl_edge.export.step import step
+from mtl_edge.export.text import text_graph
 
 __all__ = ["add_forms"]
 

@@ -10,15 +10,16 @@ from typing import Any
 from mtl_edge.bundle import MANIFEST, TOKENIZER, Bundle, Manifest
 from mtl_edge.bundle.update import new_version
 from mtl_edge.errors import ExportError
-from mtl_edge.export import ort_format, text_graph
-from mtl_edge.export.capture import capture_heads
+from mtl_edge.export.budget_search.frontier import FRONTIER
 from mtl_edge.export.card import CARD
 from mtl_edge.export.complete import complete
 from mtl_edge.export.forms import add_forms
-from mtl_edge.export.frontier import FRONTIER
+from mtl_edge.export.graphs import ort_format
+from mtl_edge.export.graphs.capture import capture_heads
 from mtl_edge.export.settings import DEFAULTS, Settings
 from mtl_edge.export.step import step
 from mtl_edge.export.targets import TARGETS
+from mtl_edge.export.text import text_graph
 from mtl_edge.training.checkpoint import Checkpoint
 
 __all__ = ["replace_heads"]

@@ -32,7 +32,7 @@ class ExportOptions:
         reduce_range: of onnx-int8: weights in 7 bits.
         keep_worst: of onnx-int8: products that stay float32, the noisiest first.
         max_accuracy_drop: points of accuracy that a graph may lose to the torch model.
-        budget: limits to search the best bundle within: see `mtl_edge.export.budget`.
+        budget: limits to search the best bundle within: see `mtl_edge.export.budget_search.budget`.
         exits: depths of the early exits; `auto`: those that pay; none: no early exit.
         exit_drop: points of accuracy that early exits may lose to full depth.
         exit_confidence: percent, that they lose no more.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mtl_edge.export.exits import Promise
+from mtl_edge.export.early_exit.exits import Promise
 from mtl_edge.export.options import ExportOptions
 from mtl_edge.training.states import CACHE_LIMIT, default_cache
 
@@ -18,11 +18,11 @@ class Settings:
     """See `mtl_edge.export.options.ExportOptions` for those that have its names.
 
     Attributes:
-        refit: texts that the heads of int8 graphs are fitted on: see `mtl_edge.export.refit`.
+        refit: texts that the heads of int8 graphs are fitted on: see `mtl_edge.export.int8.refit`.
         vocabulary: texts whose tokens alone keep a row in the word tables of int8 graphs; none:
-            all do. See `mtl_edge.export.word_table`.
+            all do. See `mtl_edge.export.int8.word_table`.
         four_bits: whether those tables take four bits a number.
-        promise: of early exits: see `mtl_edge.export.exits`; none: the bundle has no early exit.
+        promise: of early exits: see `mtl_edge.export.early_exit.exits`; none: there are none.
         cache_limit: bytes.
     """
 

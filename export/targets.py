@@ -17,12 +17,13 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from mtl_edge.bundle import ExitGraph, Graph
 from mtl_edge.errors import OptionError
-from mtl_edge.export import int8_onnx, int8_openvino, openvino_graph
-from mtl_edge.export.explain import noise_of, worst
-from mtl_edge.export.formats import GraphFormat, OnnxFormat, OpenVinoFormat
+from mtl_edge.export.graphs import openvino_graph
+from mtl_edge.export.graphs.formats import GraphFormat, OnnxFormat, OpenVinoFormat
+from mtl_edge.export.graphs.source import Source
+from mtl_edge.export.int8 import int8_onnx, int8_openvino
+from mtl_edge.export.int8.explain import noise_of, worst
+from mtl_edge.export.int8.word_table_openvino import with_word_table
 from mtl_edge.export.options import ExportOptions
-from mtl_edge.export.source import Source
-from mtl_edge.export.word_table_openvino import with_word_table
 
 __all__ = ["DEFAULT", "TARGETS", "Target", "targets_of"]
 

@@ -13,7 +13,7 @@ from mtl_edge.batches.planning import Tokens, pad
 from mtl_edge.training.batches import DescribeRow, Labelled, mixed
 from mtl_edge.training.device import device
 from mtl_edge.training.journal import Journal
-from mtl_edge.training.loop import Learner, Loop, Score, score
+from mtl_edge.training.loop import Learner, Loop, ValidationScore, score
 from mtl_edge.training.model import MultiTaskModel, logits_of
 from mtl_edge.training.recipe import Recipe, criterion_for
 from mtl_edge.training.scenarios import Learning
@@ -152,7 +152,7 @@ class _TasksOfModel:
         head = head_of(self._model, task)
         return {task: head.loss(self._criteria[task], targets, states, mask, input_ids)}
 
-    def evaluate(self) -> dict[str, Score]:
+    def evaluate(self) -> dict[str, ValidationScore]:
         """Each task's score on its validation rows."""
         self._model.eval()  # dropout is off in what is frozen, and in all of it here
         scores = {}

@@ -1,7 +1,7 @@
 """Out-of-fold logits: what heads answer on rows that they were not trained on, by K folds.
 
-Thresholds of early exits are fitted on such logits (see `mtl_edge.export.exits`). Validation rows
-are too few for that, and heads that were refitted have seen them as well. A fold's
+Thresholds of early exits are fitted on such logits (see `mtl_edge.export.early_exit.exits`).
+Validation rows are too few for that, and heads that were refitted have seen them as well. A fold's
 heads learn from fewer rows than those that ship and are, if anything, worse; what is fitted on all
 folds together holds for heads trained in this way, on average over the folds, as the rows grow
 (Bayle et al. 2020, arXiv:2007.12671). It is no guarantee of finite samples for one set of weights.

@@ -29,7 +29,7 @@ class TrainOptions:
         depth: layers of the backbone to use; none: all.
         all_depths: whether to train heads for every smaller depth too.
         exits: depths of early exits that a bundle may have: heads are trained for them, too, and
-            out-of-fold logits are kept, for `mtl_edge.export.exits` to fit thresholds on.
+            out-of-fold logits are kept, on which export fits thresholds.
         exit_folds: of these logits, see `mtl_edge.training.folds`.
         max_tokens: of a text, the rest is cut; none: 128, or as the model was trained before.
         refit: whether to train the heads once more at the end, on training and validation rows,

@@ -15,7 +15,7 @@ from mtl_edge.benchmarks.bench.report import report_of
 from mtl_edge.benchmarks.core.command import Output, add_output_arguments, add_threads_argument
 from mtl_edge.benchmarks.core.measure import shapes_of
 from mtl_edge.benchmarks.core.record_json import read_record
-from mtl_edge.benchmarks.core.scores import Labelled
+from mtl_edge.benchmarks.core.scores import LabelledFile
 from mtl_edge.benchmarks.demo import DATA
 from mtl_edge.bundle import Bundle, open_bundle
 from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, rows_of, texts_in
@@ -121,7 +121,7 @@ def _effort(args: argparse.Namespace, bundle: Bundle) -> Effort:
     return replace(effort, shapes=[shape for shape in effort.shapes if shape[1] <= most])
 
 
-def _labelled(bundle: Bundle, args: argparse.Namespace) -> list[Labelled]:
+def _labelled(bundle: Bundle, args: argparse.Namespace) -> list[LabelledFile]:
     tasks = {task.name: task for task in bundle.manifest.tasks}
     found = []
     for value in args.data:
@@ -131,11 +131,11 @@ def _labelled(bundle: Bundle, args: argparse.Namespace) -> list[Labelled]:
         if name not in tasks:
             raise OptionError(f"--data {name}: no such task; there are {', '.join(tasks)}")
         rows = rows_of(name, file, args, list(tasks), tasks[name].labels)
-        found.append((file, Labelled(name, rows)))
+        found.append((file, LabelledFile(name, rows)))
     return _told_apart(found)
 
 
-def _told_apart(found: Sequence[tuple[str, Labelled]]) -> list[Labelled]:
+def _told_apart(found: Sequence[tuple[str, LabelledFile]]) -> list[LabelledFile]:
     """Different files that have one name go by their folder's, too."""
     contents: dict[str, set[str]] = {}
     for _, one in found:
@@ -145,12 +145,12 @@ def _told_apart(found: Sequence[tuple[str, Labelled]]) -> list[Labelled]:
         if len(contents[one.rows.source["file"]]) > 1:
             path = Path(file)
             source = {**one.rows.source, "file": f"{path.parent.name}/{path.name}"}
-            one = Labelled(one.task, replace(one.rows, source=source))
+            one = LabelledFile(one.task, replace(one.rows, source=source))
         result.append(one)
     return result
 
 
-def _texts(args: argparse.Namespace, labelled: Sequence[Labelled]) -> Texts:
+def _texts(args: argparse.Namespace, labelled: Sequence[LabelledFile]) -> Texts:
     if not args.texts and labelled:
         held = {one.rows.source["sha256"]: one.rows for one in labelled}  # one may be of two tasks
         texts = [text for rows in held.values() for text in rows.texts]

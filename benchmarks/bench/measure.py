@@ -24,7 +24,7 @@ from mtl_edge.benchmarks.core.measure import (
     one_at_a_time,
 )
 from mtl_edge.benchmarks.core.record import Machine, Record, Rounds
-from mtl_edge.benchmarks.core.scores import Labelled
+from mtl_edge.benchmarks.core.scores import LabelledFile
 from mtl_edge.benchmarks.core.system import System, systems_of
 from mtl_edge.benchmarks.roofline import rates
 from mtl_edge.benchmarks.roofline.passes import roofline, work_of
@@ -102,7 +102,7 @@ def measure(
     bundle: Bundle,
     checkpoint: Path | None,
     texts: Texts,
-    labelled: Sequence[Labelled],
+    labelled: Sequence[LabelledFile],
     effort: Effort,
     *,
     threads: int,

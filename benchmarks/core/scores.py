@@ -17,21 +17,23 @@ from mtl_edge.engines import Logits
 from mtl_edge.io.labelled import Rows
 from mtl_edge.training.progress import Progress
 
-__all__ = ["BASELINES", "Labelled", "measure"]
+__all__ = ["BASELINES", "LabelledFile", "measure"]
 
 BASELINES = {"mean_pooling": "usual recipe", "bag_of_words": "bag of words"}
 AT_ONCE = 512  # texts between two reports of progress
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledFile:
     """A labelled file of a task."""
 
     task: str
     rows: Rows
 
 
-def measure(bundle: Bundle, systems: Sequence[System], files: Sequence[Labelled]) -> list[Scores]:
+def measure(
+    bundle: Bundle, systems: Sequence[System], files: Sequence[LabelledFile]
+) -> list[Scores]:
     """Every file's scores now, and for tasks without a file those that were made at export."""
     tasks = {task.name: task for task in bundle.manifest.tasks}
     asked = {file.task for file in files}

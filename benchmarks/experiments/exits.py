@@ -46,7 +46,7 @@ from mtl_edge.cascade.stage import Stage
 from mtl_edge.cli.named_values import named
 from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, rows_of
 from mtl_edge.errors import OptionError
-from mtl_edge.export.exit_proof import open_cascade, promised
+from mtl_edge.export.early_exit.exit_proof import open_cascade, promised
 from mtl_edge.io.labelled import Rows
 from mtl_edge.timing import time_calls
 from mtl_edge.training.baselines import bag_of_words

@@ -53,7 +53,7 @@ from mtl_edge.cli.reading import add_read_arguments, texts_in
 from mtl_edge.errors import OptionError
 from mtl_edge.timing import wall_ms
 
-__all__ = ["Effort", "main", "measure"]
+__all__ = ["Repetitions", "main", "measure"]
 
 BARELY = ", bare"  # ends the name of an engine that is called by itself
 UNFIXED = "openvino, no fixed shapes"
@@ -66,7 +66,7 @@ Figures = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Effort:
+class Repetitions:
     """Passes over all texts one at a time, rounds of all in one call, processes of each start."""
 
     passes: int = 2
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="CSV, TSV, JSONL, Parquet or lines; may be given again; default: the demo's",
     )
     add_read_arguments(parser)
-    effort = Effort()
+    effort = Repetitions()
     parser.add_argument("--passes", type=int, default=effort.passes, help="over single texts")
     parser.add_argument("--rounds", type=int, default=effort.rounds, help="of all in one call")
     parser.add_argument("--processes", type=int, default=effort.processes, help="for each start")
@@ -96,12 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _measured(args: argparse.Namespace, command: str) -> Report:
     texts = texts_in(args.texts or [DATA / "dev.csv", DATA / "train.csv"], args)
     require_positive(args, "passes", "rounds", "processes")
-    effort = Effort(args.passes, args.rounds, args.processes)
+    effort = Repetitions(args.passes, args.rounds, args.processes)
     return report_of(measure(open_bundle(args.bundle), texts, args.threads, effort, command))
 
 
 def measure(
-    bundle: Bundle, texts: Sequence[str], threads: int, effort: Effort, command: str
+    bundle: Bundle, texts: Sequence[str], threads: int, effort: Repetitions, command: str
 ) -> Record:
     """All figures.
 

@@ -37,9 +37,10 @@ from mtl_edge.benchmarks.core.system import System
 from mtl_edge.benchmarks.core.tables import Column, over, spread
 from mtl_edge.benchmarks.demo import demo_tasks
 from mtl_edge.engines import Engine, Setup
-from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph
-from mtl_edge.export.capture import INPUTS, capture_heads
-from mtl_edge.export.source import Source, captured
+from mtl_edge.export.graphs import onnx_graph, openvino_graph
+from mtl_edge.export.graphs.capture import INPUTS, capture_heads
+from mtl_edge.export.graphs.source import Source, captured
+from mtl_edge.export.int8 import int8_onnx, int8_openvino
 from mtl_edge.training.backbone import load_backbone
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.model import logits_of

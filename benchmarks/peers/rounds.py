@@ -18,7 +18,7 @@ from mtl_edge.timing import interleave
 from mtl_edge.training.data import spread
 from mtl_edge.training.progress import Progress
 
-__all__ = ["Measured", "Repeats", "cold_starts", "in_rounds"]
+__all__ = ["PeerTimes", "Repeats", "cold_starts", "in_rounds"]
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class Repeats:
 
 
 @dataclass(slots=True)
-class Measured:
+class PeerTimes:
     """Figures of one peer; a value for each round.
 
     Attributes:
@@ -76,7 +76,7 @@ class Measured:
 
 def in_rounds(
     peers: Mapping[str, Fitted], workload: Workload, repeats: Repeats
-) -> dict[str, Measured]:
+) -> dict[str, PeerTimes]:
     """Time each peer once a round. One that fails keeps its error and is left out from then on.
 
     No text is asked twice of a peer, as long as there are enough.
@@ -85,7 +85,7 @@ def in_rounds(
     mixed, few = _apart(workload.mixed, repeats.rounds, len(chosen), repeats.singles)
     many, alone = workload.file(mixed), [workload.file(texts) for texts in few]
     most = max(1, len(mixed) // len(chosen) // repeats.rounds)
-    found = {name: Measured() for name in peers}
+    found = {name: PeerTimes() for name in peers}
     with ExitStack() as stack:
         processes = {name: stack.enter_context(_started(peer, workload, "timing"))
                      for name, peer in peers.items()}  # fmt: skip
@@ -133,7 +133,7 @@ def _apart(
 
 
 def _pass(
-    measured: Measured, process: Process, mixed: str, few: str, count: int, most: int
+    measured: PeerTimes, process: Process, mixed: str, few: str, count: int, most: int
 ) -> None:
     time.sleep(QUIET)
     taken = process.ask("time_bulk", texts=mixed, size=count, at_least=AT_LEAST, most=most)
@@ -145,7 +145,7 @@ def _pass(
 
 
 def _end(
-    measured: Measured, process: Process, bulk: str, peer: Fitted, chosen: Sequence[int]
+    measured: PeerTimes, process: Process, bulk: str, peer: Fitted, chosen: Sequence[int]
 ) -> None:
     """Whether it still says what it said, and its memory."""
     labels: dict[str, list[str]] = process.ask("answer", texts=bulk)["labels"]
@@ -157,11 +157,11 @@ def _end(
 
 
 def cold_starts(
-    peers: Mapping[str, Fitted], workload: Workload, starts: int, found: Mapping[str, Measured]
+    peers: Mapping[str, Fitted], workload: Workload, starts: int, found: Mapping[str, PeerTimes]
 ) -> dict[str, list[float]]:
     """Milliseconds from the start of a process to its first answer, in interleaved rounds.
 
-    A peer that fails is left out, and its `Measured` says why.
+    A peer that fails is left out, and its `PeerTimes` says why.
     """
     text = workload.file(workload.texts[:1])
     with Progress("cold starts", total=starts, unit="rounds") as progress:

@@ -19,7 +19,7 @@ from mtl_edge.benchmarks.peers import environments
 from mtl_edge.benchmarks.peers.environments import Environment, EnvironmentFailedError
 from mtl_edge.benchmarks.peers.fitting import Fitted, Workload, fit
 from mtl_edge.benchmarks.peers.process import PeerFailedError
-from mtl_edge.benchmarks.peers.rounds import Measured, Repeats, cold_starts, in_rounds
+from mtl_edge.benchmarks.peers.rounds import PeerTimes, Repeats, cold_starts, in_rounds
 from mtl_edge.benchmarks.peers.table import ENVIRONMENTS, REFERENCE, WITHOUT, Peer
 from mtl_edge.errors import OptionError
 
@@ -112,7 +112,7 @@ def measure(ready: Ready, repeats: Repeats, command: str) -> Record:
 
 
 def _figures(
-    peers: Mapping[str, Fitted], found: Mapping[str, Measured]
+    peers: Mapping[str, Fitted], found: Mapping[str, PeerTimes]
 ) -> dict[str, dict[str, float]]:
     figures: dict[str, dict[str, float]] = {}
     for name, peer in peers.items():

@@ -16,7 +16,7 @@ __all__ = [
     "SUFFIXES",
     "TASK_NAME",
     "TOKENIZER",
-    "Backbone",
+    "BackboneInfo",
     "Exit",
     "ExitGraph",
     "FileEntry",
@@ -64,7 +64,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Backbone:
+class BackboneInfo:
     """The pretrained encoder that the graphs were made from."""
 
     name: str
@@ -175,7 +175,7 @@ class Manifest:
 
     schema: int
     tasks: tuple[Task, ...]
-    backbone: Backbone
+    backbone: BackboneInfo
     depth: int
     max_tokens: int
     graphs: tuple[Graph, ...]

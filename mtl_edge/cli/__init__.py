@@ -46,7 +46,7 @@ COMMANDS: Mapping[str, Command] = {
     "study": Command(
         "mtl_edge.training.study", "every scenario on your tasks, side by side", "train"
     ),
-    "export": Command("mtl_edge.export.command", "checkpoint to bundle", "export"),
+    "export": Command("mtl_edge.export.cli.command", "checkpoint to bundle", "export"),
     "bench": Command(
         "mtl_edge.benchmarks.bench.command", "accuracy and latency of a bundle", "bench"
     ),

@@ -11,7 +11,7 @@ from typing import Any
 from mtl_edge.classifier import EdgeClassifier, Prediction
 from mtl_edge.cli.reading import note
 from mtl_edge.cli.signals import Stopped
-from mtl_edge.io.chunks import Table
+from mtl_edge.io.chunks import OpenedTable
 
 __all__ = ["exit_code_of", "load", "note_tally", "predictions_of"]
 
@@ -46,7 +46,7 @@ def predictions_of(
     return [None if text is None else next(found) for text in texts]
 
 
-def note_tally(table: Table) -> None:
+def note_tally(table: OpenedTable) -> None:
     """Print a note of the rows that were not read as they stand, if there are any."""
     if (text := table.tally.note()) is not None:
         note(f"{table.name}: {text}")

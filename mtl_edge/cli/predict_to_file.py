@@ -17,7 +17,7 @@ from mtl_edge.cli.progress import Progress
 from mtl_edge.cli.reading import note
 from mtl_edge.cli.signals import Stopped, Stopper
 from mtl_edge.errors import DataError, OptionError
-from mtl_edge.io.chunks import Chunk, Kind, Table, texts_of
+from mtl_edge.io.chunks import Chunk, Kind, OpenedTable, texts_of
 from mtl_edge.io.folders import sha256_of, sync_file
 from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.io.source import Source, fingerprint, open_table, survey
@@ -73,7 +73,7 @@ def write_predictions(
 
 def _answered(
     classifier: EdgeClassifier,
-    table: Table,
+    table: OpenedTable,
     options: ReadOptions,
     store: Store,
     facts: Mapping[str, Any],

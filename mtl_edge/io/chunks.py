@@ -19,7 +19,7 @@ __all__ = [
     "Chunk",
     "Kind",
     "Record",
-    "Table",
+    "OpenedTable",
     "Tally",
     "texts_of",
 ]
@@ -94,7 +94,7 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class OpenedTable:
     """An opened input.
 
     Attributes:
@@ -122,7 +122,7 @@ class Table:
 
 
 def texts_of(
-    table: Table, chunk: Chunk, options: ReadOptions, limits: Limits = Limits()
+    table: OpenedTable, chunk: Chunk, options: ReadOptions, limits: Limits = Limits()
 ) -> list[str | None]:
     """Each row's text; None for a row to be passed over, which the table's tally counts.
 
@@ -163,7 +163,7 @@ def decoded(value: bytes, where: str, column: str, encoding: str | None) -> str:
         ) from None
 
 
-def _missing(table: Table, place: int, options: ReadOptions) -> str | None:
+def _missing(table: OpenedTable, place: int, options: ReadOptions) -> str | None:
     if options.missing == "error":
         raise DataError(
             f"{table.at(place)} has no text in {options.text_column!r}; fill it in, or pass "
@@ -174,7 +174,7 @@ def _missing(table: Table, place: int, options: ReadOptions) -> str | None:
 
 
 def _cut_or_skipped(
-    table: Table, place: int, text: str, most: int, options: ReadOptions
+    table: OpenedTable, place: int, text: str, most: int, options: ReadOptions
 ) -> str | None:
     """The text, or what the options say of one that is too long."""
     data = text.encode("utf-8", "surrogatepass")

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from mtl_edge.errors import DataError, MissingPackageError, one_line
 from mtl_edge.io import chunks
-from mtl_edge.io.chunks import Chunk, Record, Table, Tally
+from mtl_edge.io.chunks import Chunk, OpenedTable, Record, Tally
 from mtl_edge.io.text import lacks_column
 
 __all__ = ["arrow_of", "from_hub", "pyarrow_or_error", "read_arrow", "read_parquet", "table_of"]
@@ -36,7 +36,7 @@ def pyarrow_or_error() -> Any:
     return pyarrow
 
 
-def read_parquet(stream: BinaryIO, name: str, column: str) -> Table:
+def read_parquet(stream: BinaryIO, name: str, column: str) -> OpenedTable:
     """The rows of a Parquet file, whatever its row groups are."""
     pa = pyarrow_or_error()
     try:
@@ -50,7 +50,7 @@ def read_parquet(stream: BinaryIO, name: str, column: str) -> Table:
         raise _damaged(name, error) from None
 
 
-def read_arrow(stream: BinaryIO, name: str, column: str) -> Table:
+def read_arrow(stream: BinaryIO, name: str, column: str) -> OpenedTable:
     """The rows of an Arrow file (Feather) or stream."""
     pa = pyarrow_or_error()
     try:
@@ -91,11 +91,11 @@ def arrow_of(frame: Any) -> Any:
             metadata = frame.features.arrow_schema.metadata
             return frame.with_format("arrow")[:].replace_schema_metadata(metadata)
         if type(frame).__module__.partition(".")[0] == "pandas" and hasattr(frame, "columns"):
-            return pa.Table.from_pandas(frame, preserve_index=False)
+            return pa.OpenedTable.from_pandas(frame, preserve_index=False)
         if isinstance(frame, Mapping) and hasattr(frame, "column_names"):  # datasets.DatasetDict
             raise DataError(f"expected rows, got {kind}; give one of {', '.join(frame)}")
-        if isinstance(frame, (pa.Table, Mapping)) or hasattr(frame, "__arrow_c_stream__"):
-            return frame if isinstance(frame, pa.Table) else pa.table(frame)
+        if isinstance(frame, (pa.OpenedTable, Mapping)) or hasattr(frame, "__arrow_c_stream__"):
+            return frame if isinstance(frame, pa.OpenedTable) else pa.table(frame)
     except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
@@ -134,7 +134,7 @@ def from_hub(source: str) -> Any:
         ) from None
 
 
-def table_of(schema: Any, batches: Iterable[Any], name: str, column: str) -> Table:
+def table_of(schema: Any, batches: Iterable[Any], name: str, column: str) -> OpenedTable:
     """What was opened, after a look at the columns.
 
     Args:
@@ -153,7 +153,7 @@ def table_of(schema: Any, batches: Iterable[Any], name: str, column: str) -> Tab
     if not _may_be_text(pa, kind):
         raise DataError(f"{name}: column {column!r} is of type {kind}; expected strings")
     parts = _chunks(pa, batches, name, _class_names(schema))
-    return Table(name, dict.fromkeys(names, "text"), parts, "row", Tally(), schema)
+    return OpenedTable(name, dict.fromkeys(names, "text"), parts, "row", Tally(), schema)
 
 
 def _may_be_text(pa: Any, kind: Any) -> bool:
@@ -206,7 +206,7 @@ def _sized(pa: Any, batches: Iterable[Any]) -> Iterator[Any]:
 def _joined(pa: Any, parts: list[Any]) -> Any:
     if len(parts) == 1:
         return parts[0]
-    table = pa.Table.from_batches(parts).unify_dictionaries().combine_chunks()
+    table = pa.OpenedTable.from_batches(parts).unify_dictionaries().combine_chunks()
     return table.to_batches()[0]
 
 

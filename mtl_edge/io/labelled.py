@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from mtl_edge.errors import DataError
-from mtl_edge.io.chunks import MERGED, UNLABELLED, Table, decoded, texts_of
+from mtl_edge.io.chunks import MERGED, UNLABELLED, OpenedTable, decoded, texts_of
 from mtl_edge.io.folders import sha256_of
 from mtl_edge.io.labels import label_of, skeleton
 from mtl_edge.io.read_options import ReadOptions
@@ -105,7 +105,7 @@ def read_rows(
 
 
 def _labels(
-    table: Table,
+    table: OpenedTable,
     task: str,
     column: str,
     values: Sequence[tuple[int, Any]],
@@ -173,7 +173,7 @@ def read_texts(
     return texts, table.tally.note()
 
 
-def _record(source: Source, table: Table, rows: Sequence[tuple[str, str]]) -> dict[str, str]:
+def _record(source: Source, table: OpenedTable, rows: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Where rows come from: a file's name and checksum, or else that of the rows."""
     if isinstance(source, (str, PurePath)) and Path(source).is_file():  # a pipe is read once
         return {"file": Path(source).name, "sha256": sha256_of(Path(source))}

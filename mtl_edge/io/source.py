@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeAlias, cast
 
 from mtl_edge.errors import DataError, OptionError
 from mtl_edge.io import chunks
-from mtl_edge.io.chunks import Chunk, Kind, Table, Tally, texts_of
+from mtl_edge.io.chunks import Chunk, Kind, OpenedTable, Tally, texts_of
 from mtl_edge.io.columnar import HUB, arrow_of, from_hub, read_arrow, read_parquet, table_of
 from mtl_edge.io.delimited import read_delimited
 from mtl_edge.io.read_options import ReadOptions
@@ -52,7 +52,7 @@ class Format:
 
     endings: tuple[str, ...]
     text: Callable[[Lines, ReadOptions, Tally], Any] = read_lines
-    columns: Callable[[BinaryIO, str, str], Table] | None = None
+    columns: Callable[[BinaryIO, str, str], OpenedTable] | None = None
 
 
 FORMATS: Mapping[str, Format] = {
@@ -109,7 +109,7 @@ def format_of(path: Path | None, asked: str | None = None) -> str:
 
 
 @contextlib.contextmanager
-def open_table(source: Source, options: ReadOptions = ReadOptions()) -> Iterator[Table]:
+def open_table(source: Source, options: ReadOptions = ReadOptions()) -> Iterator[OpenedTable]:
     """Open an input and look at its columns.
 
     Args:
@@ -135,7 +135,7 @@ def open_table(source: Source, options: ReadOptions = ReadOptions()) -> Iterator
 
 
 @contextlib.contextmanager
-def _opened(path: Path | None, options: ReadOptions) -> Iterator[Table]:
+def _opened(path: Path | None, options: ReadOptions) -> Iterator[OpenedTable]:
     format_, name = format_of(path, options.format), "standard input" if path is None else str(path)
     kind = FORMATS[format_]
     with contextlib.ExitStack() as stack:
@@ -152,7 +152,7 @@ def _opened(path: Path | None, options: ReadOptions) -> Iterator[Table]:
             about, parts = kind.text(lines, options, tally)
         if about is not None and options.text_column not in about:
             raise lacks_column(name, [options.text_column], "--text-column", about)
-        yield Table(name, about, _chunks(parts, name), tally=tally, read=raw.tell)
+        yield OpenedTable(name, about, _chunks(parts, name), tally=tally, read=raw.tell)
 
 
 def _stream(path: Path | None, stack: contextlib.ExitStack) -> BinaryIO:
@@ -215,14 +215,14 @@ def _chunks(parts: Iterator[Chunk], name: str) -> Iterator[Chunk]:
         yield from parts
 
 
-def _table_of_texts(texts: Sequence[str], column: str) -> Table:
+def _table_of_texts(texts: Sequence[str], column: str) -> OpenedTable:
     def chunk(first: int) -> Chunk:
         part = texts[first : first + chunks.CHUNK_ROWS]
         places = range(first + 1, first + 1 + len(part))
         return Chunk.of(first, places, [{column: text} for text in part])
 
     parts = map(chunk, range(0, len(texts), chunks.CHUNK_ROWS))
-    return Table("the texts", {column: "text"}, parts, "text")
+    return OpenedTable("the texts", {column: "text"}, parts, "text")
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

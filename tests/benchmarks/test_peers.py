@@ -20,7 +20,7 @@ from mtl_edge.benchmarks.peers import environments, fitting, process, report, ro
 from mtl_edge.benchmarks.peers.environments import Environment, EnvironmentFailedError
 from mtl_edge.benchmarks.peers.fitting import Fitted, Workload
 from mtl_edge.benchmarks.peers.process import ADAPTERS, PeerFailedError, Process
-from mtl_edge.benchmarks.peers.rounds import Measured
+from mtl_edge.benchmarks.peers.rounds import PeerTimes
 from mtl_edge.benchmarks.peers.run import FIRST_ANSWER
 from mtl_edge.benchmarks.peers.table import BY_NAME, ENVIRONMENTS, PEERS, REFERENCE, Peer
 
@@ -235,7 +235,7 @@ def test_a_peer_that_dies_at_a_cold_start_is_listed_and_the_others_are_measured(
         for name in ("good", "bad")
     }
     workload = Workload(tmp_path, tmp_path, "1", {}, {"t": (["a"], ["b"])}, 1, (0,), 16)
-    found = {name: Measured() for name in peers}
+    found = {name: PeerTimes() for name in peers}
     starts = rounds.cold_starts(peers, workload, 2, found)
     assert (found["bad"].error, found["good"].error) == ("no memory", None)
     assert starts == {"good": [5.0, 5.0]}

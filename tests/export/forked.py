@@ -12,7 +12,7 @@ from pathlib import Path
 
 SERVER = """
 import json, os, sys
-import mtl_edge.export.command, mtl_edge.export.modes
+import mtl_edge.export.cli.command, mtl_edge.export.cli.modes
 from mtl_edge.cli import main
 
 {prepare}

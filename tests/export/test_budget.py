@@ -14,11 +14,18 @@ from mtl_edge import EdgeClassifier
 from mtl_edge.bundle import Manifest, open_bundle
 from mtl_edge.cli import main
 from mtl_edge.errors import ExportError, OptionError
-from mtl_edge.export import search
-from mtl_edge.export.budget import parse
-from mtl_edge.export.candidates import plans
-from mtl_edge.export.exits import Promise
-from mtl_edge.export.frontier import FRONTIER, Candidate, Plan, choose, standard_error, table
+from mtl_edge.export.budget_search import search
+from mtl_edge.export.budget_search.budget import parse
+from mtl_edge.export.budget_search.candidates import plans
+from mtl_edge.export.budget_search.frontier import (
+    FRONTIER,
+    Candidate,
+    Plan,
+    choose,
+    standard_error,
+    table,
+)
+from mtl_edge.export.early_exit.exits import Promise
 from mtl_edge.training.checkpoint import load_checkpoint
 
 Fails = Callable[..., str]

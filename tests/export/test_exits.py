@@ -20,10 +20,10 @@ from mtl_edge import EdgeClassifier
 from mtl_edge.bundle import Task, open_bundle, write_manifest
 from mtl_edge.cli import main
 from mtl_edge.errors import OptionError
-from mtl_edge.export import exits
-from mtl_edge.export.exit_choice import cheapest
-from mtl_edge.export.exits import Promise, exits_of, fit, fit_task
-from mtl_edge.export.paired import least_rows, p_value
+from mtl_edge.export.early_exit import exits
+from mtl_edge.export.early_exit.exit_choice import cheapest
+from mtl_edge.export.early_exit.exits import Promise, exits_of, fit, fit_task
+from mtl_edge.export.early_exit.paired import least_rows, p_value
 from mtl_edge.training.calibration import NEVER
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 from mtl_edge.training.folds import OutOfFold

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mtl_edge.cli import main
-from mtl_edge.export.explain import noise_of, worst
+from mtl_edge.export.int8.explain import noise_of, worst
 
 LAYERS = 2
 WIDTH = 32

@@ -21,9 +21,10 @@ from mtl_edge.bundle import Manifest, Task, open_bundle
 from mtl_edge.cli import main
 from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.errors import ExportError
-from mtl_edge.export import onnx_graph, proof
+from mtl_edge.export import proof
 from mtl_edge.export import targets as export_targets
 from mtl_edge.export.card import model_card
+from mtl_edge.export.graphs import onnx_graph
 from mtl_edge.export.proof import held_out
 from mtl_edge.io.folders import sha256_of
 from mtl_edge.training.backbone import load_backbone
@@ -202,7 +203,7 @@ def test_a_failed_export_leaves_the_old_bundle_whole(
         raise ExportError("made to fail")
 
     if stage == "build":
-        monkeypatch.setattr("mtl_edge.export.int8_onnx.quantize", fail)
+        monkeypatch.setattr("mtl_edge.export.int8.int8_onnx.quantize", fail)
     else:
         monkeypatch.setattr("mtl_edge.export.complete.evaluate", fail)
     command = ["export", str(checkpoint), "--out", str(bundle), "--targets", "onnx-int8"]
@@ -223,7 +224,7 @@ def test_a_graph_that_answers_otherwise_is_not_shipped(
         bias.CopyFrom(numpy_helper.from_array(np.float32([[9, 0, 0, 0]]), bias.name))
         return model
 
-    monkeypatch.setattr("mtl_edge.export.onnx_graph.join", spoil)
+    monkeypatch.setattr("mtl_edge.export.graphs.onnx_graph.join", spoil)
     out = tmp_path / "out"
     message = fails("export", checkpoint, "--out", out, "--targets", "onnx-int8")
     assert "agrees with torch on" in message
@@ -267,7 +268,7 @@ def test_a_graph_may_lose_what_was_allowed_and_no_more(
 def test_an_encoder_over_the_limit_of_a_graph_is_refused(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
 ) -> None:
-    monkeypatch.setattr("mtl_edge.export.capture.MOST_BYTES", 10**6)
+    monkeypatch.setattr("mtl_edge.export.graphs.capture.MOST_BYTES", 10**6)
     message = fails("export", checkpoint, "--out", tmp_path / "b")
     assert "protobuf's limit" in message
     assert "smaller backbone" in message

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtl_edge.export.heads import JoinedHeads, SharedHeads
+from mtl_edge.export.graphs.heads import JoinedHeads, SharedHeads
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 from mtl_edge.training.heads import HeadConfig, build_head, packed
 

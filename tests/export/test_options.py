@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from mtl_edge.errors import OptionError
-from mtl_edge.export.arguments import Request, add_arguments, request_of
+from mtl_edge.export.cli.arguments import Request, add_arguments, request_of
+from mtl_edge.export.cli.prepare import settings_of
 from mtl_edge.export.options import ExportOptions
-from mtl_edge.export.prepare import settings_of
 from mtl_edge.export.settings import Settings
 
 

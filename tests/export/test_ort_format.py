@@ -14,8 +14,8 @@ from mtl_edge import EdgeClassifier
 from mtl_edge.bundle import TOKENIZER
 from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.errors import ExportError
-from mtl_edge.export import ort_format
-from mtl_edge.export.ort_format import write_ort
+from mtl_edge.export.graphs import ort_format
+from mtl_edge.export.graphs.ort_format import write_ort
 from mtl_edge.tokens.encoder import TextEncoder
 from tests.conftest import DEMO
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, multinomial, norm
 
-from mtl_edge.export.paired import least_drop, least_rows, p_value, upper_bound
+from mtl_edge.export.early_exit.paired import least_drop, least_rows, p_value, upper_bound
 
 ROWS = 40
 

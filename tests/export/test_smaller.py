@@ -19,17 +19,18 @@ from onnx import numpy_helper
 from mtl_edge.batches.planning import pad
 from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.errors import ExportError, OptionError
-from mtl_edge.export import int8_onnx, int8_openvino, onnx_graph, openvino_graph
-from mtl_edge.export.capture import capture_heads
-from mtl_edge.export.source import Source, captured
-from mtl_edge.export.word_table import (
+from mtl_edge.export.graphs import onnx_graph, openvino_graph
+from mtl_edge.export.graphs.capture import capture_heads
+from mtl_edge.export.graphs.source import Source, captured
+from mtl_edge.export.int8 import int8_onnx, int8_openvino
+from mtl_edge.export.int8.word_table import (
     PLAIN,
     WordTable,
     in_4_bits,
     share_kept,
     used_tokens,
 )
-from mtl_edge.export.word_table_openvino import with_word_table
+from mtl_edge.export.int8.word_table_openvino import with_word_table
 from mtl_edge.training.checkpoint import load_checkpoint
 
 VOCABULARY, WIDTH, DEPTH = 30522, 64, 2

@@ -21,9 +21,9 @@ from mtl_edge import EdgeClassifier
 from mtl_edge.bundle import TOKENIZER, read_manifest
 from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.errors import ExportError, MissingPackageError
-from mtl_edge.export.capture import INPUTS
-from mtl_edge.export.ort_format import write_ort
-from mtl_edge.export.text_graph import TEXT, with_tokenizer_onnx, with_tokenizer_openvino
+from mtl_edge.export.graphs.capture import INPUTS
+from mtl_edge.export.graphs.ort_format import write_ort
+from mtl_edge.export.text.text_graph import TEXT, with_tokenizer_onnx, with_tokenizer_openvino
 from mtl_edge.tokens.encoder import TextEncoder
 from tests.conftest import DEMO, REAL, needs_real_data
 

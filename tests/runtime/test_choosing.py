@@ -18,7 +18,7 @@ from platformdirs import windows
 from platformdirs.macos import MacOS
 
 from mtl_edge import choosing, engines
-from mtl_edge.bundle import Backbone, Bundle, FileEntry, Graph, Manifest, Task
+from mtl_edge.bundle import BackboneInfo, Bundle, FileEntry, Graph, Manifest, Task
 from mtl_edge.choosing import choose, choose_graph, machine, measurement, start_chosen
 from mtl_edge.choosing.ranking import ranked
 from mtl_edge.cli import main
@@ -35,7 +35,7 @@ WIDE = Graph("onnx-fp32", "onnxruntime", "fp32", "c.onnx", latency_ms=9.0)
 def bundle_of(*graphs: Graph, digest: str = "0" * 64) -> Bundle:
     files = tuple(FileEntry(g.file, 1, digest) for g in graphs)
     tasks = (Task("topic", ("a", "b")),)
-    backbone = Backbone("tiny", "bert", None, "0" * 64, 8, 2, 100)
+    backbone = BackboneInfo("tiny", "bert", None, "0" * 64, 8, 2, 100)
     return Bundle(Path("nowhere"), Manifest(2, tasks, backbone, 2, 64, graphs, files))
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mtl_edge.errors import BackboneError, OptionError
-from mtl_edge.export.refit import GraphEncoder
+from mtl_edge.export.int8.refit import GraphEncoder
 from mtl_edge.training.backbone import Backbone, load_backbone
 from mtl_edge.training.states import StateCache, TorchEncoder, cache
 

@@ -40,7 +40,7 @@ class Backbone:
 
     encoder: PreTrainedModel
     folder: Path
-    info: bundle.Backbone
+    info: bundle.BackboneInfo
     heads: int
     max_tokens: int
 

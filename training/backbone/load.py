@@ -46,7 +46,7 @@ def load_backbone(name: str) -> Backbone:
         )
     encoder = _load(name, folder, config)
     sizes = NormalizedConfigManager.get_normalized_config_class(config.model_type)(encoder.config)
-    info = bundle.Backbone(
+    info = bundle.BackboneInfo(
         name=name,
         architecture=config.model_type,
         revision=revision,

@@ -13,8 +13,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import nn
 
-from mtl_edge.bundle import Backbone as BackboneInfo
-from mtl_edge.bundle import FileEntry, Task
+from mtl_edge.bundle import BackboneInfo, FileEntry, Task
 from mtl_edge.errors import CheckpointError, one_line
 from mtl_edge.io.folders import sha256_of
 from mtl_edge.training.backbone import Backbone, load_backbone

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Learner", "Score", "score"]
+__all__ = ["Learner", "ValidationScore", "score"]
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class ValidationScore:
     """Accuracy and mean cross-entropy of one part on so many validation rows."""
 
     accuracy: float
@@ -32,10 +32,10 @@ class Learner:
     scored_by: Sequence[str]
 
 
-def score(logits: Tensor, labels: Sequence[int]) -> Score:
+def score(logits: Tensor, labels: Sequence[int]) -> ValidationScore:
     """Accuracy and mean cross-entropy of logits `[rows, labels]`."""
     targets = torch.as_tensor(labels)
-    return Score(
+    return ValidationScore(
         float((logits.argmax(1) == targets).float().mean()),
         float(nn.functional.cross_entropy(logits, targets)),
         len(targets),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mtl_edge.errors import MtlEdgeError
 from mtl_edge.training.journal import Journal
 from mtl_edge.training.loop.interrupt import deferred_interrupt
-from mtl_edge.training.loop.learner import Learner, Score
+from mtl_edge.training.loop.learner import Learner, ValidationScore
 from mtl_edge.training.loop.state import LoopState
 from mtl_edge.training.progress import Progress
 
@@ -57,7 +57,7 @@ class Loop:
         learners: Mapping[str, Learner],
         batches: Iterator[Batch],
         losses_of: Callable[[Batch], Mapping[str, Tensor]],
-        evaluate: Callable[[], Mapping[str, Score]],
+        evaluate: Callable[[], Mapping[str, ValidationScore]],
         describe: Callable[[Batch], Sequence[Mapping[str, str]]],
         weigh: Callable[[str, Tensor], Tensor] = lambda part, loss: loss,
     ) -> dict[str, dict[str, Any]]:
@@ -149,7 +149,7 @@ class Loop:
         state.schedule.step()
         state.count(losses)
 
-    def _end_epoch(self, state: LoopState, scores: Mapping[str, Score]) -> float:
+    def _end_epoch(self, state: LoopState, scores: Mapping[str, ValidationScore]) -> float:
         """Keep what became better, write the epoch's figures; returns the mean accuracy."""
         epoch = state.step // self.steps
         improved = [state.improve(name, epoch, scores) for name in state.learners]

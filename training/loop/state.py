@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mtl_edge.training.journal import Journal
-from mtl_edge.training.loop.learner import Learner, Score
+from mtl_edge.training.loop.learner import Learner, ValidationScore
 
 __all__ = ["LoopState"]
 
@@ -63,7 +63,7 @@ class LoopState:
         values = self.losses.get(part)
         return sum(values) / len(values) if values else None
 
-    def improve(self, name: str, epoch: int, scores: Mapping[str, Score]) -> bool:
+    def improve(self, name: str, epoch: int, scores: Mapping[str, ValidationScore]) -> bool:
         """Keep a learner's weights if they are the best so far."""
         learner = self.learners[name]
         own = [scores[part] for part in learner.scored_by]

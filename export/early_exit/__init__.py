@@ -1,0 +1,1 @@
+"""Early exits: thresholds that keep a promise, which depths pay, and the proof."""

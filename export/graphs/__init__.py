@@ -1,0 +1,1 @@
+"""An encoder and its heads as graphs: captured, fused, and written in each engine's format."""

@@ -1,0 +1,1 @@
+"""Graphs in int8: calibration, word tables, noise, and heads fitted on quantized states."""

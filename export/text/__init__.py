@@ -1,0 +1,1 @@
+"""Graphs that take strings: a tokenizer in front of the encoder."""
