@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests run in so many processes, each with a thread for its arithmetic.
+WORKERS ?= 2
 
 .PHONY: demo test lint types figures guard clean
 
@@ -9,7 +11,7 @@ demo: $(VENV)/installed  ## train, export, compare and predict on small data tha
 	$(BIN)/mtl-edge demo --overwrite
 
 test: $(VENV)/installed  ## all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

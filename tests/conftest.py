@@ -20,6 +20,15 @@ ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "training" / "demo"
 REAL = ROOT.parent / "shared" / "data"
 
+# Files that take longest: where processes share the tests, they begin with these.
+LONGEST = ("test_whole_line", "test_export", "test_guest", "test_staged_bundle", "test_homes",
+           "test_architectures", "test_runtime_figures", "test_predict_files")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason="SST-2 and AG News are not here")
 
 

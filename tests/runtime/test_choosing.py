@@ -330,7 +330,7 @@ def test_an_interrupted_measurement_leaves_no_engine_and_no_record(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(measurement, "alternate", interrupt)
+    monkeypatch.setattr(measurement, "time_calls", interrupt)
     with pytest.raises(KeyboardInterrupt):
         choose(bundle_of(ONNX, OPENVINO))
     assert [e.closed for _, e in bench.started] == [True, True]

@@ -15,7 +15,7 @@ from mtl_edge.engines import onnxruntime as engine
 from tests.conftest import ROOT
 
 FOLDERS = ("mtl_edge", "training", "export", "benchmarks", "tests")
-OTHERS = ROOT / "benchmarks" / "peers" / "kinds"  # products that are measured as they come
+OTHERS = ROOT / "benchmarks" / "peers" / "adapters"  # products that are measured as they come
 KEY = "session.x64quantprecision"
 TEXTS = ["a quiet triumph", "the parcel was late " * 20]
 
