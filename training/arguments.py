@@ -111,7 +111,7 @@ def _add_model_arguments(model: argparse._ArgumentGroup) -> None:
     model.add_argument(
         "--refit",
         action="store_true",
-        help="at the end teach the heads once more, on the rows that chose as well; needs --dev",
+        help="at the end train the heads once more, on the validation rows as well; needs --dev",
     )
     model.add_argument(
         "--abstain",

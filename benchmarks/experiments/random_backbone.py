@@ -1,6 +1,6 @@
 """A backbone of DistilBERT's real size with random weights, where the real ones are out of reach.
 
-    python -m mtl_edge.benchmarks.random_backbone FOLDER
+    python -m mtl_edge.benchmarks.experiments.random_backbone FOLDER
 
 Its latency and memory are DistilBERT's; its answers mean nothing. The tokenizer is that of the
 packaged MiniLM, whose vocabulary is bert-base-uncased's and so DistilBERT's too.
@@ -33,5 +33,5 @@ def write(folder: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m mtl_edge.benchmarks.random_backbone FOLDER")
+        sys.exit("usage: python -m mtl_edge.benchmarks.experiments.random_backbone FOLDER")
     write(Path(sys.argv[1]))

@@ -46,7 +46,7 @@ class Candidate:
     """A bundle that could be written.
 
     Attributes:
-        accuracy: by task, of the rows that choose, a share.
+        accuracy: by task, on the validation rows, a share.
         figures: by quantity, in the units of `mtl_edge.export.budget_search.budget`.
         reported: by task, accuracy on the rows that training reported on, and which those are; it
             chooses nothing.

@@ -57,7 +57,7 @@ def frontier_summary(frontier: Frontier) -> str:
     lines = [
         text_table(*found),
         "",
-        "accuracy on the rows that chose the epoch; drop: points below fp32 at full depth "
+        "accuracy on the validation rows; drop: points below fp32 at full depth "
         f"({fp32})",
         f"times: {measured['texts']} texts in {measured['passes']} passes through the runtime, one "
         "at a time and in one call",
