@@ -65,11 +65,12 @@ def markdown(report: Report, pictures: Collection[str] = ()) -> str:
 
 
 def block(report: Report, tables: Sequence[Table] | None = None) -> str:
-    """Some tables and where they come from, for a place in another document."""
+    """Some tables, and then where they come from, for a place in another document."""
     wanted = report.tables if tables is None else tables
-    parts = [f"{table.title}:\n\n{_table(report, table)}" for table in wanted]
-    notes = ". ".join(report.notes)
-    return "\n\n".join([_where(report.record), *parts, *([f"{notes}."] if notes else [])]) + "\n"
+    titled = len(wanted) > 1
+    parts = [f"{table.title}:\n\n" * titled + _table(report, table) for table in wanted]
+    notes = f" {'. '.join(report.notes)}." if report.notes else ""
+    return "\n\n".join([*parts, _where(report.record) + notes]) + "\n"
 
 
 def _where(record: Record) -> str:
