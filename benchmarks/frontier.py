@@ -12,14 +12,23 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mtl_edge.benchmarks.core.command import Output, add_threads_argument, new_record
-from mtl_edge.benchmarks.core.machine import command_line
+from mtl_edge.benchmarks.core.command import (
+    Output,
+    add_threads_argument,
+    backbone_name,
+    new_record,
+    require_positive,
+)
+from mtl_edge.benchmarks.core.machine import command_line, describe
 from mtl_edge.benchmarks.core.measure import ALL, ONE, rounds_of
 from mtl_edge.benchmarks.core.pictures import Picture, Point, pareto, scatter
-from mtl_edge.benchmarks.core.record import Estimate, Record, Rounds, Score, Scores, SystemInfo
+from mtl_edge.benchmarks.core.record import Record, Rounds, Scores, SystemInfo
 from mtl_edge.benchmarks.core.report import Report
+from mtl_edge.benchmarks.core.scores import BASELINES, point
 from mtl_edge.benchmarks.core.tables import Column, milliseconds, over, spread
 from mtl_edge.bundle import open_bundle
+from mtl_edge.engines.cores import default_threads
+from mtl_edge.errors import ExportError
 from mtl_edge.export.budget_search.candidates import CandidateTimes
 from mtl_edge.export.budget_search.candidates import measure as measure_candidates
 from mtl_edge.export.budget_search.frontier import Plan
@@ -34,7 +43,6 @@ __all__ = ["add_arguments", "measure", "report_of", "run"]
 SHAPES = ((1, 32), (32, 32))
 MAIN = "1x32"
 NOTE = "*: no other is as fast and as accurate on every task"
-BASELINES = {"mean_pooling": "usual recipe", "bag_of_words": "bag of words"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,25 +60,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     output = Output(folder=args.out, overwrite=args.overwrite)
     output.check()
+    require_positive(args, "threads")
     targets = targets_of(args.targets)
-    command = command_line(f"mtl-edge frontier {args.checkpoint.name} --targets", [args.targets])
+    options = ["--targets", args.targets]
+    if args.threads != default_threads():
+        options += ["--threads", str(args.threads)]
+    command = command_line(f"mtl-edge frontier {args.checkpoint.name}", options)
     record = measure(load_checkpoint(args.checkpoint), targets, args.threads, command)
     output.put(report_of(record))
 
 
 def measure(checkpoint: Checkpoint, targets: Sequence[str], threads: int, command: str) -> Record:
     """Every depth and target: accuracy and agreement per task, size, latency."""
-    started = time.monotonic()
+    started, machine = time.monotonic(), describe()
     built: dict[Plan, Path] = {}
     systems: list[SystemInfo] = []
     scores: dict[str, Scores] = {}
+    left_out: list[str] = []
     with tempfile.TemporaryDirectory(prefix="mtl-edge-") as work:
         for depth in sorted([*checkpoint.shallower, checkpoint.depth]):
             folder = Path(work) / str(depth)
-            # What is lost is what is to be seen here, so nothing is refused.
-            manifest = export(
-                checkpoint.at(depth), folder, targets, settings=Settings(float("inf"))
-            )
+            try:
+                # What is lost is what is to be seen here, so nothing is refused.
+                manifest = export(
+                    checkpoint.at(depth), folder, targets, settings=Settings(float("inf"))
+                )
+            except ExportError as error:
+                left_out.append(f"depth {depth} is left out: {error}")
+                continue
             bundle = open_bundle(folder, verify="size")
             for graph in manifest.graphs:
                 name = name_of(graph.target, depth)
@@ -80,15 +97,17 @@ def measure(checkpoint: Checkpoint, targets: Sequence[str], threads: int, comman
                 )
                 for task, found in manifest.evaluation.items():
                     own = scores.setdefault(task, _scores(checkpoint, task, found))
-                    own.models[name] = _score(found["graphs"][graph.target])
+                    own.models[name] = point(found["graphs"][graph.target])
+        if not built:
+            raise ExportError(f"no depth could be exported: {'; '.join(left_out)}")
         texts = [sample.text for sample in checkpoint.samples]
         measured = measure_candidates(built, texts, shapes=SHAPES, threads=threads)
     texts_timed = next(iter(measured.values())).texts
     times = {name_of(plan.target, plan.depth): found for plan, found in measured.items()}
     return new_record(
-        "frontier", command, threads, started,
-        inputs={"texts": texts_timed, "backbone": checkpoint.backbone.info.name},
-        systems=systems, scores=list(scores.values()), rounds=_rounds(times),
+        "frontier", command, threads, started, machine=machine,
+        inputs={"texts": texts_timed, "backbone": backbone_name(checkpoint.backbone.info.name)},
+        systems=systems, scores=list(scores.values()), rounds=_rounds(times), warnings=left_out,
     )  # fmt: skip
 
 
@@ -116,17 +135,12 @@ def _rounds(times: Mapping[str, CandidateTimes]) -> list[Rounds]:
 
 def _scores(checkpoint: Checkpoint, task: str, found: Mapping[str, object]) -> Scores:
     report = checkpoint.report[task]
-    known = {title: _score(report[name]) for name, title in BASELINES.items() if name in report}
+    known = {title: point(report[name]) for name, title in BASELINES.items() if name in report}
     reported = report["reported"]
     return Scores(
         task, str(found.get("file", "unknown")), str(found.get("sha256", "")),
         int(reported["rows"]), "at export", known,
     )  # fmt: skip
-
-
-def _score(found: Mapping[str, float]) -> Score:
-    values = [Estimate(found[n]) if n in found else None for n in ("macro_f1", "agreement")]
-    return Score(Estimate(found["accuracy"]), *values)
 
 
 def best(record: Record) -> list[str]:

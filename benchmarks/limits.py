@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from mtl_edge.benchmarks.core.check import agreement
-from mtl_edge.benchmarks.core.command import new_record, require_positive, run_module
+from mtl_edge.benchmarks.core.command import (
+    model_of,
+    new_record,
+    require_positive,
+    run_module,
+)
+from mtl_edge.benchmarks.core.machine import describe
 from mtl_edge.benchmarks.core.measure import Shape, arrays, at_shapes, shapes_of
-from mtl_edge.benchmarks.core.record import Record
+from mtl_edge.benchmarks.core.record import Record, Rounds
 from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.core.system import System, systems_of
 from mtl_edge.benchmarks.core.tables import Table, spread
@@ -86,14 +92,16 @@ def measure(
         MissingPackageError: no engine for a bundle's graphs is installed.
         OptionError: a bundle's config.json does not tell the encoder's sizes.
     """
-    started = time.monotonic()
+    started, machine = time.monotonic(), describe()
     total = rates.ROUNDS * len(rates.SHAPES)
     with Progress("the machine's limits", total=total, unit="rounds") as progress:
         limits = rates.measure(threads, between=progress.update)
     figures = _rates(limits)
     record = new_record(
-        "limits", command, threads, started, systems=[], figures=figures, limits=limits.figures()
-    )
+        "limits", command, threads, started, machine=machine, systems=[], figures=figures,
+        inputs={name: asdict(model_of(bundle)) for name, bundle in bundles.items()},
+        limits=limits.figures(),
+    )  # fmt: skip
     for name, bundle in bundles.items():
         with ExitStack() as stack:
             _against(record, name, bundle, limits, shapes, rounds, stack)
@@ -101,7 +109,7 @@ def measure(
             for graph in bundle.manifest.graphs:
                 taken = profile(bundle, graph, shape, threads)
                 figures[f"{name} {shape[0]}x{shape[1]} {graph.target} profile ms"] = taken
-    return record
+    return replace(record, seconds=round(time.monotonic() - started, 1))
 
 
 def _rates(limits: MachineLimits) -> dict[str, dict[str, float]]:
@@ -155,7 +163,7 @@ def _against(
             "roofline ms"
         ),
     )  # fmt: skip
-    record.systems.extend(system.info() for system in systems)
+    record.systems.extend(replace(s.info(), name=f"{name} {s.name}") for s in systems)
     record.rounds.extend(replace(one, name=f"{name} {one.name}") for one in timed)
 
 
@@ -226,17 +234,16 @@ def _reached_table(record: Record) -> Table:
             found = record.figures.get(f"{rounds.name} {graph}")
             if found is None:
                 continue
-            precision = next(s.precision for s in record.systems if s.name == graph)
             share = found["operations to products"]
-            beside = next(
+            (beside,) = (
                 pair.times_as_fast for pair in rounds.pairs
-                if pair.system == graph and pair.to.startswith((precision, "fp32"))
+                if pair.system == graph and pair.to == _beside(record, bundle, graph, rounds)
             )  # fmt: skip
             least = found["roofline ms"]
             low, high = beside.low or beside.value, beside.high or beside.value
             rows.append([
                 bundle, shape, graph, f"{least:.2f}",
-                "operations" if found["by operations ms"] >= found["by bytes ms"] else "bytes",
+                _bound(found),
                 f"{time_.median:.2f}", spread(time_),
                 f"{least / time_.median:.2f}", f"{least / min(time_.values):.2f}",
                 f"{share * beside.value:.2f} ({share * low:.2f}-{share * high:.2f})",
@@ -251,6 +258,18 @@ def _reached_table(record: Record) -> Table:
         "its precision, timed in the same rounds (95 % interval), which is what a busy machine "
         "leaves comparable",
     )  # fmt: skip
+
+
+def _bound(found: Mapping[str, float]) -> str:
+    """What the roofline is made of."""
+    return "operations" if found["by operations ms"] >= found["by bytes ms"] else "bytes"
+
+
+def _beside(record: Record, bundle: str, graph: str, rounds: Rounds) -> str:
+    """The products that a graph is held against: of its precision, or else of float32."""
+    precision = next(s.precision for s in record.systems if s.name == f"{bundle} {graph}")
+    own = f"{precision} products"
+    return own if own in rounds.times else "fp32 products"
 
 
 def _profile_table(record: Record, keys: Sequence[str]) -> Table:

@@ -109,7 +109,7 @@ def _with_exits(
 
 
 def _timed(bundle: Bundle) -> tuple[Graph, ...]:
-    """The graphs with their latency for one text of 32 tokens, timed in alternation."""
+    """The graphs with their latency for one text of 32 tokens, timed in interleaved rounds."""
     graphs = bundle.manifest.graphs
     ids = np.random.default_rng(0).integers(0, bundle.manifest.backbone.vocabulary, (1, 32))
     mask = np.ones_like(ids)

@@ -12,7 +12,12 @@ from pathlib import Path
 from mtl_edge.benchmarks.bench.compare import compare, remarks
 from mtl_edge.benchmarks.bench.measure import EFFORTS, Effort, Texts, measure
 from mtl_edge.benchmarks.bench.report import report_of
-from mtl_edge.benchmarks.core.command import Output, add_output_arguments, add_threads_argument
+from mtl_edge.benchmarks.core.command import (
+    Output,
+    add_output_arguments,
+    add_threads_argument,
+    require_positive,
+)
 from mtl_edge.benchmarks.core.measure import shapes_of
 from mtl_edge.benchmarks.core.record_json import read_record
 from mtl_edge.benchmarks.core.scores import LabelledFile
@@ -89,6 +94,7 @@ def run(args: argparse.Namespace) -> None:
         raise OptionError("expected a bundle's folder, or --compare OLD.json NEW.json")
     output = Output(args.json, args.out, args.overwrite)
     output.check()
+    require_positive(args, "threads")
     bundle = open_bundle(args.bundle)
     effort = _effort(args, bundle)
     labelled = _labelled(bundle, args)

@@ -21,8 +21,17 @@ from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import MtlEdgeError, OptionError
 from mtl_edge.io.folders import require_free
 
-__all__ = ["Output", "add_output_arguments", "add_threads_argument", "model_of", "new_record",
-           "noise_in", "require_positive", "run_module"]  # fmt: skip
+__all__ = [
+    "Output",
+    "add_output_arguments",
+    "add_threads_argument",
+    "backbone_name",
+    "model_of",
+    "new_record",
+    "noise_in",
+    "require_positive",
+    "run_module",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +147,17 @@ def noise_in(rounds: Sequence[Rounds]) -> float | None:
     return max((one.noise.spread for one in rounds if one.noise is not None), default=None)
 
 
+def backbone_name(name: str) -> str:
+    """Without the folders of this machine."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
 def model_of(bundle: Bundle) -> Model:
     """A bundle, for the record."""
-    manifest, name = bundle.manifest, Path(bundle.manifest.backbone.name)
+    manifest = bundle.manifest
     return Model(
         folder=bundle.path.name,
-        backbone=name.name if name.is_absolute() else str(name),
+        backbone=backbone_name(manifest.backbone.name),
         depth=manifest.depth,
         max_tokens=manifest.max_tokens,
         tasks={task.name: list(task.labels) for task in manifest.tasks},

@@ -150,8 +150,8 @@ def text_times(
 ) -> dict[str, Times]:
     """Milliseconds `[passes, texts]` that each takes for single texts.
 
-    Each answers the same few texts in a row, then the next one does, so that all run as they do in
-    an app. A pass has all texts, in random order.
+    Systems take turns, each of 32 texts in a row, so that they run as they do in an app. A pass has
+    all texts, in random order.
 
     Args:
         measures: the functions return their milliseconds themselves.

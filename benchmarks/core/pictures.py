@@ -79,7 +79,7 @@ class Point:
 
 
 def pareto(points: Sequence[Point], *, less_is_faster: bool = True) -> list[Point]:
-    """Those that no other is as fast as and as accurate as, and better in one of the two."""
+    """The points that no other point dominates in speed and accuracy."""
     sign = 1 if less_is_faster else -1
 
     def beaten(one: Point) -> bool:
@@ -187,7 +187,8 @@ def curves(quantiles: Mapping[str, Sequence[float]], *, xlabel: str, title: str)
     def draw(axis: Any) -> None:
         for color, (name, values) in zip(cycle(COLORS), quantiles.items(), strict=False):
             shares = np.linspace(0, 100, len(values))
-            axis.plot(values[:-1], shares[:-1], color=color, label=name)
+            most = max(2, len(values) - 1)  # the slowest would draw the picture out
+            axis.plot(values[:most], shares[:most], color=color, label=name)
         longest = max(np.quantile(values, 0.99) for values in quantiles.values())
         axis.set_xlim(0, 1.05 * longest)
         axis.set_ylim(0, 100)

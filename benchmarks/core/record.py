@@ -80,7 +80,7 @@ class SystemInfo:
         bytes: on disk.
         failed: why it was not timed; null: it was.
         title: what it is, where its name does not say.
-        source: where its project recommends this way; empty for ours.
+        source: where its project recommends this way; empty for this project's own.
     """
 
     name: str

@@ -17,7 +17,7 @@ from mtl_edge.engines import Logits
 from mtl_edge.io.labelled import Rows
 from mtl_edge.training.progress import Progress
 
-__all__ = ["BASELINES", "LabelledFile", "measure"]
+__all__ = ["BASELINES", "LabelledFile", "measure", "point"]
 
 BASELINES = {"mean_pooling": "usual recipe", "bag_of_words": "bag of words"}
 AT_ONCE = 512  # texts between two reports of progress
@@ -78,9 +78,7 @@ def _at_export(bundle: Bundle, task: str) -> Scores | None:
     if not recorded:
         return None
     known = {TORCH: recorded["fp32"]} if "fp32" in recorded else {}
-    models = {
-        name: _point(found) for name, found in {**known, **recorded.get("graphs", {})}.items()
-    }
+    models = {name: point(found) for name, found in {**known, **recorded.get("graphs", {})}.items()}
     return Scores(
         task, recorded.get("file", "unknown"), recorded.get("sha256", ""), recorded.get("rows", 0),
         "at export",
@@ -89,10 +87,12 @@ def _at_export(bundle: Bundle, task: str) -> Scores | None:
 
 
 def _baselines(recorded: Mapping[str, Any]) -> dict[str, Score]:
-    return {title: _point(recorded[key]) for key, title in BASELINES.items() if key in recorded}
+    return {title: point(recorded[key]) for key, title in BASELINES.items() if key in recorded}
 
 
-def _point(found: Mapping[str, float]) -> Score:
+def point(found: Mapping[str, float]) -> Score:
+    """A score as a manifest or a checkpoint has it, without intervals."""
+
     def estimate(name: str) -> Estimate | None:
         return Estimate(found[name]) if name in found else None
 

@@ -20,6 +20,7 @@ from mtl_edge.benchmarks.core.record import SystemInfo
 from mtl_edge.bundle import Bundle, Graph
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.engines import Ids, Logits
+from mtl_edge.engines.onnxruntime_cuda import MOST_SHAPES, bucket_of
 from mtl_edge.errors import CheckpointError, MissingPackageError
 from mtl_edge.timing import wall_ms
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
@@ -178,10 +179,14 @@ def torch_system(
 
     @torch.inference_mode()
     def run(input_ids: Ids, mask: Ids) -> Logits:
+        rows = len(input_ids)
+        if compiled:
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+            input_ids, mask = _in_bucket(input_ids, mask, checkpoint.max_tokens)
         arrays = [torch.from_numpy(values).to(device) for values in (input_ids, mask)]
-        with float32_products(float32):
-            outputs = model(*arrays)
-        return {t: o.float().cpu().numpy() for t, o in zip(source.tasks, outputs, strict=True)}
+        with float32_products(float32), torch._dynamo.config.patch(recompile_limit=MOST_SHAPES):
+            outputs = [output[:rows].float().cpu().numpy() for output in model(*arrays)]
+        return dict(zip(source.tasks, outputs, strict=True))
 
     encoder = checkpoint.backbone.text_encoder(max_tokens or checkpoint.max_tokens)
     tasks = checkpoint.tasks
@@ -206,6 +211,16 @@ def torch_system(
         answer_all=probabilities,
         batch_tokens=batch_tokens,
     )
+
+
+def _in_bucket(input_ids: Ids, mask: Ids, max_tokens: int) -> tuple[Ids, Ids]:
+    """Padded to one of a few shapes, as the runtime does on a GPU: each is compiled by itself."""
+    rows, tokens = input_ids.shape
+    wanted_rows, wanted_tokens = bucket_of(rows, tokens, max_tokens)
+    wider = ((0, wanted_rows - rows), (0, wanted_tokens - tokens))
+    input_ids, mask = np.pad(input_ids, wider), np.pad(mask, wider)
+    mask[rows:, 0] = 1  # a row without tokens has no mean
+    return input_ids, mask
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def pair_of(pairs: Sequence[Pair], name: str, to: str) -> Pair:
 
 
 def to_first(rounds: Rounds, reference: str | None = None) -> Callable[[str], str]:
-    """Times as fast as the first system, or as another that all were compared to."""
+    """How many times as fast a system is as the first one, or as another reference."""
 
     def cell(name: str) -> str:
         to = reference or (rounds.pairs[0].to if rounds.pairs else name)

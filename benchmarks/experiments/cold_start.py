@@ -28,7 +28,8 @@ COLD = "cold start"
 PARTS = ("python", "import mtl_edge", "import engine", "verify", "tokenizer", "start graph",
          "warm up", "first answer")  # fmt: skip
 
-Start = tuple[str, int | None]  # an engine, and the tokens up to which shapes are fixed
+# An engine, its threads, and the tokens up to which shapes are fixed.
+Start = tuple[str, int, int | None]
 Figures = dict[str, dict[str, float]]
 
 
@@ -76,11 +77,11 @@ def memory(bundle: Path, ways: Mapping[str, Start], texts: Sequence[str]) -> Fig
 
 
 def _run(bundle: Path, way: Start, texts: str, cache: str) -> dict[str, Any]:
-    engine, fixed = way
+    engine, threads, fixed = way
     # -P: the folder of the file does not become a place to import from.
     command = [sys.executable, "-P", str(CHILD), repr(time.monotonic()), str(bundle), engine]
     done = subprocess.run(
-        [*command, "-" if fixed is None else str(fixed), texts],
+        [*command, str(threads), "-" if fixed is None else str(fixed), texts],
         capture_output=True,
         text=True,
         env={**os.environ, "MTL_EDGE_CACHE": cache},

@@ -190,7 +190,7 @@ def measure(
     )  # fmt: skip
     with Progress("asking", total=len(targets) * len(ways), unit="ways") as progress:
         for target in targets:
-            with open_cascade(bundle, target) as session:
+            with open_cascade(bundle, target, threads) as session:
                 for way in ways:
                     _ask(record, target, session, way, seconds, bags, simulate)
                     progress.update(1, f"{target}, {way.name}")

@@ -26,7 +26,7 @@ def report_of(record: Record) -> Report:
         note = (
             f"simulated: thresholds are such that {shares} of the texts exit, answers mean nothing"
         )
-    counts = [one.times[FULL].count for one in record.rounds if one.texts > 1]
+    counts = [one.times[FULL].count for one in _bulk(record)]
     notes = [
         note,
         f"Medians of {min(counts)} to {max(counts)} interleaved rounds, tokenization included",
@@ -38,8 +38,7 @@ def report_of(record: Record) -> Report:
 
 def _latency(record: Record, name: str, system: str) -> str:
     time_ = record.on(f"{name}, {ONE}").times[system]
-    p90 = time_.p90
-    return f"{time_.median:.2f} / {p90:.2f} / {time_.p99:.2f}"
+    return f"{time_.median:.2f} / {time_.p90:.2f} / {time_.p99:.2f}"
 
 
 def _speed(rounds: Rounds, system: str) -> str:

@@ -1,6 +1,6 @@
 """What a fresh process does on its way to a first answer; run as a file by `cold_start.py`.
 
-    python fresh_process.py STARTED BUNDLE ENGINE FIXED_TOKENS TEXTS
+    python fresh_process.py STARTED BUNDLE ENGINE THREADS FIXED_TOKENS TEXTS
 
 STARTED is the monotonic clock when the process was made. FIXED_TOKENS and TEXTS may be `-`; TEXTS
 is a JSON list of which 200 are answered one by one and 1,000 together, for the memory. Nothing is
@@ -29,7 +29,7 @@ def memory() -> dict[str, float | None]:
 def main() -> None:
     import sys
 
-    started, bundle, engine, fixed, texts = sys.argv[1:]
+    started, bundle, engine, threads, fixed, texts = sys.argv[1:]
     marks = {"python": ENTERED - float(started)}
     last = time.monotonic()
 
@@ -53,7 +53,9 @@ def main() -> None:
     parts = watched_parts()
     last = time.monotonic()
     fixed_tokens = None if fixed == "-" else int(fixed)
-    classifier = EdgeClassifier.load(bundle, engine=engine, fixed_tokens=fixed_tokens)
+    classifier = EdgeClassifier.load(
+        bundle, engine=engine, threads=int(threads), fixed_tokens=fixed_tokens
+    )
     mark("load")
     marks |= parts
     marks["warm up"] = marks["load"] - sum(parts.values())

@@ -22,6 +22,7 @@ from typing import Any
 from mtl_edge.benchmarks.bench.measure import EFFORTS, times_at_shapes
 from mtl_edge.benchmarks.core.check import check
 from mtl_edge.benchmarks.core.command import model_of, new_record, run_module
+from mtl_edge.benchmarks.core.machine import describe
 from mtl_edge.benchmarks.core.record import Machine, Record, Rounds
 from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.core.system import TORCH, systems_of
@@ -91,7 +92,7 @@ def measure(bundle: Path, checkpoint: Path, threads: int, command: str) -> Recor
         EngineError: outputs are not finite, or differ from torch's: that is no matter of time.
         BundleError, CheckpointError, OptionError: see `systems_of`.
     """
-    started, opened = time.monotonic(), open_bundle(bundle)
+    started, machine, opened = time.monotonic(), describe(), open_bundle(bundle)
     texts = read_texts(DATA / "dev.csv")[0][:TEXTS]
     with ExitStack() as stack:
         systems, _ = systems_of(opened, checkpoint, threads, texts, stack)
@@ -101,7 +102,8 @@ def measure(bundle: Path, checkpoint: Path, threads: int, command: str) -> Recor
         words = opened.manifest.backbone.vocabulary
         rounds = times_at_shapes(checked.sound, EFFORT, words)
     return new_record(
-        "guard", command, threads, started, model=model_of(opened), checks=checked.checks,
+        "guard", command, threads, started, machine=machine, model=model_of(opened),
+        checks=checked.checks,
         systems=[system.info() for system in systems], rounds=rounds,
     )  # fmt: skip
 

@@ -28,6 +28,7 @@ from mtl_edge.benchmarks.core.command import (
     require_positive,
     run_module,
 )
+from mtl_edge.benchmarks.core.machine import describe
 from mtl_edge.benchmarks.core.measure import (
     ALL,
     ONE,
@@ -42,7 +43,7 @@ from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.demo import DATA
 from mtl_edge.benchmarks.experiments import app_costs, cold_start
 from mtl_edge.benchmarks.experiments.bare import BARE, Bare
-from mtl_edge.benchmarks.experiments.runtime_report import report_of
+from mtl_edge.benchmarks.experiments.runtime_report import UNFIXED, report_of
 from mtl_edge.benchmarks.roofline.passes import operations
 from mtl_edge.benchmarks.roofline.rates import matrix_rates
 from mtl_edge.bundle import Bundle, Graph, open_bundle
@@ -56,7 +57,6 @@ from mtl_edge.timing import wall_ms
 __all__ = ["Repetitions", "main", "measure"]
 
 BARELY = ", bare"  # ends the name of an engine that is called by itself
-UNFIXED = "openvino, no fixed shapes"
 AUTO = "auto"
 MOST_FOR_COSTS = 200  # texts
 ARRIVING = 32  # texts in a batch, as they come
@@ -108,13 +108,15 @@ def measure(
     Raises:
         EngineError, OptionError: no engine here can run the bundle's graphs.
     """
-    started = time.monotonic()
+    started, machine = time.monotonic(), describe()
     graphs = _graphs(bundle)
-    ways: dict[str, cold_start.Start] = {name: (name, None) for name in graphs}
+    ways: dict[str, cold_start.Start] = {name: (name, threads, None) for name in graphs}
     if "openvino" in graphs:
-        ways[UNFIXED] = ("openvino", 0)
+        ways[UNFIXED] = ("openvino", threads, 0)
     figures = cold_start.memory(bundle.path, ways, texts)
-    starts, parts = cold_start.starts(bundle.path, {**ways, AUTO: (AUTO, None)}, effort.processes)
+    starts, parts = cold_start.starts(
+        bundle.path, {**ways, AUTO: (AUTO, threads, None)}, effort.processes
+    )
     limit = matrix_rates(threads)["int8"]
     with ExitStack() as stack:
         session = _Session(bundle, graphs, threads, stack)
@@ -131,7 +133,7 @@ def measure(
     references = [f"{name}{BARELY}" for name in graphs]
     whole = sum(file.stat().st_size for file in bundle.path.iterdir())
     return new_record(
-        "runtime", command, threads, started,
+        "runtime", command, threads, started, machine=machine,
         model=model_of(bundle),
         inputs={
             "texts": len(texts), "tokens": sum(lengths), "median_tokens": int(np.median(lengths)),

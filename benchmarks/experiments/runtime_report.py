@@ -21,7 +21,7 @@ from mtl_edge.benchmarks.core.tables import (
 from mtl_edge.benchmarks.experiments.app_costs import SPINS, THREADS
 from mtl_edge.benchmarks.experiments.cold_start import COLD, PARTS
 
-__all__ = ["report_of"]
+__all__ = ["UNFIXED", "report_of"]
 
 TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 UNFIXED = "openvino, no fixed shapes"
@@ -64,8 +64,7 @@ def _single(record: Record) -> list[Column]:
     def quantiles(ending: str) -> Callable[[str], str]:
         def cell(name: str) -> str:
             found = times[f"{name}{ending}"]
-            p90 = found.p90
-            return f"{found.median:.2f} / {p90:.2f} / {found.p99:.2f}"
+            return f"{found.median:.2f} / {found.p90:.2f} / {found.p99:.2f}"
 
         return cell
 

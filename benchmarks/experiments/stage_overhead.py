@@ -14,7 +14,7 @@ import argparse
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ from mtl_edge.benchmarks.core.command import model_of, new_record, run_module
 from mtl_edge.benchmarks.core.measure import ONE, rounds_of, text_times
 from mtl_edge.benchmarks.core.record import Record, SystemInfo
 from mtl_edge.benchmarks.core.report import Report
-from mtl_edge.benchmarks.core.tables import Column, over
+from mtl_edge.benchmarks.core.tables import Column, over, seen
 from mtl_edge.benchmarks.experiments.fresh_process import memory
 from mtl_edge.benchmarks.experiments.runtime import overhead
 from mtl_edge.bundle import MANIFEST, Bundle, open_bundle, write_manifest
@@ -74,9 +74,10 @@ def _measured(args: argparse.Namespace, command: str) -> Report:
     ):
         plain = without_stages(bundle, Path(work))
         for graph in graphs:
-            found = _memory(bundle, plain, graph.target, texts)
-            found |= budgets(bundle.path, graph.target, texts[:TOGETHER])
-            times, single = single_texts(bundle.path, graph.target, texts)
+            options = {"target": graph.target, "threads": args.threads}
+            found = _memory(bundle, plain, texts, options)
+            found |= budgets(bundle.path, texts[:TOGETHER], **options)
+            times, single = single_texts(bundle.path, texts, **options)
             for quantity, value in {**found, **single}.items():
                 record.figures.setdefault(quantity, {})[graph.target] = value
             flat = {name: values.ravel() for name, values in times.items()}
@@ -85,13 +86,16 @@ def _measured(args: argparse.Namespace, command: str) -> Report:
     return report_of(replace(record, seconds=round(time.monotonic() - started, 1)))
 
 
-def single_texts(bundle: Path, target: str, texts: Sequence[str]) -> tuple[Any, Figures]:
+def single_texts(bundle: Path, texts: Sequence[str], **options: Any) -> tuple[Any, Figures]:
     """Times of texts that the cheapest stage answers, and what the bundle adds to that stage.
+
+    Args:
+        options: of `EdgeClassifier.load`, as for all here.
 
     Raises:
         OptionError: it answers none of them.
     """
-    load = partial(EdgeClassifier.load, bundle, target=target)
+    load = partial(EdgeClassifier.load, bundle, **options)
     depth = open_bundle(bundle, verify="size").manifest.exits[0].depth
     with load(max_depth=depth) as alone, load() as staged:
         early = list(islice((t for t in texts if staged.predict(t).depth == depth), MOST_EARLY))
@@ -104,7 +108,9 @@ def single_texts(bundle: Path, target: str, texts: Sequence[str]) -> tuple[Any, 
     return times, {f"overhead {kind}": value for kind, value in found.items()}
 
 
-def _memory(bundle: Bundle, plain: Path, target: str, texts: Sequence[str]) -> Figures:
+def _memory(
+    bundle: Bundle, plain: Path, texts: Sequence[str], options: Mapping[str, Any]
+) -> Figures:
     least = bundle.manifest.exits[0].depth
     ways: dict[str, tuple[Path, dict[str, Any]]] = {
         "with stages": (bundle.path, {}),
@@ -112,20 +118,21 @@ def _memory(bundle: Bundle, plain: Path, target: str, texts: Sequence[str]) -> F
         "cheapest alone": (bundle.path, {"max_depth": least}),
     }
     found = {}
-    for name, (folder, options) in ways.items():
+    for name, (folder, more) in ways.items():
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            asked = pool.submit(resident, folder, texts, target=target, **options)
-            found[f"MB {name}"] = asked.result()
+            taken = pool.submit(resident, folder, texts, **options, **more).result()
+        if taken is not None:  # the system tells
+            found[f"MB {name}"] = taken
     return found
 
 
-def resident(bundle: Path, texts: Sequence[str], **options: Any) -> float:
-    """Megabytes of a process that has loaded a bundle and answered some texts."""
+def resident(bundle: Path, texts: Sequence[str], **options: Any) -> float | None:
+    """Megabytes of a process that has loaded a bundle and answered some texts; None: not told."""
     with EdgeClassifier.load(bundle, **options) as classifier:
         for text in texts[:SINGLE]:
             classifier.predict(text)
         classifier.predict(texts[:TOGETHER])
-        return memory()["now"] or float("nan")
+        return memory()["now"]
 
 
 def without_stages(bundle: Bundle, folder: Path) -> Path:
@@ -141,9 +148,9 @@ def without_stages(bundle: Bundle, folder: Path) -> Path:
     return folder
 
 
-def budgets(bundle: Path, target: str, texts: Sequence[str]) -> Figures:
+def budgets(bundle: Path, texts: Sequence[str], **options: Any) -> Figures:
     """Milliseconds that calls take and how many texts go on, without a budget and with some."""
-    with EdgeClassifier.load(bundle, target=target) as classifier:
+    with EdgeClassifier.load(bundle, **options) as classifier:
 
         def asked(budget: float | None) -> tuple[float, int]:
             found: list[Any] = []
@@ -167,7 +174,7 @@ def report_of(record: Record) -> Report:
     """One table."""
 
     def of(quantity: str, digits: int = 0) -> Column:
-        return quantity, lambda graph: f"{record.figures[quantity][graph]:.{digits}f}"
+        return quantity, seen(lambda graph: f"{record.figures[quantity][graph]:.{digits}f}")
 
     def alone(graph: str) -> str:
         return f"{1e3 * record.on(f'{graph}, {ONE}').times[ALONE].median:.0f}"

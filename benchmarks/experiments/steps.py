@@ -30,6 +30,7 @@ from mtl_edge import engines
 from mtl_edge.batches.planning import in_batches, pad
 from mtl_edge.benchmarks.core.check import agreement
 from mtl_edge.benchmarks.core.command import new_record, run_module
+from mtl_edge.benchmarks.core.machine import describe
 from mtl_edge.benchmarks.core.measure import at_shapes
 from mtl_edge.benchmarks.core.record import Record, Rounds
 from mtl_edge.benchmarks.core.report import Report
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _measured(args: argparse.Namespace, command: str) -> Report:
-    started = time.monotonic()
+    started, machine = time.monotonic(), describe()
     with tempfile.TemporaryDirectory(prefix="mtl-edge-") as work:
         checkpoint = train(demo_tasks(), load_backbone("minilm"))
         texts = [sample.text for sample in checkpoint.samples if sample.split == "dev"]
@@ -72,7 +73,7 @@ def _measured(args: argparse.Namespace, command: str) -> Report:
         figures = _figures(running, ids, expected)
     return report_of(
         new_record(
-            "steps", command, args.threads, started, inputs={"rows": len(texts)},
+            "steps", command, args.threads, started, machine=machine, inputs={"rows": len(texts)},
             systems=[system.info() for system in systems], rounds=rounds, figures=figures,
         )
     )  # fmt: skip

@@ -76,7 +76,10 @@ def measure(ready: Ready, repeats: Repeats, command: str) -> Record:
     starts = cold_starts(running, workload, repeats.starts, found)
     running = {name: running[name] for name in starts}
     failed = {n: own.error for n, own in found.items() if own.error} | dict(ready.errors)
-    timed = [*running, *([AGAIN] if found[AGAIN].error is None else [])]
+    if not running:
+        raise OptionError(f"every peer failed: {'; '.join(f'{n}: {e}' for n, e in failed.items())}")
+    paired = first.peer.name in running and found[AGAIN].error is None
+    timed = [*running, *([AGAIN] if paired else [])]
     references = [REFERENCE] if REFERENCE in running else []
     count = min(repeats.texts, len(workload.texts))
     rounds = [

@@ -72,11 +72,6 @@ class Roofline:
     bytes: float
     states_moved: bool
 
-    @property
-    def bound(self) -> str:
-        """What the roofline is made of."""
-        return "operations" if self.by_operations >= self.by_bytes else "bytes"
-
 
 def operations(bundle: Bundle, shapes: Sequence[Shape]) -> float | None:
     """Multiplications and additions of the encoder's matrix products, padding included.
@@ -130,7 +125,7 @@ def work_of(
 
 def roofline(work: Work, precision: str, limits: MachineLimits) -> Roofline:
     """The least time of some work in a precision."""
-    # Of an unknown cache, states are taken to fit.
+    # Where the size of the cache is not known, states are assumed to fit.
     moved = limits.cache is not None and work.state > limits.cache
     size = work.weight_bytes + (work.state_bytes if moved else 0.0)
     by_operations = work.operations / limits.rate(precision) / 1e9

@@ -133,7 +133,7 @@ def product_rates(
     rounds: int = ROUNDS,
     between: Callable[[], object] | None = None,
 ) -> tuple[Rate, ...]:
-    """The fastest call of each kind at each shape, taken in alternating rounds."""
+    """The fastest call of each kind at each shape, taken in interleaved rounds."""
     rates = []
     for shape in shapes:
         calls: dict[tuple[str, str], Call] = {}

@@ -88,14 +88,14 @@ def depths_of_stages(checkpoint: Checkpoint) -> list[int]:
 
 
 def tried(checkpoint: Checkpoint) -> int:
-    """How many combinations of stages are looked at, which a promise has to count."""
+    """How many combinations of stages are looked at: the level of the promise is divided by it."""
     return max(1, len(choices(depths_of_stages(checkpoint))))
 
 
 def build(
     checkpoint: Checkpoint,
     wanted: Sequence[Plan],
-    promise: Promise | None,
+    promise: Promise,
     settings: Settings,
     work: Path,
     left_out: list[str],
@@ -113,7 +113,7 @@ def build(
             left_out.append(f"{plan}: so is {alone}")
             continue
         folder = work / str(number)
-        own = replace(promise, depths=plan.stages) if plan.stages and promise else None
+        own = replace(promise, depths=plan.stages) if plan.stages else None
         # Rows may be too few for a promise, which is no reason to do without the other candidates.
         harmless = (ExportError, OptionError) if plan.stages else (ExportError,)
         try:

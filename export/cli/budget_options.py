@@ -57,8 +57,7 @@ def frontier_summary(frontier: Frontier) -> str:
     lines = [
         text_table(*found),
         "",
-        "accuracy on the validation rows; drop: points below fp32 at full depth "
-        f"({fp32})",
+        f"accuracy on the validation rows; drop: points below fp32 at full depth ({fp32})",
         f"times: {measured['texts']} texts in {measured['passes']} passes through the runtime, one "
         "at a time and in one call",
         f"chosen for {frontier.budget}: {frontier.chosen.plan}; {FRONTIER} in "

@@ -40,7 +40,7 @@ def fitted_exits(checkpoint: Checkpoint, promise: Promise) -> tuple[Exit, ...]:
 
 
 def costs_of(checkpoint: Checkpoint) -> dict[int, float]:
-    """By depth, milliseconds that the torch model takes for some texts, timed in alternation.
+    """By depth, milliseconds that the torch model takes for some texts, in interleaved rounds.
 
     Of the depths that early exits could have; what counts is how they compare.
     """

@@ -32,7 +32,7 @@ SIGNIFICANT = 0.05
 
 def with_costs(bundle: Bundle) -> tuple[Exit, ...]:
     """The bundle's early exits with their cost, by target: of one text of 32 tokens, the time that
-    the exit takes as a share of full depth's, the two timed in alternation.
+    the exit takes as a share of full depth's, the two timed in interleaved rounds.
     """
     manifest = bundle.manifest
     ids = np.random.default_rng(0).integers(0, manifest.backbone.vocabulary, SHAPE_TIMED)
@@ -80,9 +80,10 @@ def prove(checkpoint: Checkpoint, folder: Path, manifest: Manifest) -> dict[str,
 
 
 @contextmanager
-def open_cascade(folder: Path, target: str) -> Iterator[Session]:
+def open_cascade(folder: Path, target: str, threads: int | None = None) -> Iterator[Session]:
     """A bundle's graph with all its early exits."""
-    session = open_session(folder, AUTO, target, Setup(), Limits(), "size", None, None)
+    setup = Setup(threads)
+    session = open_session(folder, AUTO, target, setup, Limits(), "size", None, None)
     try:
         yield session
     finally:

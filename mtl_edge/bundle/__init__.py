@@ -19,7 +19,7 @@ names, but the blobs of the same repository where it lies in the Hub's cache, wh
 links to them; every file that the manifest lists is a regular one, of the size and, with
 `verify="full"`, of the sha256 listed; each such check comes before an engine opens the file. A
 graph whose weights would come from another folder, through a link or from beyond a file's end is
-refused by ONNX Runtime itself from 1.27 on, so that none older is installed. What is not promised:
+refused by ONNX Runtime itself from 1.27 on, and none older is started. What is not promised:
 that a graph is cheap to run, and that nobody writes into the folder between the check and the
 engine's own opening of the file. Let only those write there whom you trust with the answers.
 """

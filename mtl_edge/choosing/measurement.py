@@ -82,7 +82,7 @@ class Measurement:
 def measure_engines(
     starts: Mapping[str, Callable[[], Engine]], *, vocabulary: int, max_tokens: int
 ) -> tuple[Measurement, dict[str, Engine]]:
-    """Start engines and time those that run, in alternating rounds; they go on running.
+    """Start engines and time those that run, in interleaved rounds; they go on running.
 
     Args:
         starts: what starts each, by target.
@@ -169,9 +169,12 @@ def read(of: Mapping[str, Any]) -> Measurement | None:
         found = Measurement(timings, kept["failed"], kept["taken"], float(kept["seconds"]))
         datetime.fromisoformat(found.taken)
         rounds = np.array([t.rounds for shapes in timings.values() for t in shapes.values()])
-        valid = rounds.size and np.isfinite(rounds).all() and (rounds > 0).all() and found.scores()
+        alike = len({frozenset(shapes) for shapes in timings.values()}) == 1
+        valid = alike and rounds.size and np.isfinite(rounds).all() and (rounds > 0).all()
+        valid = valid and bool(found.scores())
         of_these = data["of"] == of and {*timings, *found.failed} == {*of["candidates"]}
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+            RecursionError):  # fmt: skip
         return None  # it will be measured again, and the record written anew
     return found if valid and of_these else None
 

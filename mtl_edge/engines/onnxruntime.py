@@ -15,6 +15,7 @@ from mtl_edge.errors import EngineError
 __all__ = ["CPU_PROVIDER", "OnnxRuntimeEngine", "create_session", "session_options", "start"]
 
 PROVIDER = "ExecutionProvider"
+OLDEST = (1, 27)  # as in pyproject.toml, for packages in the place of onnxruntime
 CPU_PROVIDER = f"{CPU}{PROVIDER}"
 # Where a CPU adds pairs of int8 products in 16 bits, which overflows: multiply by unsigned weights
 # instead. It takes half as long again, on CPUs too that need no such thing.
@@ -95,6 +96,20 @@ def _overflows() -> bool:
     return bool((sums != a.astype(np.int32) @ b.astype(np.int32)).any())
 
 
+def _require_version(version: str) -> None:
+    """
+    Raises:
+        EngineError: this ONNX Runtime opens weights from outside of a graph's folder.
+    """
+    major, minor = (int(part) for part in version.split(".")[:2])
+    if (major, minor) < OLDEST:
+        raise EngineError(
+            f"ONNX Runtime {version} is installed, expected {'.'.join(map(str, OLDEST))} or newer, "
+            "which refuses graphs whose weights lie outside of their folder: upgrade onnxruntime, "
+            "or the package that stands in its place"
+        )
+
+
 def start(files: Sequence[Path], setup: Setup) -> Engine:
     """Open a graph in ONNX Runtime.
 
@@ -104,6 +119,7 @@ def start(files: Sequence[Path], setup: Setup) -> Engine:
     Raises:
         EngineError: ONNX Runtime has no such device, or cannot read or run the file.
     """
+    _require_version(ort.__version__)
     if is_cuda(setup.device):
         from mtl_edge.engines import onnxruntime_cuda
 

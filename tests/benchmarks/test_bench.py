@@ -335,7 +335,7 @@ def test_mistakes_are_named(
     )
     assert "no such task" in fails(*bench, "--data", f"other={tmp_path}/rows.csv")
     assert "expected TASK=FILE" in fails(*bench, "--data", "topic")
-    assert "threads is 0" in fails(*bench, "--threads", "0")
+    assert "--threads is 0, expected 1 or more" in fails(*bench, "--threads", "0")
     assert "mtl-edge train" in fails(*bench, "--checkpoint", tmp_path)
     assert "expected BATCHxTOKENS" in fails(*bench, "--shapes", "1x16,big")
     assert "at most 128 tokens" in fails(*bench, "--shapes", "1x999")

@@ -175,7 +175,7 @@ def test_the_roofline_is_the_larger_of_operations_and_bytes(opened: Bundle) -> N
     assert many.ms == max(many.by_operations, many.by_bytes)
     slow = least(opened, graph, 3, 10, limits_of(reads=(Read(MIB, 0.001),)))
     assert slow is not None
-    assert (many.bound, slow.bound) == ("operations", "bytes")
+    assert many.by_operations > many.by_bytes
     assert slow.ms == slow.by_bytes > many.ms
 
 

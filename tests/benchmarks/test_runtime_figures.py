@@ -142,4 +142,4 @@ def test_mistakes_are_told_in_a_line(
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="no bundle at"):
-        cold_start.starts(tmp_path, {"x": ("onnxruntime", None)}, 1)
+        cold_start.starts(tmp_path, {"x": ("onnxruntime", 1, None)}, 1)
