@@ -1,8 +1,8 @@
 """A short look at whether an engine became slower: warns, and never fails on time.
 
 Measures how many times as fast as torch each int8 engine is in the same run, one text and a batch,
-and compares that with what was recorded for processors with the same instructions and as many
-threads. Ratios within one run hold on a machine that others use, too; they are no proof. Without a
+and compares that with what was recorded for processors of the same name and instructions, with as
+many threads. Ratios within one run hold on a machine that others use, too; they are no proof. Without a
 bundle, one is made of the packaged MiniLM, which takes most of the time.
 """
 
@@ -73,7 +73,7 @@ def _measured(args: argparse.Namespace, command: str) -> Report:
     if known is not None:
         record.warnings.extend(judge(known, found))
     if args.record:
-        own = {"date": record.date[:10], "processor": record.machine.processor, "ratios": found}
+        own = {"date": record.date[:10], "ratios": found}
         write_text(args.results, json.dumps({**recorded, kind: own}, indent=1) + "\n")
         notes.append(f"recorded in {args.results}")
     return Report(record, "The guard", [_table(found, known or {})], notes=notes)
@@ -82,7 +82,8 @@ def _measured(args: argparse.Namespace, command: str) -> Report:
 def kind_of(machine: Machine, threads: int) -> str:
     """Processors that ratios may be compared across."""
     instructions = " ".join(machine.instructions) or machine.system
-    return f"{instructions}, {threads} {'thread' if threads == 1 else 'threads'}"
+    counted = f"{threads} {'thread' if threads == 1 else 'threads'}"
+    return f"{machine.processor}: {instructions}, {counted}"
 
 
 def measure(bundle: Path, checkpoint: Path, threads: int, command: str) -> Record:

@@ -82,9 +82,10 @@ def test_only_what_noise_does_not_explain_is_told() -> None:
 
 
 def test_processors_of_one_kind_share_a_record() -> None:
-    machine = replace(describe(), instructions=["avx2", "avx512_vnni"], system="Linux x86_64")
-    assert kind_of(machine, 2) == "avx2 avx512_vnni, 2 threads"
-    assert kind_of(replace(machine, instructions=[]), 1) == "Linux x86_64, 1 thread"
+    flags = ["avx2", "avx512_vnni"]
+    machine = replace(describe(), processor="P", instructions=flags, system="Linux x86_64")
+    assert kind_of(machine, 2) == "P: avx2 avx512_vnni, 2 threads"
+    assert kind_of(replace(machine, instructions=[]), 1) == "P: Linux x86_64, 1 thread"
 
 
 def test_mistakes_are_told_in_a_line(
