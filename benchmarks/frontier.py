@@ -21,7 +21,7 @@ from mtl_edge.benchmarks.core.command import (
 )
 from mtl_edge.benchmarks.core.machine import command_line, describe
 from mtl_edge.benchmarks.core.measure import ALL, ONE, rounds_of
-from mtl_edge.benchmarks.core.pictures import Picture, Point, pareto, scatter
+from mtl_edge.benchmarks.core.pictures import Draw, Picture, Point, pareto, scatter
 from mtl_edge.benchmarks.core.record import Record, Rounds, Scores, SystemInfo
 from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.core.scores import BASELINES, point
@@ -164,7 +164,7 @@ def best(record: Record) -> list[str]:
 
 
 def report_of(record: Record) -> Report:
-    """One table, and a picture for each task."""
+    """One table, and a picture with a panel for each task."""
     marked, sizes = best(record), {s.name: s.bytes for s in record.systems}
     columns: list[Column] = [("", lambda name: "*" if name in marked else "")]
     for scores in record.scores:
@@ -191,12 +191,20 @@ def report_of(record: Record) -> Report:
         f"{record.inputs['texts']} texts through the whole runtime, one at a time and in one call; "
         "one candidate loaded at a time, in interleaved rounds",
     )  # fmt: skip
-    pictures = [_picture(record, scores) for scores in record.scores]
     title = f"The frontier of {record.inputs['backbone']}"
-    return Report(record, title, [table], pictures, bold=set())
+    return Report(record, title, [table], [_picture(record)])
 
 
-def _picture(record: Record, scores: Scores) -> Picture:
+def _picture(record: Record) -> Picture:
+    return Picture(
+        "frontier",
+        "Accuracy against latency by depth and target, a panel for each task",
+        [_panel(record, scores) for scores in record.scores],
+        (5.5, 4),
+    )
+
+
+def _panel(record: Record, scores: Scores) -> Draw:
     times = record.on(MAIN).times
     points = [
         Point(
@@ -207,14 +215,8 @@ def _picture(record: Record, scores: Scores) -> Picture:
     ]  # fmt: skip
     levels = {title: scores.models[title].accuracy.value for title in BASELINES.values()
               if title in scores.models}  # fmt: skip
-    task = clip(scores.task, 40)
-    return Picture(
-        f"frontier-{record.scores.index(scores) + 1}",
-        f"Accuracy of {task} against latency, by depth and target",
-        scatter(
-            points, xlabel=f"ms for {MAIN} on {record.threads} threads",
-            title=f"{task}, {scores.rows} rows; number: layers",
-            frontier=pareto(points), levels=levels,
-        ),
-        (6, 4),
+    return scatter(
+        points, xlabel=f"ms for {MAIN} on {record.threads} threads",
+        title=f"{clip(scores.task, 40)}, {scores.rows} rows; number: layers",
+        frontier=pareto(points), levels=levels,
     )  # fmt: skip

@@ -201,29 +201,29 @@ def _pictures(record: Record) -> list[Picture]:
     accuracy = Picture(
         "accuracy",
         "Accuracy of each model against its median latency, with the Pareto frontier",
-        scatter(
+        [scatter(
             points, xlabel="ms for one text, median", title="Accuracy and latency",
             frontier=pareto(points), names=False,
-        ),
+        )],
     )  # fmt: skip
     return [
         *([accuracy] if points else []),
         Picture(
             "latency",
             "Share of texts that each model answers within a time",
-            curves(
+            [curves(
                 {name: sorted(time.values) for name, time in one.times.items()},
                 xlabel="ms for one text", title="Latency over the stream",
-            ),
+            )],
         ),
         Picture(
             "throughput",
             "Texts a second of each model against the size of the batch",
-            lines(
+            [lines(
                 [rounds.texts for rounds in sizes], rates, ylabel="texts a second",
                 xlabel=f"texts of {sizes[0].tokens} tokens in a batch",
                 title="Throughput by size of the batch",
-            ),
+            )],
         ),
     ]  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Pictures made from records, as PNG for a folder and as SVG for a page.
 
-Each is drawn onto one axis: accuracy against speed, times as curves, rates as lines, or bars.
+Each panel is drawn onto one axis: accuracy against speed, times as curves, rates as lines, or bars.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from mtl_edge.training.drawing import attempted, style, without_formulas
 
-__all__ = ["Picture", "Point", "bars", "curves", "lines", "pareto", "png", "scatter", "stacked",
+__all__ = ["Draw", "Picture", "Point", "bars", "curves", "lines", "pareto", "png", "scatter", "stacked",
            "svg"]  # fmt: skip
 
 # Of Okabe and Ito's palette, which the colour-blind can tell apart; mid tones, for light and dark.
@@ -50,14 +50,16 @@ class Picture:
     Attributes:
         name: of its file.
         words: for who cannot see it.
-        draw: onto matplotlib's axes.
-        size: width and height in inches.
+        panels: each is drawn onto an axis of matplotlib's.
+        size: width and height of a panel in inches.
+        down: panels stand one below the other; else beside each other.
     """
 
     name: str
     words: str
-    draw: Draw
+    panels: Sequence[Draw]
     size: tuple[float, float] = (5, 3.3)
+    down: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +293,11 @@ def _saved(picture: Picture, kind: str, options: Mapping[str, Any]) -> bytes:
     data = io.BytesIO()
     # The hash makes ids: equal ones in two pictures of a page would clash.
     with style({**STYLE, "svg.hashsalt": picture.words}):
-        figure = Figure(figsize=picture.size, layout="constrained")
-        picture.draw(figure.subplots())
+        count, (width, height) = len(picture.panels), picture.size
+        rows, columns = (count, 1) if picture.down else (1, count)
+        figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for panel, axis in zip(picture.panels, axes, strict=True):
+            panel(axis)
         figure.savefig(data, format=kind, **options)
     return data.getvalue()

@@ -2,8 +2,8 @@
 
 Measures how many times as fast as torch each int8 engine is in the same run, one text and a batch,
 and compares that with what was recorded for processors of the same name and instructions, with as
-many threads. Ratios within one run hold on a machine that others use, too; they are no proof. Without a
-bundle, one is made of the packaged MiniLM, which takes most of the time.
+many threads. Ratios within one run hold on a machine that others use, too; they are no proof.
+Without a bundle, one is made of the packaged MiniLM, which takes most of the time.
 """
 
 from __future__ import annotations

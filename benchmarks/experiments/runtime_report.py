@@ -195,11 +195,11 @@ def _curve(record: Record, name: str, title: str) -> Picture:
     return Picture(
         f"latency-{name}",
         f"Share of texts that {title} answers within a time, bare and through the runtime",
-        curves(
+        [curves(
             {"tokenizer + engine, bare": sorted(times[f"{name}, bare"].values),
              "predict": sorted(times[name].values)},
             xlabel="ms for one text", title=f"{title}: {us:+.0f} µs ({share:+.1f} %)",
-        ),
+        )],
     )  # fmt: skip
 
 
@@ -218,6 +218,6 @@ def _start_bars(record: Record) -> Picture:
     return Picture(
         "cold-start",
         "Milliseconds from the start of a process to its first answer, part by part",
-        stacked(parts, words=words, xlabel="ms", title="From process start to first answer"),
+        [stacked(parts, words=words, xlabel="ms", title="From process start to first answer")],
         (7, 3),
     )

@@ -23,7 +23,7 @@ import numpy as np
 from mtl_edge.batches.planning import in_batches
 from mtl_edge.benchmarks.core.command import new_record, run_module
 from mtl_edge.benchmarks.core.measure import at_shapes
-from mtl_edge.benchmarks.core.pictures import Picture, bars
+from mtl_edge.benchmarks.core.pictures import Draw, Picture, bars
 from mtl_edge.benchmarks.core.record import Record, Rounds, Scores
 from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.core.statistics import scores_of
@@ -140,7 +140,15 @@ def report_of(record: Record) -> Report:
         record,
         "One graph against a model per task",
         [_main(record, backbones), _all_shapes(record, backbones), scores_table(record)],
-        [_picture(record, backbone, shape) for backbone in backbones for shape in MAIN],
+        [
+            Picture(
+                "shapes",
+                "Milliseconds for both tasks by engine, a panel for each backbone and shape",
+                [_panel(record, backbone, shape) for backbone in backbones for shape in MAIN],
+                (7, 2.9),
+                down=True,
+            )
+        ],
         [
             f"How far int8 beats fp32 depends on the CPU: this one multiplies int8 matrices at "
             f"{int8:.2f} TOPS and fp32 ones at {fp32:.2f}, {int8 / fp32:.1f} times as fast",
@@ -196,18 +204,13 @@ def _all_shapes(record: Record, backbones: Sequence[str]) -> Table:
     )  # fmt: skip
 
 
-def _picture(record: Record, backbone: str, shape: str) -> Picture:
+def _panel(record: Record, backbone: str, shape: str) -> Draw:
     rounds = _at(record, backbone, shape)
     values = {n: (t.p10 or t.median, t.median, t.p90) for n, t in rounds.times.items()}
     words = {n: f"{t.median:.1f} ms, {_times(rounds, n, ONE)}" for n, t in rounds.times.items()}
-    return Picture(
-        f"{backbone.partition(' ')[0].lower()}-{shape}",
-        f"Milliseconds for both tasks with {backbone} at {shape}, by engine",
-        bars(
-            values, words, title=f"{backbone}, {shape}; x: to torch fp32, one model",
-            xlabel="ms for both tasks (median, p10-p90)",
-        ),
-        (7, 2.9),
+    return bars(
+        values, words, title=f"{backbone}, {shape}; x: to torch fp32, one model",
+        xlabel="ms for both tasks (median, p10-p90)",
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from statistics import fmean
 
 from mtl_edge.benchmarks.core.measure import ALL, ONE
-from mtl_edge.benchmarks.core.pictures import Picture, Point, pareto, scatter
+from mtl_edge.benchmarks.core.pictures import Draw, Picture, Point, pareto, scatter
 from mtl_edge.benchmarks.core.record import Record
 from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.core.statistics import ratio as ratio_of
@@ -26,7 +26,11 @@ def report_of(record: Record) -> Report:
     failed = [[s.name, s.title, clip(s.failed, 300)] for s in record.systems if s.failed]
     if failed:
         tables.append(Table("Failed", ["name", "what", "error"], failed))
-    pictures = [_picture(record, None), *(_picture(record, s.task) for s in record.scores)]
+    panels = [_panel(record, None), *(_panel(record, s.task) for s in record.scores)]
+    words = (
+        "Accuracy against texts a second, ours and the others: the mean, and a panel for each task"
+    )
+    pictures = [Picture("peers", words, panels, (10, 5.2), down=True)]
     own = record.inputs["own"]
     title = "Beside the usual ways"
     return Report(record, title, tables, pictures, _notes(record), bold=own)
@@ -186,7 +190,7 @@ def _half_interval(rows: int, share: float) -> float:
     return 100 * 1.96 * math.sqrt(share * (1 - share) / rows)
 
 
-def _picture(record: Record, task: str | None) -> Picture:
+def _panel(record: Record, task: str | None) -> Draw:
     """Accuracy against speed: of a task, or the mean over all."""
     bulk = record.on(ALL)
     points = []
@@ -195,15 +199,9 @@ def _picture(record: Record, task: str | None) -> Picture:
         score = fmean(own.values()) if task is None else own[task]
         group = "mtl-edge" if name in record.inputs["own"] else "others"
         points.append(Point(name, 1e3 * bulk.texts / time.median, score, group=group))
-    title = "mean of the tasks" if task is None else task
-    place = "" if task is None else f"-{[s.task for s in record.scores].index(task) + 1}"
     ours = [point for point in points if point.group == "mtl-edge"]
-    return Picture(
-        f"peers{place}",
-        f"Accuracy against texts a second, {title}: ours and the others",
-        scatter(
-            points, title=clip(title, 60), log=True, frontier=pareto(ours, less_is_faster=False),
-            xlabel=f"texts a second, all tasks answered, {record.threads} threads (log)",
-        ),
-        (10, 5.2),
+    return scatter(
+        points, title=clip("mean of the tasks" if task is None else task, 60), log=True,
+        frontier=pareto(ours, less_is_faster=False),
+        xlabel=f"texts a second, all tasks answered, {record.threads} threads (log)",
     )  # fmt: skip

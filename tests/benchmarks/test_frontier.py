@@ -22,10 +22,10 @@ def test_every_depth_and_target_is_measured(
     command = ["frontier", str(checkpoint), "--targets", "onnx-int8", "--out", str(out)]
     assert main(command) == 0
     assert sorted(file.name for file in out.iterdir()) == [
-        "frontier-1.png",
         "frontier.html",
         "frontier.json",
         "frontier.md",
+        "frontier.png",
     ]
     record = read_record(out / "frontier.json")
     assert record.timed == [f"onnx-int8 depth {depth}" for depth in range(3)]

@@ -112,7 +112,7 @@ def test_a_picture_that_fails_costs_no_study(
 def test_a_picture_that_fails_is_left_out_of_a_report(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    picture = Picture("latency", "Share of texts", lambda axis: failing())
+    picture = Picture("latency", "Share of texts", [lambda axis: failing()])
     assert (png(picture), svg(picture)) == (None, None)
     notes = [f"note: latency.{kind} was not drawn: no ink left" for kind in ("png", "svg")]
     assert capsys.readouterr().err.splitlines() == notes
