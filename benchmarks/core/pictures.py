@@ -16,8 +16,19 @@ import numpy as np
 
 from mtl_edge.training.drawing import attempted, style, without_formulas
 
-__all__ = ["Draw", "Picture", "Point", "bars", "curves", "lines", "pareto", "png", "scatter", "stacked",
-           "svg"]  # fmt: skip
+__all__ = [
+    "Draw",
+    "Picture",
+    "Point",
+    "bars",
+    "curves",
+    "lines",
+    "pareto",
+    "png",
+    "scatter",
+    "stacked",
+    "svg",
+]
 
 # Of Okabe and Ito's palette, which the colour-blind can tell apart; mid tones, for light and dark.
 COLORS = ("#7f8fa1", "#d55e00", "#0b8fd6", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#5b6470")

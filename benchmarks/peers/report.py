@@ -27,9 +27,7 @@ def report_of(record: Record) -> Report:
     if failed:
         tables.append(Table("Failed", ["name", "what", "error"], failed))
     panels = [_panel(record, None), *(_panel(record, s.task) for s in record.scores)]
-    words = (
-        "Accuracy against texts a second, ours and the others: the mean, and a panel for each task"
-    )
+    words = "Accuracy against texts a second, ours and the others: the mean, and each task"
     pictures = [Picture("peers", words, panels, (10, 5.2), down=True)]
     own = record.inputs["own"]
     title = "Beside the usual ways"
