@@ -21,7 +21,8 @@ from mtl_edge.benchmarks.core.command import (
 )
 from mtl_edge.benchmarks.core.machine import command_line, describe
 from mtl_edge.benchmarks.core.measure import ALL, ONE, rounds_of
-from mtl_edge.benchmarks.core.pictures import Draw, Picture, Point, pareto, scatter
+from mtl_edge.benchmarks.core.panels import Draw, Point, pareto, scatter
+from mtl_edge.benchmarks.core.pictures import Picture
 from mtl_edge.benchmarks.core.record import Record, Rounds, Scores, SystemInfo
 from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.core.scores import BASELINES, point

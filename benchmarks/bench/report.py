@@ -9,7 +9,8 @@ import numpy as np
 
 from mtl_edge.benchmarks.bench.measure import SWEEP
 from mtl_edge.benchmarks.core.measure import ALL, ONE
-from mtl_edge.benchmarks.core.pictures import Picture, Point, curves, lines, pareto, scatter
+from mtl_edge.benchmarks.core.panels import Point, curves, lines, pareto, scatter
+from mtl_edge.benchmarks.core.pictures import Picture
 from mtl_edge.benchmarks.core.record import Record, Score, Timed
 from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.core.scores import BASELINES

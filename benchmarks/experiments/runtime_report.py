@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mtl_edge.benchmarks.core.measure import ALL, ONE
-from mtl_edge.benchmarks.core.pictures import Picture, curves, stacked
+from mtl_edge.benchmarks.core.panels import curves, stacked
+from mtl_edge.benchmarks.core.pictures import Picture
 from mtl_edge.benchmarks.core.record import Record
 from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.core.tables import (

@@ -23,7 +23,8 @@ import numpy as np
 from mtl_edge.batches.planning import in_batches
 from mtl_edge.benchmarks.core.command import new_record, run_module
 from mtl_edge.benchmarks.core.measure import at_shapes
-from mtl_edge.benchmarks.core.pictures import Draw, Picture, bars
+from mtl_edge.benchmarks.core.panels import Draw, bars
+from mtl_edge.benchmarks.core.pictures import Picture
 from mtl_edge.benchmarks.core.record import Record, Rounds, Scores
 from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.core.statistics import scores_of

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from statistics import fmean
 
 from mtl_edge.benchmarks.core.measure import ALL, ONE
-from mtl_edge.benchmarks.core.pictures import Draw, Picture, Point, pareto, scatter
+from mtl_edge.benchmarks.core.panels import Draw, Point, pareto, scatter
+from mtl_edge.benchmarks.core.pictures import Picture
 from mtl_edge.benchmarks.core.record import Record
 from mtl_edge.benchmarks.core.report import Report
 from mtl_edge.benchmarks.core.statistics import ratio as ratio_of

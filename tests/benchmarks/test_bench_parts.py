@@ -18,7 +18,7 @@ from mtl_edge.benchmarks.core import record as schema
 from mtl_edge.benchmarks.core import statistics
 from mtl_edge.benchmarks.core.check import check
 from mtl_edge.benchmarks.core.measure import shapes_of, text_times
-from mtl_edge.benchmarks.core.pictures import Point, pareto
+from mtl_edge.benchmarks.core.panels import Point, pareto
 from mtl_edge.benchmarks.core.system import System, fastest_batch
 from mtl_edge.benchmarks.core.tables import sparkline
 from mtl_edge.errors import EngineError
