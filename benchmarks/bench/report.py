@@ -128,7 +128,7 @@ def _notes(record: Record) -> list[str]:
         for scores in record.scores
     ]
     notes = [
-        f"{record.threads} threads; medians of rounds in random order; the first system "
+        "Medians of rounds in random order; the first system "
         f"against itself: up to ±{100 * (record.noise or 0):.0f} % between rounds",
     ]
     if where:

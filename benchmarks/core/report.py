@@ -41,7 +41,7 @@ def terminal(report: Report) -> str:
         notes = [table.note, *(report.notes if number == 0 else [])]
         lines = [f"{table.title}\n", text_table(table.header, table.rows), *filter(None, notes)]
         parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, _where(report.record).replace("`", "")])
 
 
 def markdown(report: Report, pictures: Collection[str] = ()) -> str:

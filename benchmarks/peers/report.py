@@ -39,7 +39,11 @@ def summary_of(record: Record) -> Report:
     """The columns that a reader compares first, by what each peer is."""
     names, titles = _ordered(record), {s.name: s.title for s in record.systems}
     bulk, one = record.on(ALL), record.on(ONE)
-    columns = [*_accuracy(record), ("texts/s", _speed(record)), *_to_reference(record)]
+    columns = [*_accuracy(record), ("texts/s", _speed(record))]
+    columns += [
+        (header, lambda name, cell=cell: cell(name).partition(" ")[0])  # type: ignore[misc]
+        for header, cell in _to_reference(record)
+    ]
     columns += [
         ("ms p50", milliseconds(one)),
         ("MB to ship", _shipped(record)),
