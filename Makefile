@@ -11,7 +11,7 @@ demo: $(VENV)/installed  ## train, export, compare and predict on small data tha
 	$(BIN)/mtl-edge demo --overwrite
 
 test: $(VENV)/installed  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

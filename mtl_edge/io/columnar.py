@@ -91,11 +91,11 @@ def arrow_of(frame: Any) -> Any:
             metadata = frame.features.arrow_schema.metadata
             return frame.with_format("arrow")[:].replace_schema_metadata(metadata)
         if type(frame).__module__.partition(".")[0] == "pandas" and hasattr(frame, "columns"):
-            return pa.OpenedTable.from_pandas(frame, preserve_index=False)
+            return pa.Table.from_pandas(frame, preserve_index=False)
         if isinstance(frame, Mapping) and hasattr(frame, "column_names"):  # datasets.DatasetDict
             raise DataError(f"expected rows, got {kind}; give one of {', '.join(frame)}")
-        if isinstance(frame, (pa.OpenedTable, Mapping)) or hasattr(frame, "__arrow_c_stream__"):
-            return frame if isinstance(frame, pa.OpenedTable) else pa.table(frame)
+        if isinstance(frame, (pa.Table, Mapping)) or hasattr(frame, "__arrow_c_stream__"):
+            return frame if isinstance(frame, pa.Table) else pa.table(frame)
     except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
@@ -206,7 +206,7 @@ def _sized(pa: Any, batches: Iterable[Any]) -> Iterator[Any]:
 def _joined(pa: Any, parts: list[Any]) -> Any:
     if len(parts) == 1:
         return parts[0]
-    table = pa.OpenedTable.from_batches(parts).unify_dictionaries().combine_chunks()
+    table = pa.Table.from_batches(parts).unify_dictionaries().combine_chunks()
     return table.to_batches()[0]
 
 

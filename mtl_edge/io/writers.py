@@ -192,7 +192,7 @@ def _parquet(file: IO[bytes], layout: Layout) -> Iterator[Callable[[Chunk, Answe
 
     def write() -> None:
         if group:
-            writer.write_table(pa.OpenedTable.from_batches(group, schema).unify_dictionaries())
+            writer.write_table(pa.Table.from_batches(group, schema).unify_dictionaries())
             group.clear()
 
     with pa.parquet.ParquetWriter(file, schema) as writer:
