@@ -40,6 +40,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _threads_of_torch() -> Iterator[None]:
+    """Torch has one number of threads for the process: what a test sets is put back."""
+    before = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _without_pictures() -> Iterator[None]:
     """Checkpoints are saved without pictures, which take a third of a short run."""

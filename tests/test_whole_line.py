@@ -19,7 +19,7 @@ from mtl_edge import EdgeClassifier
 from mtl_edge.batches.planning import pad
 from mtl_edge.benchmarks.experiments import random_backbone
 from mtl_edge.bundle import TOKENIZER
-from mtl_edge.cli import main
+from mtl_edge.cli import demo, main
 from mtl_edge.tokens.encoder import TextEncoder
 from mtl_edge.training.checkpoint import load_checkpoint
 from mtl_edge.training.model import logits_of
@@ -32,21 +32,27 @@ LAYERS = 6
 TRAIN_ROWS = 2000
 
 
-def test_the_demo_runs_twice_and_prints_its_three_things(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_demo_prints_its_three_things_and_runs_again_if_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for extra in ([], ["--overwrite"]):
-        assert main(["demo", "--out", str(tmp_path / "demo"), *extra]) == 0
-        out = capsys.readouterr().out
-        for line in ("torch fp32", "onnx-int8", "openvino-int8", "bag of words", "The bundle is"):
-            assert line in out
-        assert "Our train was cancelled twice" in out
+    command = ["demo", "--out", str(tmp_path / "demo")]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    for line in ("torch fp32", "onnx-int8", "openvino-int8", "bag of words", "The bundle is"):
+        assert line in out
+    assert "Our train was cancelled twice" in out
     evaluation = EdgeClassifier.load(tmp_path / "demo" / "bundle").manifest.evaluation
     for task in ("sentiment", "topic"):
         found = evaluation[task]
         assert found["fp32"]["accuracy"] > found["bag_of_words"]["accuracy"]
         for score in found["graphs"].values():
             assert score["agreement"] >= 0.97
+    assert main(command) == 2
+    assert "exists" in capsys.readouterr().err
+    steps: list[list[str]] = []
+    monkeypatch.setattr(demo, "_step", lambda step: steps.append(step) or 0)
+    assert main([*command, "--overwrite"]) == 0
+    assert [step[0] for step in steps if "--overwrite" in step] == ["train", "export"]
 
 
 @pytest.fixture(scope="module")
