@@ -129,7 +129,9 @@ def new_record(experiment: str, command: str, threads: int, started: float, **re
         started: the monotonic clock at the beginning.
         rest: the other fields of `Record`.
     """
-    fields: dict[str, Any] = {"model": None, "machine": describe(), "inputs": {}, **rest}
+    fields: dict[str, Any] = {"model": None, "inputs": {}, **rest}
+    if "machine" not in fields:
+        fields["machine"] = describe()
     fields.setdefault("noise", noise_in(fields.get("rounds", ())))
     return Record(
         schema_version=SCHEMA_VERSION,

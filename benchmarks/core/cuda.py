@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from mtl_edge.benchmarks.core.system import (
     graph_system,
     torch_system,
 )
-from mtl_edge.benchmarks.roofline.bandwidth import read_rates, sizes_for, triad_rate
+from mtl_edge.benchmarks.roofline.bandwidth import best_ms, read_rates, sizes_for, triad_rate
 from mtl_edge.benchmarks.roofline.rates import MachineLimits
 from mtl_edge.bundle import Bundle
 from mtl_edge.errors import EngineError
@@ -114,12 +115,7 @@ def clock(device: str) -> Clock:
 
 def limits(device: str) -> MachineLimits:
     """The card's matrix products by precision, and its memory; some seconds."""
-    place, timed = _device(device), clock(device)
-
-    def best(call: Callable[[], object]) -> float:
-        call()
-        return min(timed(call) for _ in range(ROUNDS))
-
+    place, best = _device(device), partial(best_ms, rounds=ROUNDS, clock=clock(device))
     cache = getattr(torch.cuda.get_device_properties(place), "L2_cache_size", None)
     sizes = sizes_for(cache)
     return MachineLimits(
@@ -131,9 +127,7 @@ def limits(device: str) -> MachineLimits:
     )
 
 
-def _rate(
-    precision: str, side: int, device: torch.device, best: Callable[[Callable[[], object]], float]
-) -> float:
+def _rate(precision: str, side: int, device: torch.device, best: Clock) -> float:
     dtype, float32 = PRECISIONS[precision]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)

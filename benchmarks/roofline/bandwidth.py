@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from mtl_edge.timing import Clock, wall_ms
 
 __all__ = [
     "Read",
@@ -40,8 +41,6 @@ ROUNDS = 9
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
-Best = Callable[[Callable[[], object]], float]
-
 
 @dataclass(frozen=True, slots=True)
 class Read:
@@ -51,15 +50,10 @@ class Read:
     gb_s: float
 
 
-def best_ms(call: Callable[[], object], rounds: int = ROUNDS) -> float:
+def best_ms(call: Callable[[], object], rounds: int = ROUNDS, clock: Clock = wall_ms) -> float:
     """Milliseconds of the fastest of some calls; one before them warms up."""
     call()
-    taken = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - start)
-    return 1e3 * min(taken)
+    return min(clock(call) for _ in range(rounds))
 
 
 @functools.cache
@@ -93,7 +87,7 @@ def torch_threads(threads: int) -> Iterator[None]:
 
 
 def read_rates(
-    sizes: tuple[int, ...], device: str | torch.device = "cpu", best: Best = best_ms
+    sizes: tuple[int, ...], device: str | torch.device = "cpu", best: Clock = best_ms
 ) -> tuple[Read, ...]:
     """The rate at each size in bytes.
 
@@ -121,7 +115,7 @@ def _sums(first: torch.Tensor, second: torch.Tensor, times: int) -> None:
         array.expand(times, -1).sum(1)
 
 
-def triad_rate(size: int, device: str | torch.device = "cpu", best: Best = best_ms) -> float:
+def triad_rate(size: int, device: str | torch.device = "cpu", best: Clock = best_ms) -> float:
     """Gigabytes a second of STREAM's triad on three arrays of `size` bytes in all."""
     numbers = size // (3 * 8)
     a, b, c = (torch.ones(numbers, dtype=torch.float64, device=device) for _ in range(3))

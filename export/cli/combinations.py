@@ -25,11 +25,11 @@ NOT_OF_EXPLAIN = (
 OF_CHECK = (
     "checkpoint", "check_exits", "targets", "label_column", *(f.name for f in fields(ReadOptions)),
 )  # fmt: skip
-EXPLAINED = ("onnx-int8", "openvino-int8")
+INT8 = ("onnx-int8", "openvino-int8")
 OF_TARGETS: Mapping[str, tuple[str, ...]] = {
-    "refit": ("onnx-int8", "openvino-int8"),
-    "vocabulary": ("onnx-int8", "openvino-int8"),
-    "embeddings": ("onnx-int8", "openvino-int8"),
+    "refit": INT8,
+    "vocabulary": INT8,
+    "embeddings": INT8,
     "reduce_range": ("onnx-int8",),
     "keep_worst": ("onnx-int8",),
     "ort": tuple(name for name, target in TARGETS.items() if target.engine == "onnxruntime"),
@@ -87,9 +87,9 @@ def _require_explainable(targets: Collection[str], given: Collection[str]) -> No
         raise OptionError(
             f"{_option(idle[0])} is for bundles, and --explain makes none; leave one out"
         )
-    if not set(EXPLAINED) & set(targets):
+    if not set(INT8) & set(targets):
         raise OptionError(
-            f"--explain is of {' and '.join(EXPLAINED)}; ask for one of them with --targets"
+            f"--explain is of {' and '.join(INT8)}; ask for one of them with --targets"
         )
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from mtl_edge.choosing.machine import cache_folder
 from mtl_edge.engines import Engine
 from mtl_edge.errors import EngineError
-from mtl_edge.timing import Timing, time_calls
+from mtl_edge.timing import Timing, time_calls, wall_ms
 
 __all__ = ["NOT_STARTED", "SHAPES", "Measurement", "keep", "listed", "measure_engines", "place_of",
            "read"]  # fmt: skip
@@ -135,18 +135,12 @@ def _calls(engine: Engine, vocabulary: int, max_tokens: int) -> dict[str, Call]:
 
 def _timed(calls: Mapping[str, Mapping[str, Call]]) -> dict[str, dict[str, Timing]]:
     """By target and shape, in about half a second."""
-    seconds = {shape: sum(_seconds(own[shape]) for own in calls.values()) for shape in SHAPES}
+    seconds = {shape: sum(wall_ms(own[shape]) for own in calls.values()) / 1e3 for shape in SHAPES}
     while len(seconds) > 1 and LEAST_CALLS * sum(seconds.values()) > MOST_SECONDS:
         seconds.popitem()
     flat = {f"{shape} {target}": own[shape] for shape in seconds for target, own in calls.items()}
     times = time_calls(flat, rounds=ROUNDS, seconds=SECONDS, warm_up=1)
     return {target: {shape: times[f"{shape} {target}"] for shape in seconds} for target in calls}
-
-
-def _seconds(call: Call) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
 
 
 def place_of(of: Mapping[str, Any]) -> Path | None:
