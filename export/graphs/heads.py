@@ -55,7 +55,7 @@ class JoinedHeads(nn.Module):
 
 def _shared_config(config: HeadConfig) -> HeadConfig:
     """The configuration that heads must share to be joined: all but labels and dropout."""
-    values = {**config.to_json(), "labels": 0, "dropout": 0.0}
+    values = {**config.to_json(), "labels": 0, "dropout": 0.0, "relative": True}
     return HeadConfig(**{**values, "token_dropout": 0.0, "ngram_dropout": 0.0})
 
 
@@ -157,17 +157,22 @@ class ByteWeights(nn.Module):
 class JoinedNgrams(nn.Module):
     """Several tasks' n-gram tables side by side, a byte a number and a scale a label.
 
-    Logits are relative to each task's last label, which so needs no column.
+    Where logits are relative to a task's last label, it needs no column.
     """
 
     def __init__(self, tables: Sequence[NgramTable]) -> None:
         super().__init__()
-        relative = [table.weight - table.weight[:, -1:] for table in tables]
-        self._labels = [table.shape[1] for table in relative]
-        if relative:
-            codes, scales = packed(torch.cat([table[:, :-1] for table in relative], 1), 0)
+        self._labels = [table.weight.shape[1] for table in tables]
+        if tables:
+            weights = [
+                (table.weight - table.weight[:, -1:])[:, :-1] if table.relative else table.weight
+                for table in tables
+            ]
+            codes, scales = packed(torch.cat(weights, 1), 0)
             self.codes = nn.Parameter(codes, requires_grad=False)
-            spread = torch.block_diag(*(torch.eye(n - 1, n) for n in self._labels))  # type: ignore[no-untyped-call]
+            spread = torch.block_diag(  # type: ignore[no-untyped-call]
+                *(torch.eye(w.shape[1], n) for w, n in zip(weights, self._labels, strict=True))
+            )
             self.scales = nn.Parameter(scales.T * spread, requires_grad=False)
 
     def forward(self, ids: Tensor, real: Tensor) -> tuple[Tensor, ...]:

@@ -29,6 +29,7 @@ class HeadConfig:
         token_dropout: share of tokens that are masked in a training step.
         buckets: of the table of n-grams; 0: no such table.
         ngram_dropout: share of n-grams that are left out in a training step.
+        relative: whether logits count relative to each other alone, as under a softmax.
     """
 
     states: int
@@ -44,6 +45,7 @@ class HeadConfig:
     token_dropout: float = 0.0
     buckets: int = 2**19
     ngram_dropout: float = 0.7
+    relative: bool = True
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

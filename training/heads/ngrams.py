@@ -21,10 +21,11 @@ class NgramTable(nn.Module):
     smoothed away. Hashing is that of Weinberger et al. 2009 (arXiv:0902.2206).
     """
 
-    def __init__(self, buckets: int, labels: int, dropout: float) -> None:
+    def __init__(self, buckets: int, labels: int, dropout: float, *, relative: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(buckets, labels))
         self.dropout = dropout
+        self.relative = relative
 
     def forward(self, ids: Tensor, real: Tensor) -> Tensor:
         """Sum over the n-grams of each text, divided by the root of their number."""
@@ -40,8 +41,9 @@ class NgramTable(nn.Module):
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Subtract the last label's logits, which changes no softmax, and round to a byte each."""
-        self.weight.copy_(rounded(self.weight - self.weight[:, -1:], 0))
+        """Round to a byte each, relative to the last label's logits where that changes nothing."""
+        weight = self.weight - self.weight[:, -1:] if self.relative else self.weight
+        self.weight.copy_(rounded(weight, 0))
 
 
 def hashes_of(ids: Tensor, real: Tensor, buckets: int) -> tuple[list[Tensor], list[Tensor]]:
