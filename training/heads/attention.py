@@ -38,13 +38,13 @@ class AttentionHead(MixingHead):
         self.output_bias = nn.Parameter(torch.zeros(members, 1, config.labels))
         self.dropout = nn.Dropout(config.dropout)
         self.ngrams = (
-            NgramTable(config.buckets, config.labels, config.ngram_dropout)
+            NgramTable(config.buckets, config.labels, config.ngram_dropout, config.rank)
             if config.buckets
             else None
         )
 
     def groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        table = [] if self.ngrams is None else list(self.ngrams.parameters())
+        table = [] if self.ngrams is None else [self.ngrams.weight]
         known = set(map(id, table))
         rest = [p for p in self.parameters() if id(p) not in known]
         groups: list[dict[str, Any]] = [{"params": rest, "lr": learning_rate}]

@@ -19,11 +19,15 @@ class NgramTable(nn.Module):
     The wide part beside the deep one (Cheng et al. 2016, arXiv:1606.07792), with the bigrams that
     carried naive Bayes so far (Wang & Manning 2012): it knows the words that a frozen encoder has
     smoothed away. Hashing is that of Weinberger et al. 2009 (arXiv:0902.2206).
+
+    With a `rank` a row holds as many numbers, which `projection` `[rank, labels]` turns into logits: a
+    table whose size does not grow with the labels (Joulin et al. 2016, arXiv:1607.01759).
     """
 
-    def __init__(self, buckets: int, labels: int, dropout: float) -> None:
+    def __init__(self, buckets: int, labels: int, dropout: float, rank: int = 0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(buckets, labels))
+        self.weight = nn.Parameter(torch.zeros(buckets, rank or labels))
+        self.projection = nn.Parameter(torch.randn(rank, labels) / rank**0.5) if rank else None
         self.dropout = dropout
 
     def forward(self, ids: Tensor, real: Tensor) -> Tensor:
@@ -36,12 +40,14 @@ class NgramTable(nn.Module):
                 kept = mask * (torch.rand_like(mask) >= self.dropout) / (1 - self.dropout)
             rows = nn.functional.embedding(buckets, self.weight)
             sums.append((kept.unsqueeze(1) @ rows).squeeze(1))
-        return torch.stack(sums).sum(0) / torch.cat(present, 1).sum(1, keepdim=True).sqrt()
+        total = torch.stack(sums).sum(0) / torch.cat(present, 1).sum(1, keepdim=True).sqrt()
+        return total if self.projection is None else total @ self.projection
 
     @torch.no_grad()
     def finish(self) -> None:
         """Subtract the last label's logits, which changes no softmax, and round to a byte each."""
-        self.weight.copy_(rounded(self.weight - self.weight[:, -1:], 0))
+        last = self.weight[:, -1:] if self.projection is None else 0
+        self.weight.copy_(rounded(self.weight - last, 0))
 
 
 def hashes_of(ids: Tensor, real: Tensor, buckets: int) -> tuple[list[Tensor], list[Tensor]]:
