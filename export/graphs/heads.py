@@ -55,7 +55,8 @@ class JoinedHeads(nn.Module):
 
 def _shared_config(config: HeadConfig) -> HeadConfig:
     """The configuration that heads must share to be joined: all but labels, tables, dropout."""
-    values = {**config.to_json(), "labels": 0, "buckets": 0, "rank": 0, "dropout": 0.0}
+    values = {**config.to_json(), "labels": 0, "dropout": 0.0, "relative": True}
+    values |= {"buckets": 0, "rank": 0}
     return HeadConfig(**{**values, "token_dropout": 0.0, "ngram_dropout": 0.0})
 
 
@@ -188,7 +189,7 @@ class JoinedNgrams(nn.Module):
 class ByteTable(nn.Module):
     """Tables with as many buckets side by side, a byte a number and a scale a column.
 
-    Columns that are logits are relative to each task's last label, which so needs no column.
+    Where logits are relative to a task's last label, it needs no column.
     """
 
     def __init__(self, tables: Sequence[NgramTable]) -> None:
@@ -215,4 +216,5 @@ def _columns(table: NgramTable) -> tuple[Tensor, Tensor]:
     weight = table.weight.detach()
     if table.projection is not None:
         return weight, table.projection.detach()
-    return (weight - weight[:, -1:])[:, :-1], torch.eye(weight.shape[1])[:-1]
+    own = torch.eye(weight.shape[1])
+    return ((weight - weight[:, -1:])[:, :-1], own[:-1]) if table.relative else (weight, own)

@@ -38,7 +38,13 @@ class AttentionHead(MixingHead):
         self.output_bias = nn.Parameter(torch.zeros(members, 1, config.labels))
         self.dropout = nn.Dropout(config.dropout)
         self.ngrams = (
-            NgramTable(config.buckets, config.labels, config.ngram_dropout, config.rank)
+            NgramTable(
+                config.buckets,
+                config.labels,
+                config.ngram_dropout,
+                rank=config.rank,
+                relative=config.relative,
+            )
             if config.buckets
             else None
         )
@@ -77,7 +83,7 @@ class AttentionHead(MixingHead):
     ) -> Tensor:
         (tokens,) = self.layer_mix([self.mix], states)
         logits = self._members(tokens, mask, ids)
-        loss: Tensor = criterion(logits.flatten(0, 1), targets.repeat(len(logits)))
+        loss: Tensor = criterion(logits.flatten(0, 1), torch.cat([targets] * len(logits)))
         return loss
 
     def answer(self, tokens: Tensor, mask: Tensor, ids: Tensor) -> Tensor:

@@ -24,7 +24,9 @@ HEADS: Mapping[str, type[Head]] = {
 DEFAULT_HEAD = "attention"
 
 
-def head_config(spec: str, *, states: int, width: int, labels: int) -> HeadConfig:
+def head_config(
+    spec: str, *, states: int, width: int, labels: int, relative: bool = True
+) -> HeadConfig:
     """A configuration from how a user names a head: `attention`, `linear:cls`, `mlp:max`, ...
 
     Raises:
@@ -33,7 +35,7 @@ def head_config(spec: str, *, states: int, width: int, labels: int) -> HeadConfi
     kind, _, pooling = spec.partition(":")
     if kind not in HEADS:
         raise OptionError(f"--head {spec!r}: unknown; there are {', '.join(HEADS)}")
-    config = HeadConfig(states=states, width=width, labels=labels, kind=kind)
+    config = HeadConfig(states=states, width=width, labels=labels, kind=kind, relative=relative)
     if states == 1:  # states of tokens without context: fewer queries are as good
         config = replace(config, queries=QUERIES_WITHOUT_LAYERS)
     if kind == "mlp":

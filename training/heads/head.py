@@ -30,6 +30,7 @@ class HeadConfig:
         buckets: of the table of n-grams; 0: no such table.
         rank: columns of that table, from which a matrix makes logits; 0: a column a label.
         ngram_dropout: share of n-grams that are left out in a training step.
+        relative: whether logits count relative to each other alone, as under a softmax.
     """
 
     states: int
@@ -46,6 +47,7 @@ class HeadConfig:
     buckets: int = 2**19
     rank: int = 0
     ngram_dropout: float = 0.7
+    relative: bool = True
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -20,15 +20,18 @@ class NgramTable(nn.Module):
     carried naive Bayes so far (Wang & Manning 2012): it knows the words that a frozen encoder has
     smoothed away. Hashing is that of Weinberger et al. 2009 (arXiv:0902.2206).
 
-    With a `rank` a row holds as many numbers, which `projection` `[rank, labels]` turns into logits: a
-    table whose size does not grow with the labels (Joulin et al. 2016, arXiv:1607.01759).
+    With a `rank` a row holds that many numbers, and `projection` `[rank, labels]` makes logits of
+    them: a table that does not grow with the labels (Joulin et al. 2016, arXiv:1607.01759).
     """
 
-    def __init__(self, buckets: int, labels: int, dropout: float, rank: int = 0) -> None:
+    def __init__(
+        self, buckets: int, labels: int, dropout: float, *, rank: int = 0, relative: bool = True
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(buckets, rank or labels))
         self.projection = nn.Parameter(torch.randn(rank, labels) / rank**0.5) if rank else None
         self.dropout = dropout
+        self.relative = relative
 
     def forward(self, ids: Tensor, real: Tensor) -> Tensor:
         """Sum over the n-grams of each text, divided by the root of their number."""
@@ -45,9 +48,10 @@ class NgramTable(nn.Module):
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Subtract the last label's logits, which changes no softmax, and round to a byte each."""
-        last = self.weight[:, -1:] if self.projection is None else 0
-        self.weight.copy_(rounded(self.weight - last, 0))
+        """Round to a byte each, relative to the last label's logits where that changes nothing."""
+        relative = self.relative and self.projection is None
+        weight = self.weight - self.weight[:, -1:] if relative else self.weight
+        self.weight.copy_(rounded(weight, 0))
 
 
 def hashes_of(ids: Tensor, real: Tensor, buckets: int) -> tuple[list[Tensor], list[Tensor]]:
