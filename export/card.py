@@ -6,6 +6,7 @@ import json
 
 from mtl_edge.bundle import Manifest
 from mtl_edge.export.budget_search.frontier import FRONTIER, Frontier, table
+from mtl_edge.io.labels import listed
 from mtl_edge.table import markdown_table
 from mtl_edge.training.static import WIDTH
 
@@ -101,7 +102,7 @@ def model_card(manifest: Manifest, frontier: Frontier | None = None) -> str:
         frontier: that the bundle was chosen from, if it was.
     """
     tasks = manifest.tasks
-    labels = [[t.name, ", ".join(t.labels), f"{t.temperature:.3f}"] for t in tasks]
+    labels = [[t.name, listed(t.labels), f"{t.temperature:.3f}"] for t in tasks]
     base, learned, _ = json.dumps(manifest.backbone.name)[1:-1].partition(LEARNED)
     return TEMPLATE.format(
         base=base,

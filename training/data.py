@@ -11,7 +11,7 @@ from typing import TypeVar
 from mtl_edge.bundle.schema import INPUTS, TASK_NAME
 from mtl_edge.errors import DataError
 from mtl_edge.io.labelled import Rows
-from mtl_edge.io.labels import ordered
+from mtl_edge.io.labels import listed, ordered
 
 __all__ = ["TaskData", "build_task", "conflicts", "spread"]
 
@@ -82,7 +82,7 @@ def build_task(
     if dev is not None and (unknown := sorted(set(dev.labels) - set(labels))):
         raise DataError(
             f"task {name!r}: {dev.source['file']} has the label {unknown[0]!r}, which "
-            f"{train.source['file']} lacks; expected {', '.join(labels)}"
+            f"{train.source['file']} lacks; expected {listed(labels)}"
         )
     training, validation = _split(train, seed)
     if not validation:

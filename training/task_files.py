@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from mtl_edge.io.labels import look_alikes, ordered
 from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.data import TaskData, build_task, conflicts
+from mtl_edge.training.label_counts import require_labels, seen_once
 
 __all__ = ["TaskFiles", "read_tasks"]
 
@@ -69,6 +71,7 @@ def _read_task(
 
     order = files.labels
     train = read(files.train, order)
+    require_labels(files.name, Counter(train.labels), train.source["file"])
     if order is None and {*before} == {*train.labels}:
         order = before
     dev = None if files.dev is None else read(files.dev, order or ordered(train.labels))
@@ -84,6 +87,8 @@ def _remarks(train: Rows, dev: Rows | None) -> list[str]:
     if alike := look_alikes(ordered(train.labels)):
         pairs = ", ".join(f"{one!a} and {other!a}" for one, other in alike[:3])
         remarks.append(f"the labels {pairs} look alike and are taken for different ones")
+    if once := seen_once(Counter(train.labels)):
+        remarks.append(once)
     if count := sum(not text.strip() for text in train.texts):
         remarks.append(f"{count} texts of train are empty")
     if count := conflicts(train):

@@ -8,6 +8,7 @@ from typing import Any
 from mtl_edge import engines
 from mtl_edge.bundle import Bundle, Exit, Task
 from mtl_edge.choosing import Choice
+from mtl_edge.io.labels import listed
 from mtl_edge.table import clip, text_table
 
 __all__ = ["describe"]
@@ -57,11 +58,13 @@ def describe(bundle: Bundle, choice: Choice | None) -> str:
 def _labels(task: Task) -> str:
     """A task's labels, each with its threshold of `sure`, if it has one."""
     if not task.thresholds:
-        return ", ".join(task.labels)
+        return listed(task.labels)
     pairs = zip(task.labels, task.thresholds, strict=True)
-    return ", ".join(
-        f"{label} ({f'sure from {value:.2f}' if value <= 1 else 'never sure'})"
-        for label, value in pairs
+    return listed(
+        [
+            f"{label} ({f'sure from {value:.2f}' if value <= 1 else 'never sure'})"
+            for label, value in pairs
+        ]
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from mtl_edge.errors import DataError
 from mtl_edge.io.chunks import MERGED, UNLABELLED, OpenedTable, decoded, texts_of
 from mtl_edge.io.folders import sha256_of
-from mtl_edge.io.labels import label_of, skeleton
+from mtl_edge.io.labels import label_of, listed, skeleton
 from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.io.source import Source, open_table
 from mtl_edge.io.text import lacks_column
@@ -149,10 +149,9 @@ def _labels(
 def _unknown(where: str, label: str, task: str, known: Sequence[str]) -> DataError:
     like = next((k for k in known if skeleton(k) == skeleton(label)), None)
     hint = "" if like is None else f"; it looks like {like!r} and is written otherwise"
-    shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
     return DataError(
-        f"{where} has the label {label!r:.60}, which task {task!r} does not know; expected {shown}"
-        f"{hint}"
+        f"{where} has the label {label!r:.60}, which task {task!r} does not know; expected "
+        f"{listed(known)}{hint}"
     )
 
 

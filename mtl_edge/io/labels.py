@@ -7,8 +7,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["label_of", "look_alikes", "ordered", "is_plain", "skeleton"]
+__all__ = ["is_plain", "label_of", "listed", "look_alikes", "ordered", "skeleton"]
 
+MOST_LISTED = 20
 NUMBER = re.compile(r"[+-]?\d{1,300}(\.\d+)?")
 # Letters of Cyrillic and Greek that look like Latin ones.
 LATIN = str.maketrans("аеорсухіјѕһԁԛԝνοκρτυχ", "aeopcyxijshdqwvokptux")
@@ -56,6 +57,14 @@ def ordered(labels: Iterable[str]) -> tuple[str, ...]:
     if all(NUMBER.fullmatch(label) for label in distinct):
         return tuple(sorted(distinct, key=lambda label: (float(label), label)))
     return tuple(sorted(distinct))
+
+
+def listed(labels: Sequence[str]) -> str:
+    """Labels for people, the first of them where there are many: `a, b, ... and 140 more`."""
+    rest = len(labels) - MOST_LISTED
+    if rest <= 1:
+        return ", ".join(labels)
+    return f"{', '.join(labels[:MOST_LISTED])} and {rest} more"
 
 
 def skeleton(label: str) -> str:
