@@ -8,6 +8,7 @@ from mtl_edge.bundle import Manifest
 from mtl_edge.export.budget_search.frontier import FRONTIER, Frontier, table
 from mtl_edge.io.labels import listed
 from mtl_edge.table import markdown_table
+from mtl_edge.training.baselines import BASELINES
 from mtl_edge.training.static import WIDTH
 
 __all__ = ["CARD", "model_card"]
@@ -43,8 +44,7 @@ classifier.predict("some text")
 
 Accuracy in percent, with macro-F1 in brackets, of the rows set aside by training; below the fp32
 model, each graph with the share of all rows set aside on which it gives the fp32 model's label.
-*Usual recipe*: mean pooling and logistic regression on the {usual}. *Bag of words*: TF-IDF and
-logistic regression, no encoder.
+{baselines}
 
 {figures}
 
@@ -109,7 +109,7 @@ def model_card(manifest: Manifest, frontier: Frontier | None = None) -> str:
         tasks=" and ".join(t.name for t in tasks),
         count="1 task" if len(tasks) == 1 else f"{len(tasks)} tasks",
         encoder=_encoder(manifest, base, bool(learned)),
-        usual=_usual(manifest),
+        baselines=_baselines(manifest),
         max_tokens=manifest.max_tokens,
         labels=markdown_table(["task", "labels", "temperature"], labels),
         figures=_figures(manifest),
@@ -132,10 +132,21 @@ def _encoder(manifest: Manifest, base: str, learned: bool) -> str:
     return f"One pass of a {kind} `{base}` encoder ({manifest.depth} layers, {width} wide)"
 
 
-def _usual(manifest: Manifest) -> str:
-    """The encoder whose means the usual recipe read."""
-    depth = max(found["mean_pooling"]["depth"] for found in manifest.evaluation.values())
-    return "same encoder" if depth == manifest.depth else f"whole encoder, {depth} layers"
+def _baselines(manifest: Manifest) -> str:
+    """What the baselines are, if some were measured, and which encoder's means are read."""
+    depths = [
+        found["mean_pooling"]["depth"]
+        for found in manifest.evaluation.values()
+        if "mean_pooling" in found
+    ]
+    if not depths:
+        return ""
+    depth = max(depths)
+    encoder = "same encoder" if depth == manifest.depth else f"whole encoder, {depth} layers"
+    return (
+        f"*Usual recipe*: mean pooling and logistic regression on the {encoder}. *Bag of words*: "
+        "TF-IDF and a\nlinear model, no encoder.\n"
+    )
 
 
 def _reduced(manifest: Manifest) -> str:
@@ -154,13 +165,18 @@ def _reduced(manifest: Manifest) -> str:
 
 def _figures(manifest: Manifest) -> str:
     header = ["model"]
-    rows = {"bag of words": [], "usual recipe": [], "fp32 (torch)": []}  # type: ignore[var-annotated]
-    rows |= {graph.target: [] for graph in manifest.graphs}
+    measured = [
+        name
+        for name in reversed(BASELINES)
+        if any(name in found for found in manifest.evaluation.values())
+    ]
+    rows: dict[str, list[str]] = {BASELINES[name]: [] for name in measured}
+    rows |= {"fp32 (torch)": [], **{graph.target: [] for graph in manifest.graphs}}
     for task in manifest.tasks:
         found = manifest.evaluation[task.name]
         header.append(f"{task.name}, {found['rows']} rows of {found['split']}")
-        rows["bag of words"].append(_score(found["bag_of_words"]))
-        rows["usual recipe"].append(_score(found["mean_pooling"]))
+        for name in measured:
+            rows[BASELINES[name]].append(_score(found[name]) if name in found else "")
         rows["fp32 (torch)"].append(_score(found["fp32"]))
         for graph in manifest.graphs:
             score = found["graphs"][graph.target]

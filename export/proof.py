@@ -3,8 +3,9 @@
 The manifest's `evaluation` has, per task:
 
     split, rows, file, sha256     what it was measured on
-    mean_pooling, bag_of_words    what a head has to beat: accuracy and macro_f1; depth: layers that
-                                  the means are of, all that were trained
+    mean_pooling, bag_of_words    what a head has to beat, if that was measured: accuracy and
+                                  macro_f1; depth: layers that the means are of, all that were
+                                  trained
     fp32                          the torch model: accuracy and macro_f1
     graphs                        per target: accuracy and macro_f1; and on all rows that training
                                   set aside (compared_on; see `held_out`): agreement (share with
@@ -28,6 +29,7 @@ from mtl_edge.answers.probabilities import softmax
 from mtl_edge.bundle import Task
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.errors import ExportError
+from mtl_edge.training.baselines import BASELINES
 from mtl_edge.training.checkpoint import Checkpoint, Sample
 from mtl_edge.training.model import logits_of
 
@@ -80,8 +82,7 @@ def evaluate(
         before = reference[name][parts[name]]
         result[name] = {
             **report["reported"],
-            "mean_pooling": {**report["mean_pooling"], "depth": max(map(int, report["depths"]))},
-            "bag_of_words": report["bag_of_words"],
+            **_baselines(report),
             "fp32": _reported(checkpoint, task, rows[name], before),
             "graphs": {},
         }
@@ -99,6 +100,14 @@ def evaluate(
                 **compared,
             }
     return result
+
+
+def _baselines(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What training measured of them."""
+    found = {name: dict(report[name]) for name in BASELINES if name in report}
+    if "mean_pooling" in found:
+        found["mean_pooling"]["depth"] = max(map(int, report["depths"]))
+    return found
 
 
 def _reported(

@@ -13,8 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
-__all__ = ["bag_of_words", "mean_pooling", "training_positions"]
+__all__ = ["BASELINES", "bag_of_words", "mean_pooling", "training_positions"]
 
+# As reports name them, and as people read them.
+BASELINES = {"mean_pooling": "usual recipe", "bag_of_words": "bag of words"}
 MOST_ROWS = 10_000  # memory grows with the rows that they are trained on
 FEWEST_OF_A_LABEL = 3  # as many as there are folds when a baseline is regularized
 
