@@ -6,7 +6,7 @@ import json
 
 from mtl_edge.bundle import Manifest
 from mtl_edge.export.budget_search.frontier import FRONTIER, Frontier, table
-from mtl_edge.io.labels import listed
+from mtl_edge.io.labels import label_list
 from mtl_edge.table import markdown_table
 from mtl_edge.training.baselines import BASELINES
 from mtl_edge.training.static import WIDTH
@@ -102,7 +102,7 @@ def model_card(manifest: Manifest, frontier: Frontier | None = None) -> str:
         frontier: that the bundle was chosen from, if it was.
     """
     tasks = manifest.tasks
-    labels = [[t.name, listed(t.labels), f"{t.temperature:.3f}"] for t in tasks]
+    labels = [[t.name, label_list(t.labels), f"{t.temperature:.3f}"] for t in tasks]
     base, learned, _ = json.dumps(manifest.backbone.name)[1:-1].partition(LEARNED)
     return TEMPLATE.format(
         base=base,
@@ -145,7 +145,7 @@ def _baselines(manifest: Manifest) -> str:
     encoder = "same encoder" if depth == manifest.depth else f"whole encoder, {depth} layers"
     return (
         f"*Usual recipe*: mean pooling and logistic regression on the {encoder}. *Bag of words*: "
-        "TF-IDF and a\nlinear model, no encoder.\n"
+        "TF-IDF and\nlogistic regression, no encoder.\n"
     )
 
 

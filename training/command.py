@@ -24,6 +24,7 @@ from mtl_edge.training.checkpoint import RECORD, Checkpoint, load_checkpoint, sa
 from mtl_edge.training.data import TaskData
 from mtl_edge.training.device import device
 from mtl_edge.training.journal import Journal
+from mtl_edge.training.kinds import headline, shown
 from mtl_edge.training.options import DEFAULT_BACKBONE, DEFAULT_MAX_TOKENS, TrainOptions
 from mtl_edge.training.run import train
 from mtl_edge.training.scenarios import SCENARIOS
@@ -34,7 +35,7 @@ __all__ = ["add_arguments", "run"]
 
 EXPLAINED = (
     "usual recipe: mean of the last layer + logistic regression on the same encoder; "
-    "bag of words: TF-IDF + a linear model, no encoder"
+    "bag of words: TF-IDF + logistic regression, no encoder"
 )
 
 
@@ -165,13 +166,12 @@ def _summary(checkpoint: Checkpoint) -> str:
             [
                 task.name,
                 str(report["train"]["rows"]),
-                str(len(task.labels)),
+                "score" if task.kind == "score" else str(len(task.labels)),
                 f"{report['reported']['split']} ({report['reported']['rows']})",
-                f"{report['head']['accuracy']:.1%}",
-                f"{report['head']['macro_f1']:.1%}",
-                *(f"{report[name]['accuracy']:.1%}" if name in report else "" for name in measured),
+                shown(task, report["head"]),
+                *(f"{headline(task, report[n]):.1%}" if n in report else "" for n in measured),
             ]
         )
-    header = ["task", "train rows", "labels", "reported on", "accuracy", "macro-F1"]
+    header = ["task", "train rows", "labels", "reported on", "head"]
     table = text_table([*header, *(BASELINES[name] for name in measured)], rows)
     return f"{table}\n\n{EXPLAINED}" if measured else table

@@ -8,16 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
+from mtl_edge.bundle import Task
 from mtl_edge.bundle.schema import INPUTS, TASK_NAME
 from mtl_edge.errors import DataError
 from mtl_edge.io.labelled import Rows
-from mtl_edge.io.labels import listed, ordered
+from mtl_edge.io.labels import Label, SoftLabel, label_list, names_in, ordered
+from mtl_edge.training.kinds import blank_task, scale_of
 
-__all__ = ["TaskData", "build_task", "conflicts", "spread"]
+__all__ = ["TaskData", "build_task", "conflicts", "names_of", "spread", "strata"]
 
 T = TypeVar("T")
 VALIDATION_SHARE = 0.1
 VALIDATION_LIMIT = 1000
+VALIDATION_LIMIT_A_LABEL = 150  # of many labels some are rare
+STRATA = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +31,29 @@ class TaskData:
     """One task's rows.
 
     Attributes:
+        task: before anything is fitted.
         train: that weights are fitted to.
         validation: set aside from the training file; they choose epochs, temperatures, thresholds.
         dev: that figures are reported on, if there are some.
     """
 
-    name: str
-    labels: tuple[str, ...]
+    task: Task
     train: Rows
     validation: Rows
     dev: Rows | None
 
     @property
+    def name(self) -> str:
+        return self.task.name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.task.labels
+
+    @property
     def report(self) -> tuple[str, Rows]:
         """The split that figures are reported on, as records name it, and its rows."""
         return ("selection", self.validation) if self.dev is None else ("dev", self.dev)
-
-    def indices(self, rows: Rows) -> list[int]:
-        """Each row's label as its position in `labels`."""
-        position = {label: i for i, label in enumerate(self.labels)}
-        return [position[label] for label in rows.labels]
 
 
 def build_task(
@@ -67,38 +76,83 @@ def build_task(
             f"{name!r} cannot name a task, whose name is also that of the graph's output; expected "
             "letters, digits, '_' and '-', and not the name of an input"
         )
-    found = ordered(train.labels)
+    if train.kind == "score":
+        task = blank_task(name, (), "score", scale_of(name, train.labels))
+    else:
+        task = blank_task(name, _labels(name, train, dev, labels), train.kind)
+    training, validation = _split(train, len(task.labels), seed)
+    if not validation:
+        raise DataError(
+            f"task {name!r} has {len(train)} rows, too few to set some aside for choosing; "
+            "expected 5 or more texts of some label, all different"
+        )
+    return TaskData(task, train.take(training), train.take(validation), dev)
+
+
+def names_of(rows: Rows) -> set[str]:
+    """The labels that the rows speak of."""
+    return {name for label in set(rows.labels) for name in names_in(label)}
+
+
+def _labels(
+    name: str, train: Rows, dev: Rows | None, labels: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The task's labels in order.
+
+    Raises:
+        DataError: too few, or those of train, of dev and of `labels` do not fit together.
+    """
+    found = ordered(names_of(train))
     labels = found if labels is None else tuple(labels)
     if unmatched := sorted(set(labels) ^ set(found)):
         raise DataError(
             f"task {name!r}: the label {unmatched[0]!r} is in one of --labels and "
             f"{train.source['file']} alone; name the labels that the rows have"
         )
-    if len(labels) < 2:
+    if train.kind == "single" and len(labels) < 2:
         raise DataError(
             f"task {name!r} has the one label {labels[0]!r} in {train.source['file']}; "
             "expected two or more: check the label column"
         )
-    if dev is not None and (unknown := sorted(set(dev.labels) - set(labels))):
+    if not labels:
+        raise DataError(
+            f"task {name!r}: no row of {train.source['file']} has a label; expected one or more"
+        )
+    if dev is not None and (unknown := sorted(names_of(dev) - set(labels))):
         raise DataError(
             f"task {name!r}: {dev.source['file']} has the label {unknown[0]!r}, which "
-            f"{train.source['file']} lacks; expected {listed(labels)}"
+            f"{train.source['file']} lacks; expected {label_list(labels)}"
         )
-    training, validation = _split(train, seed)
-    if not validation:
-        raise DataError(
-            f"task {name!r} has {len(train)} rows, too few to set some aside for choosing; "
-            "expected 5 or more texts of some label, all different"
-        )
-    return TaskData(name, labels, train.take(training), train.take(validation), dev)
+    return labels
 
 
-def _split(rows: Rows, seed: int) -> tuple[list[int], list[int]]:
+def strata(rows: Rows) -> list[str]:
+    """What each row is grouped by, so that a part of them is like the whole.
+
+    Its label; of several the rarest, of probabilities the largest; of scores a tenth of them.
+    """
+    if rows.kind == "score":
+        order = np.argsort(np.array(rows.labels, np.float64), kind="stable")
+        ranks = np.empty(len(order), np.int64)
+        ranks[order] = np.arange(len(order))
+        return [str(rank * STRATA // len(ranks)) for rank in ranks.tolist()]
+    counts = Counter(name for label in rows.labels for name in names_in(label))
+
+    def key(label: Label) -> str:
+        if isinstance(label, SoftLabel):
+            return label.labels[int(np.argmax(label.shares))]
+        return min(names_in(label), key=lambda name: (counts[name], name), default="")
+
+    return [key(label) for label in rows.labels]
+
+
+def _split(rows: Rows, labels: int, seed: int) -> tuple[list[int], list[int]]:
     """Positions of training rows and of validation rows, in order."""
     by_label: dict[str, dict[str, None]] = {}  # each text once, in order
-    for text, label in zip(rows.texts, rows.labels, strict=True):
+    for text, label in zip(rows.texts, strata(rows), strict=True):
         by_label.setdefault(label, {})[text] = None
-    share = min(VALIDATION_SHARE, VALIDATION_LIMIT / sum(map(len, by_label.values())))
+    most = max(VALIDATION_LIMIT, VALIDATION_LIMIT_A_LABEL * labels)
+    share = min(VALIDATION_SHARE, most / sum(map(len, by_label.values())))
     chosen: set[str] = set()
     generator = random.Random(seed)
     for label in sorted(by_label):

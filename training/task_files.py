@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from mtl_edge.io.label_options import LabelOptions
 from mtl_edge.io.labelled import Rows, read_rows
-from mtl_edge.io.labels import look_alikes, ordered
+from mtl_edge.io.labels import NUMBER, look_alikes, ordered
 from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.training.checkpoint import Checkpoint
-from mtl_edge.training.data import TaskData, build_task, conflicts
+from mtl_edge.training.data import TaskData, build_task, conflicts, names_of
 from mtl_edge.training.label_counts import require_labels, seen_once
 
 __all__ = ["TaskFiles", "read_tasks"]
@@ -23,7 +23,7 @@ class TaskFiles:
     Attributes:
         train: a path, or `hub:NAME[:SUBSET][:SPLIT]`.
         dev: the same, of rows to report figures on; none: validation rows are reported on.
-        label_column: none: `label`, else the task's name.
+        how: how labels stand in the files.
         labels: in the order that they shall have; none: that of the checkpoint if it has the same
             ones, else see `mtl_edge.io.labels.ordered`.
     """
@@ -31,7 +31,7 @@ class TaskFiles:
     name: str
     train: str
     dev: str | None = None
-    label_column: str | None = None
+    how: LabelOptions = LabelOptions()
     labels: Sequence[str] | None = None
 
 
@@ -63,31 +63,47 @@ def _read_task(
     note: Callable[[str], None],
     before: Sequence[str],
 ) -> TaskData:
-    def read(file: str, known: Sequence[str] | None) -> Rows:
-        rows = read_rows(files.name, file, options, files.label_column, known)
+    def read(file: str, how: LabelOptions, known: Sequence[str] | None) -> Rows:
+        rows = read_rows(files.name, file, options, how, known)
         if rows.note:
             note(f"task {files.name}: {file}: {rows.note}")
         return rows
 
     order = files.labels
-    train = read(files.train, order)
-    require_labels(files.name, Counter(train.labels), train.source["file"])
-    if order is None and {*before} == {*train.labels}:
+    train = read(files.train, files.how, order)
+    require_labels(files.name, train)
+    names = names_of(train)
+    if order is None and {*before} == names:
         order = before
-    dev = None if files.dev is None else read(files.dev, order or ordered(train.labels))
+    how = replace(files.how, kind=train.kind)
+    known = None if train.kind == "score" else order or ordered(names)
+    dev = None if files.dev is None else read(files.dev, how, known)
     task = build_task(files.name, train, dev, seed, order)
+    if files.how.kind is None and (said := _why(train)):
+        note(f"task {files.name}: {said}")
     for remark in _remarks(train, dev):
         note(f"task {files.name}: {remark}")
     return task
 
 
+def _why(train: Rows) -> str | None:
+    """Why a task is of the kind that it is, where another may have been meant."""
+    if train.kind == "multi":
+        return "its rows have several labels, so that it is of kind multi"
+    if train.kind == "score":
+        return "its labels are numbers with fractions, so that it is of kind score"
+    if all(NUMBER.fullmatch(str(label)) for label in train.labels) and len(names_of(train)) > 2:
+        return "its labels are numbers and taken for names; as a scale: --kind TASK=score"
+    return None
+
+
 def _remarks(train: Rows, dev: Rows | None) -> list[str]:
     """What a careful reader of the data would mention."""
     remarks = []
-    if alike := look_alikes(ordered(train.labels)):
+    if alike := look_alikes(ordered(names_of(train))):
         pairs = ", ".join(f"{one!a} and {other!a}" for one, other in alike[:3])
         remarks.append(f"the labels {pairs} look alike and are taken for different ones")
-    if once := seen_once(Counter(train.labels)):
+    if once := seen_once(train):
         remarks.append(once)
     if count := sum(not text.strip() for text in train.texts):
         remarks.append(f"{count} texts of train are empty")

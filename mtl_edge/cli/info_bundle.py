@@ -8,7 +8,7 @@ from typing import Any
 from mtl_edge import engines
 from mtl_edge.bundle import Bundle, Exit, Task
 from mtl_edge.choosing import Choice
-from mtl_edge.io.labels import listed
+from mtl_edge.io.labels import label_list
 from mtl_edge.table import clip, text_table
 
 __all__ = ["describe"]
@@ -56,11 +56,19 @@ def describe(bundle: Bundle, choice: Choice | None) -> str:
 
 
 def _labels(task: Task) -> str:
-    """A task's labels, each with its threshold of `sure`, if it has one."""
+    """A task's labels, each with its threshold, if it has one; or the range of its scores."""
+    if task.scale is not None:
+        scale = task.scale
+        return f"a score from {scale.low:g} to {scale.high:g}, ± {scale.spread:.2g}"
+    if task.kind == "multi":
+        pairs = zip(task.labels, task.thresholds, strict=True)
+        return "several of " + label_list(
+            [f"{name} (from {value:.2f})" for name, value in pairs]
+        )
     if not task.thresholds:
-        return listed(task.labels)
+        return label_list(task.labels)
     pairs = zip(task.labels, task.thresholds, strict=True)
-    return listed(
+    return label_list(
         [
             f"{label} ({f'sure from {value:.2f}' if value <= 1 else 'never sure'})"
             for label, value in pairs

@@ -67,23 +67,23 @@ class LoopState:
         """Keep a learner's weights if they are the best so far."""
         learner = self.learners[name]
         own = [scores[part] for part in learner.scored_by]
-        accuracy = sum(s.accuracy for s in own) / len(own)
+        value = sum(s.score for s in own) / len(own)
         loss = sum(s.loss for s in own) / len(own)
         best = self._best.get(name)
         if best is not None:
-            # The loss decides, which is far less noisy, unless accuracy clearly says otherwise: by
+            # The loss decides, which is far less noisy, unless the score clearly says otherwise: by
             # more than a standard error, as in Breiman et al. 1984.
             rows = sum(s.rows for s in own)
-            error = math.sqrt(best["accuracy"] * (1 - best["accuracy"]) / rows)
-            gain = accuracy - best["accuracy"]
+            error = math.sqrt(best["score"] * (1 - best["score"]) / rows)
+            gain = value - best["score"]
             if gain < -error or (gain <= error and loss >= best["loss"]):
                 return False
         self._best[name] = {
             "epoch": epoch,
-            "accuracy": accuracy,
+            "score": value,
             "loss": loss,
             "parts": {
-                part: {"accuracy": scores[part].accuracy, "loss": scores[part].loss}
+                part: {"score": scores[part].score, "loss": scores[part].loss}
                 for part in learner.scored_by
             },
         }

@@ -6,9 +6,10 @@ import copy
 
 import torch
 
+from mtl_edge.answers.kinds import kind_of
 from mtl_edge.bundle import Task
 from mtl_edge.errors import CheckpointError, OptionError
-from mtl_edge.io.labels import listed
+from mtl_edge.io.labels import label_list
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.data import TaskData
 from mtl_edge.training.heads import DEFAULT_HEAD, Head, HeadConfig, build_head, head_config
@@ -40,7 +41,8 @@ def initial_heads(plan: RunPlan, backbone: Backbone, depth: int) -> dict[str, He
             plan.options.heads.get(task.name, DEFAULT_HEAD),
             states=depth + 1,
             width=backbone.width_at(depth),
-            labels=len(task.labels),
+            labels=task.task.outputs,
+            relative=kind_of(task.task).relative,
         )
         if task.name in tasks_of_start:
             _require_same_labels(task, tasks_of_start[task.name])
@@ -54,10 +56,15 @@ def initial_heads(plan: RunPlan, backbone: Backbone, depth: int) -> dict[str, He
 
 
 def _require_same_labels(task: TaskData, of_start: Task) -> None:
+    if of_start.kind != task.task.kind:
+        raise CheckpointError(
+            f"task {task.name!r} is of kind {task.task.kind} in {task.train.source['file']} and "
+            f"{of_start.kind} in the checkpoint; give --kind, or the task another name"
+        )
     if of_start.labels != task.labels:
         raise CheckpointError(
-            f"task {task.name!r} has the labels {listed(task.labels)} in "
-            f"{task.train.source['file']} and {listed(of_start.labels)} in the "
+            f"task {task.name!r} has the labels {label_list(task.labels)} in "
+            f"{task.train.source['file']} and {label_list(of_start.labels)} in the "
             "checkpoint; give the task another name, or start anew"
         )
 
