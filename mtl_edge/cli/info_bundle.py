@@ -62,9 +62,7 @@ def _labels(task: Task) -> str:
         return f"a score from {scale.low:g} to {scale.high:g}, ± {scale.spread:.2g}"
     if task.kind == "multi":
         pairs = zip(task.labels, task.thresholds, strict=True)
-        return "several of " + label_list(
-            [f"{name} (from {value:.2f})" for name, value in pairs]
-        )
+        return "several of " + label_list([f"{name} (from {value:.2f})" for name, value in pairs])
     if not task.thresholds:
         return label_list(task.labels)
     pairs = zip(task.labels, task.thresholds, strict=True)

@@ -29,7 +29,7 @@ class NgramTable(nn.Module):
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(buckets, rank or labels))
-        self.projection = nn.Parameter(torch.randn(rank, labels) / rank**0.5) if rank else None
+        self.projection = nn.Parameter(torch.randn(rank, labels) / rank**float(__import__("os").environ.get("PS","0.5"))) if rank else None
         self.dropout = dropout
         self.relative = relative
 
