@@ -29,7 +29,8 @@ class NgramTable(nn.Module):
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(buckets, rank or labels))
-        self.projection = nn.Parameter(torch.randn(rank, labels) / rank**float(__import__("os").environ.get("PS","0.5"))) if rank else None
+        # So drawn, a step changes logits by as much as one of a table of logits does.
+        self.projection = nn.Parameter(torch.randn(rank, labels) / rank) if rank else None
         self.dropout = dropout
         self.relative = relative
 
