@@ -19,6 +19,7 @@ from mtl_edge.io.folders import require_free, sha256_of
 from mtl_edge.table import text_table
 from mtl_edge.training.arguments import add_train_arguments, depths_of, train_options
 from mtl_edge.training.backbone import Backbone, load_backbone
+from mtl_edge.training.baselines import BASELINES
 from mtl_edge.training.checkpoint import RECORD, Checkpoint, load_checkpoint, save_checkpoint
 from mtl_edge.training.data import TaskData
 from mtl_edge.training.device import device
@@ -31,6 +32,11 @@ from mtl_edge.training.task_arguments import add_data_arguments, task_files
 from mtl_edge.training.task_files import read_tasks
 
 __all__ = ["add_arguments", "run"]
+
+EXPLAINED = (
+    "usual recipe: mean of the last layer + logistic regression on the same encoder; "
+    "bag of words: TF-IDF + logistic regression, no encoder"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,10 +156,12 @@ def _identity(
 
 def _summary(checkpoint: Checkpoint) -> str:
     """The table that ends a run: each task's head beside what it has to beat."""
+    reports = {task.name: checkpoint.report[task.name] for task in checkpoint.tasks}
+    # Tasks that a run with --no-baselines began with may have them from before.
+    measured = [name for name in BASELINES if any(name in report for report in reports.values())]
     rows = []
     for task in checkpoint.tasks:
-        report = checkpoint.report[task.name]
-        baselines = (report[name] for name in ("mean_pooling", "bag_of_words"))
+        report = reports[task.name]
         rows.append(
             [
                 task.name,
@@ -161,11 +169,9 @@ def _summary(checkpoint: Checkpoint) -> str:
                 "score" if task.kind == "score" else str(len(task.labels)),
                 f"{report['reported']['split']} ({report['reported']['rows']})",
                 shown(task, report["head"]),
-                *(f"{headline(task, found):.1%}" for found in baselines),
+                *(f"{headline(task, report[n]):.1%}" if n in report else "" for n in measured),
             ]
         )
     header = ["task", "train rows", "labels", "reported on", "head"]
-    return text_table([*header, "usual recipe", "bag of words"], rows) + (
-        "\n\nusual recipe: mean of the last layer + logistic regression on the same encoder; "
-        "bag of words: TF-IDF + logistic regression, no encoder"
-    )
+    table = text_table([*header, *(BASELINES[name] for name in measured)], rows)
+    return f"{table}\n\n{EXPLAINED}" if measured else table

@@ -14,7 +14,7 @@ from mtl_edge.bundle import Task
 from mtl_edge.bundle.schema import INPUTS, TASK_NAME
 from mtl_edge.errors import DataError
 from mtl_edge.io.labelled import Rows
-from mtl_edge.io.labels import Label, SoftLabel, names_in, ordered
+from mtl_edge.io.labels import Label, SoftLabel, label_list, names_in, ordered
 from mtl_edge.training.kinds import blank_task, scale_of
 
 __all__ = ["TaskData", "build_task", "conflicts", "names_of", "spread", "strata"]
@@ -121,7 +121,7 @@ def _labels(
     if dev is not None and (unknown := sorted(names_of(dev) - set(labels))):
         raise DataError(
             f"task {name!r}: {dev.source['file']} has the label {unknown[0]!r}, which "
-            f"{train.source['file']} lacks; expected {', '.join(labels)}"
+            f"{train.source['file']} lacks; expected {label_list(labels)}"
         )
     return labels
 
