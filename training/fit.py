@@ -10,10 +10,11 @@ from torch import Tensor
 
 from mtl_edge.training.batches import DescribeRow, Labelled, endless
 from mtl_edge.training.device import device
-from mtl_edge.training.heads import Head
+from mtl_edge.training.heads import Head, LinearHead
 from mtl_edge.training.journal import Journal
 from mtl_edge.training.loop import Learner, Loop, score
 from mtl_edge.training.recipe import Recipe, criterion_for
+from mtl_edge.training.solved import solve_heads
 from mtl_edge.training.states import States
 
 __all__ = ["fit_heads", "predict"]
@@ -29,9 +30,11 @@ def fit_heads(
     *,
     journal: Journal | None = None,
     describe_row: DescribeRow | None = None,
-    refit: bool = False,
+    first_pass: Mapping[int, Mapping[str, float]] | None = None,
 ) -> dict[int, dict[str, float]]:
     """Train one task's heads in place, one for each depth, in one pass over the states.
+
+    Linear heads are solved: see `mtl_edge.training.solved`.
 
     A head of depth `d` sees the embeddings and the first `d` layers, one of depth 0 the tokens'
     vectors of `mtl_edge.training.static`. Each keeps the weights of the epoch in which it did best
@@ -39,16 +42,23 @@ def fit_heads(
 
     Args:
         describe_row: see `mtl_edge.training.batches`; for a batch whose loss is not a number.
-        refit: a second pass, in which `training` holds the validation rows too: recorded under
-            names of its own.
+        first_pass: what this function returned before, if this is a second pass, in which
+            `training` holds the validation rows too: recorded under names of its own.
 
     Returns:
-        Per depth, that epoch's number (from 1), its accuracy and its loss on `validation`.
+        Per depth, that epoch's number (from 1), its accuracy and its loss on `validation`; for
+        linear heads see `solve_heads`.
 
     Raises:
         MtlEdgeError: a loss is not a number.
     """
-    loop = _loop(task, heads, len(training), recipe, journal or Journal(), refit)
+    journal = journal or Journal()
+    linear = {depth: head for depth, head in heads.items() if isinstance(head, LinearHead)}
+    if len(linear) == len(heads):
+        return solve_heads(
+            task, linear, states, training, validation, recipe, journal, first_pass
+        )
+    loop = _loop(task, heads, len(training), recipe, journal, first_pass is not None)
     parts = {depth: f"{loop.name}@{depth}" for depth in heads}
     criterion = criterion_for(training.labels, next(iter(heads.values())).config.labels, recipe)
     criterion.to(device())

@@ -8,9 +8,9 @@ from dataclasses import replace
 from mtl_edge.errors import OptionError
 from mtl_edge.training.heads.attention import AttentionHead, ConvolutionHead
 from mtl_edge.training.heads.head import Head, HeadConfig
-from mtl_edge.training.heads.pooled import POOLINGS, LinearHead, MlpHead
+from mtl_edge.training.heads.pooled import POOLINGS, LinearHead, MlpHead, NormalizedHead
 
-__all__ = ["DEFAULT_HEAD", "HEADS", "build_head", "head_config"]
+__all__ = ["DEFAULT_HEAD", "HEADS", "HEAD_FOR_FEW", "build_head", "head_config"]
 
 QUERIES_WITHOUT_LAYERS = 2
 
@@ -19,9 +19,11 @@ HEADS: Mapping[str, type[Head]] = {
     "convolution": ConvolutionHead,
     "linear": LinearHead,
     "mlp": MlpHead,
+    "normalized": NormalizedHead,
 }
 
 DEFAULT_HEAD = "attention"
+HEAD_FOR_FEW = "normalized"  # see `mtl_edge.training.few`
 
 
 def head_config(

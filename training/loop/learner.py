@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Learner", "ValidationScore", "score"]
+__all__ = ["Learner", "ValidationScore", "improves", "score"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +41,14 @@ def score(logits: Tensor, labels: Sequence[int]) -> ValidationScore:
         float(nn.functional.cross_entropy(logits, targets)),
         len(targets),
     )
+
+
+def improves(found: ValidationScore, best: ValidationScore) -> bool:
+    """Whether weights that score `found` are to be preferred to those that score `best`.
+
+    The loss decides, which is far less noisy, unless accuracy clearly says otherwise: by more than
+    a standard error, as in Breiman et al. 1984.
+    """
+    error = math.sqrt(best.accuracy * (1 - best.accuracy) / found.rows)
+    gain = found.accuracy - best.accuracy
+    return gain > error or (gain >= -error and found.loss < best.loss)

@@ -56,7 +56,7 @@ def learn(
     """
     if plan.learning.backbone != "frozen":
         return _finetune(plan, backbone, heads[plan.depth], corpus, journal)
-    best_epochs = _fit(plan, heads, corpus, states, journal, refit=False)
+    best_epochs = _fit(plan, heads, corpus, states, journal)
     parameters = sum(
         parameter.numel()
         for of_depth in heads.values()
@@ -95,13 +95,20 @@ def _finetune(
 
 
 def _fit(
-    plan: RunPlan, heads: Heads, corpus: Corpus, states: States, journal: Journal, *, refit: bool
+    plan: RunPlan,
+    heads: Heads,
+    corpus: Corpus,
+    states: States,
+    journal: Journal,
+    first_pass: Mapping[str, BestEpochs] | None = None,
 ) -> dict[str, BestEpochs]:
     """Train the heads of each task that learns, of all depths in one pass.
 
     Args:
-        refit: on training and validation rows, for all epochs.
+        first_pass: what came of it, for a second one: on training and validation rows, for all
+            epochs.
     """
+    refit = first_pass is not None
     recipe = replace(plan.options.recipe, patience=None) if refit else plan.options.recipe
     found: dict[str, BestEpochs] = {}
     for task in plan.learning_tasks:
@@ -115,17 +122,17 @@ def _fit(
             recipe,
             journal=journal,
             describe_row=corpus.describe_row,
-            refit=refit,
+            first_pass=None if first_pass is None else first_pass[task.name],
         )
     return found
 
 
 def refit_heads(
-    plan: RunPlan, backbone: Backbone, corpus: Corpus, states: States, journal: Journal
+    plan: RunPlan, learned: Learned, corpus: Corpus, states: States, journal: Journal
 ) -> Heads:
     """Heads from the beginning, trained on the validation rows as well."""
-    heads = initial_heads_by_depth(plan, backbone)
-    _fit(plan, heads, corpus, states, journal, refit=True)
+    heads = initial_heads_by_depth(plan, learned.backbone)
+    _fit(plan, heads, corpus, states, journal, learned.best_epochs)
     return heads
 
 

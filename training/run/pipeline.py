@@ -60,7 +60,7 @@ def train(
     out_of_fold = out_of_fold_logits(plan, learned.backbone, corpus, states, journal)
     validation = task_logits(learned.predictor, heads, corpus.validation)
     if options.refit:
-        heads = refit_heads(plan, learned.backbone, corpus, states, journal)
+        heads = refit_heads(plan, learned, corpus, states, journal)
     seconds = time.monotonic() - began
 
     reports = task_reports(plan, corpus, learned, heads, before, validation)
