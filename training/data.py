@@ -13,11 +13,12 @@ from mtl_edge.errors import DataError
 from mtl_edge.io.labelled import Rows
 from mtl_edge.io.labels import ordered
 
-__all__ = ["TaskData", "build_task", "conflicts", "spread"]
+__all__ = ["CROSS_VALIDATION", "TaskData", "build_task", "conflicts", "spread"]
 
 T = TypeVar("T")
 VALIDATION_SHARE = 0.1
 VALIDATION_LIMIT = 1000
+CROSS_VALIDATION = "cross-validation"  # of training rows, each asked of heads that had not seen it
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,9 @@ class TaskData:
     Attributes:
         train: that weights are fitted to.
         validation: set aside from the training file; they choose epochs, temperatures, thresholds.
+            None are where there are but a few rows: see `mtl_edge.training.few`.
         dev: that figures are reported on, if there are some.
+        described: descriptions of labels, which are learned from as training rows are.
     """
 
     name: str
@@ -35,11 +38,19 @@ class TaskData:
     train: Rows
     validation: Rows
     dev: Rows | None
+    described: Rows | None = None
+
+    @property
+    def few(self) -> bool:
+        """Whether no rows are set aside, so that cross-validation has to stand in for them."""
+        return not len(self.validation)
 
     @property
     def report(self) -> tuple[str, Rows]:
         """The split that figures are reported on, as records name it, and its rows."""
-        return ("selection", self.validation) if self.dev is None else ("dev", self.dev)
+        if self.dev is not None:
+            return "dev", self.dev
+        return (CROSS_VALIDATION, self.train) if self.few else ("selection", self.validation)
 
     def indices(self, rows: Rows) -> list[int]:
         """Each row's label as its position in `labels`."""
@@ -48,7 +59,14 @@ class TaskData:
 
 
 def build_task(
-    name: str, train: Rows, dev: Rows | None, seed: int, labels: Sequence[str] | None = None
+    name: str,
+    train: Rows,
+    dev: Rows | None,
+    seed: int,
+    labels: Sequence[str] | None = None,
+    *,
+    described: Rows | None = None,
+    set_aside: bool = True,
 ) -> TaskData:
     """Check a task's rows and set a part of them aside as validation rows.
 
@@ -57,10 +75,12 @@ def build_task(
 
     Args:
         labels: in the order that they shall have; none: see `mtl_edge.io.labels.ordered`.
+        described: descriptions of some of the labels.
+        set_aside: whether there are validation rows at all.
 
     Raises:
         DataError: the name cannot be an output's, train has one label or too few rows to split, or
-            dev has a label that train lacks.
+            dev or a description has a label that train lacks.
     """
     if not TASK_NAME.fullmatch(name) or name in INPUTS:
         raise DataError(
@@ -79,18 +99,22 @@ def build_task(
             f"task {name!r} has the one label {labels[0]!r} in {train.source['file']}; "
             "expected two or more: check the label column"
         )
-    if dev is not None and (unknown := sorted(set(dev.labels) - set(labels))):
-        raise DataError(
-            f"task {name!r}: {dev.source['file']} has the label {unknown[0]!r}, which "
-            f"{train.source['file']} lacks; expected {', '.join(labels)}"
-        )
+    for rows in (dev, described):
+        if rows is not None and (unknown := sorted(set(rows.labels) - set(labels))):
+            raise DataError(
+                f"task {name!r}: {rows.source['file']} has the label {unknown[0]!r}, which "
+                f"{train.source['file']} lacks; expected {', '.join(labels)}"
+            )
+    if not set_aside:
+        return TaskData(name, labels, train, train.take([]), dev, described)
     training, validation = _split(train, seed)
     if not validation:
         raise DataError(
             f"task {name!r} has {len(train)} rows, too few to set some aside for choosing; "
-            "expected 5 or more texts of some label, all different"
+            "expected 5 or more texts of some label, all different; or --head normalized, which "
+            "can do without"
         )
-    return TaskData(name, labels, train.take(training), train.take(validation), dev)
+    return TaskData(name, labels, train.take(training), train.take(validation), dev, described)
 
 
 def _split(rows: Rows, seed: int) -> tuple[list[int], list[int]]:

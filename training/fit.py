@@ -17,7 +17,7 @@ from mtl_edge.training.recipe import Recipe, criterion_for
 from mtl_edge.training.solved import solve_heads
 from mtl_edge.training.states import States
 
-__all__ = ["fit_heads", "predict"]
+__all__ = ["fit_heads", "linear_heads", "predict"]
 
 
 def fit_heads(
@@ -53,8 +53,7 @@ def fit_heads(
         MtlEdgeError: a loss is not a number.
     """
     journal = journal or Journal()
-    linear = {depth: head for depth, head in heads.items() if isinstance(head, LinearHead)}
-    if len(linear) == len(heads):
+    if linear := linear_heads(heads):
         return solve_heads(
             task, linear, states, training, validation, recipe, journal, first_pass
         )
@@ -86,6 +85,12 @@ def fit_heads(
         depth: {"epoch": found[part]["epoch"], **found[part]["parts"][part]}
         for depth, part in parts.items()
     }
+
+
+def linear_heads(heads: Mapping[int, Head]) -> dict[int, LinearHead]:
+    """The same heads, if all of them are linear; else none."""
+    linear = {depth: head for depth, head in heads.items() if isinstance(head, LinearHead)}
+    return linear if len(linear) == len(heads) else {}
 
 
 def _loop(

@@ -11,7 +11,9 @@ from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.data import TaskData, build_task, conflicts
 
-__all__ = ["TaskFiles", "read_tasks"]
+__all__ = ["LABEL_NAMES", "TaskFiles", "read_tasks"]
+
+LABEL_NAMES = "names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class TaskFiles:
         label_column: none: `label`, else the task's name.
         labels: in the order that they shall have; none: that of the checkpoint if it has the same
             ones, else see `mtl_edge.io.labels.ordered`.
+        describe: a file of descriptions as texts of their labels, or `names`: the labels themselves
+            say what they mean; none: they are not described.
     """
 
     name: str
@@ -31,6 +35,7 @@ class TaskFiles:
     dev: str | None = None
     label_column: str | None = None
     labels: Sequence[str] | None = None
+    describe: str | None = None
 
 
 def read_tasks(
@@ -39,6 +44,7 @@ def read_tasks(
     seed: int,
     note: Callable[[str], None],
     start: Checkpoint | None = None,
+    set_aside: Callable[[str, Rows], bool] = lambda task, rows: True,
 ) -> list[TaskData]:
     """Read every task's rows and set validation rows aside.
 
@@ -46,12 +52,15 @@ def read_tasks(
         seed: of the split.
         note: is told what was passed over and what looks wrong.
         start: a task that it has as well keeps the order of its labels.
+        set_aside: whether a task with such training rows gets validation rows.
 
     Raises:
         DataError: a file that cannot be used.
     """
     before = {task.name: task.labels for task in start.tasks} if start else {}
-    return [_read_task(one, options, seed, note, before.get(one.name, ())) for one in files]
+    return [
+        _read_task(one, options, seed, note, before.get(one.name, ()), set_aside) for one in files
+    ]
 
 
 def _read_task(
@@ -60,6 +69,7 @@ def _read_task(
     seed: int,
     note: Callable[[str], None],
     before: Sequence[str],
+    set_aside: Callable[[str, Rows], bool],
 ) -> TaskData:
     def read(file: str, known: Sequence[str] | None) -> Rows:
         rows = read_rows(files.name, file, options, files.label_column, known)
@@ -72,10 +82,25 @@ def _read_task(
     if order is None and {*before} == {*train.labels}:
         order = before
     dev = None if files.dev is None else read(files.dev, order or ordered(train.labels))
-    task = build_task(files.name, train, dev, seed, order)
+    described = None
+    if files.describe == LABEL_NAMES:
+        described = _names(train)
+    elif files.describe is not None:
+        described = read(files.describe, order or ordered(train.labels))
+    task = build_task(
+        files.name, train, dev, seed, order,
+        described=described, set_aside=set_aside(files.name, train),
+    )  # fmt: skip
     for remark in _remarks(train, dev):
         note(f"task {files.name}: {remark}")
     return task
+
+
+def _names(train: Rows) -> Rows:
+    """Each label as a text of its own."""
+    labels = ordered(train.labels)
+    texts = [" ".join(label.replace("_", " ").split()) for label in labels]
+    return Rows(tuple(texts), tuple(labels), {"file": LABEL_NAMES, "rows": len(labels)})
 
 
 def _remarks(train: Rows, dev: Rows | None) -> list[str]:

@@ -25,7 +25,7 @@ class Corpus:
         ids: token ids of each text.
         max_tokens: of a text.
         cut: how many texts are longer.
-        training, validation, reported: by task, rows of these splits.
+        training, validation, reported, described: by task, rows of these splits.
     """
 
     def __init__(self, tasks: Sequence[TaskData], encoder: TextEncoder) -> None:
@@ -33,12 +33,14 @@ class Corpus:
         self.training: dict[str, Labelled] = {}
         self.validation: dict[str, Labelled] = {}
         self.reported: dict[str, Labelled] = {}
+        self.described: dict[str, Labelled] = {}
         self._labels = {task.name: task.labels for task in tasks}
         for task in tasks:
             for split, rows in (
                 (self.training, task.train),
                 (self.validation, task.validation),
                 (self.reported, task.report[1]),
+                (self.described, task.described or task.train.take([])),
             ):
                 positions = [place.setdefault(text, len(place)) for text in rows.texts]
                 split[task.name] = Labelled(positions, task.indices(rows))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.finetune import finetune
-from mtl_edge.training.fit import fit_heads
+from mtl_edge.training.few import CrossValidated, solve_few
+from mtl_edge.training.fit import fit_heads, linear_heads
 from mtl_edge.training.folds import OutOfFold, out_of_fold
 from mtl_edge.training.heads import Head
 from mtl_edge.training.journal import Journal
@@ -33,12 +36,14 @@ class Learned:
         backbone: of the model's depth, with the weights that it has now.
         best_epochs: by task that learned, the epoch that each depth's head was kept from.
         parameters: how many learned.
+        cross_validated: by task that has but a few rows, what stands in for validation rows.
     """
 
     backbone: Backbone
     predictor: Predictor
     best_epochs: Mapping[str, BestEpochs]
     parameters: int
+    cross_validated: Mapping[str, CrossValidated] = field(default_factory=dict)
 
 
 def learn(
@@ -56,7 +61,11 @@ def learn(
     """
     if plan.learning.backbone != "frozen":
         return _finetune(plan, backbone, heads[plan.depth], corpus, journal)
-    best_epochs = _fit(plan, heads, corpus, states, journal)
+    cross_validated = _fit_few(plan, heads, corpus, states, journal)
+    best_epochs = {
+        **_fit(plan, heads, corpus, states, journal),
+        **{name: found.best for name, found in cross_validated.items()},
+    }
     parameters = sum(
         parameter.numel()
         for of_depth in heads.values()
@@ -64,7 +73,9 @@ def learn(
         for parameter in of_depth[name].parameters()
     )
     predictor = StatesPredictor(states, plan.depth)
-    return Learned(backbone.truncated(plan.depth), predictor, best_epochs, parameters)
+    return Learned(
+        backbone.truncated(plan.depth), predictor, best_epochs, parameters, cross_validated
+    )
 
 
 def _finetune(
@@ -79,7 +90,7 @@ def _finetune(
     result = finetune(
         MultiTaskModel(copy.deepcopy(backbone.encoder), heads),
         corpus.ids,
-        {name: rows for name, rows in corpus.training.items() if name in names},
+        {name: rows + corpus.described[name] for name, rows in corpus.training.items() if name in names},
         {name: rows for name, rows in corpus.validation.items() if name in names},
         plan.learning,
         plan.options.recipe,
@@ -92,6 +103,25 @@ def _finetune(
         {name: {plan.depth: result.best_epochs[name]} for name in names},
         result.parameters,
     )
+
+
+def _fit_few(
+    plan: RunPlan, heads: Heads, corpus: Corpus, states: States, journal: Journal
+) -> dict[str, CrossValidated]:
+    """Solve the heads of tasks that have but a few rows."""
+    return {
+        task.name: solve_few(
+            task.name,
+            linear_heads({depth: of_depth[task.name] for depth, of_depth in heads.items()}),
+            states,
+            corpus.training[task.name],
+            corpus.described[task.name],
+            plan.options.recipe,
+            journal,
+        )
+        for task in plan.learning_tasks
+        if task.few
+    }
 
 
 def _fit(
@@ -112,7 +142,10 @@ def _fit(
     recipe = replace(plan.options.recipe, patience=None) if refit else plan.options.recipe
     found: dict[str, BestEpochs] = {}
     for task in plan.learning_tasks:
-        training, validation = corpus.training[task.name], corpus.validation[task.name]
+        if task.few:
+            continue
+        validation = corpus.validation[task.name]
+        training = corpus.training[task.name] + corpus.described[task.name]
         found[task.name] = fit_heads(
             task.name,
             {depth: of_depth[task.name] for depth, of_depth in heads.items()},
@@ -128,16 +161,27 @@ def _fit(
 
 
 def refit_heads(
-    plan: RunPlan, learned: Learned, corpus: Corpus, states: States, journal: Journal
+    plan: RunPlan,
+    learned: Learned,
+    learned_heads: Heads,
+    corpus: Corpus,
+    states: States,
+    journal: Journal,
 ) -> Heads:
-    """Heads from the beginning, trained on the validation rows as well."""
-    heads = initial_heads_by_depth(plan, learned.backbone)
+    """Heads from the beginning, trained on the validation rows as well, where there are some."""
+    heads = {
+        depth: {
+            name: learned_heads[depth][name] if name in learned.cross_validated else head
+            for name, head in of_depth.items()
+        }
+        for depth, of_depth in initial_heads_by_depth(plan, learned.backbone).items()
+    }
     _fit(plan, heads, corpus, states, journal, learned.best_epochs)
     return heads
 
 
 def out_of_fold_logits(
-    plan: RunPlan, backbone: Backbone, corpus: Corpus, states: States, journal: Journal
+    plan: RunPlan, learned: Learned, corpus: Corpus, states: States, journal: Journal
 ) -> dict[str, OutOfFold]:
     """By task, logits of heads that were not trained on the rows; none without `--exits`."""
     if not plan.options.exits:
@@ -145,9 +189,12 @@ def out_of_fold_logits(
     depths = (*plan.options.exits, plan.depth)
 
     def build_heads(name: str) -> dict[int, Head]:
-        return {depth: initial_heads(plan, backbone, depth)[name] for depth in depths}
+        return {depth: initial_heads(plan, learned.backbone, depth)[name] for depth in depths}
 
     return {
+        name: OutOfFold(np.array(few.labels, np.int64), {d: few.logits[d] for d in depths})
+        for name, few in learned.cross_validated.items()
+    } | {
         task.name: out_of_fold(
             task.name,
             lambda name=task.name: build_heads(name),  # type: ignore[misc]
@@ -159,4 +206,5 @@ def out_of_fold_logits(
             describe_row=corpus.describe_row,
         )
         for task in plan.tasks
+        if not task.few
     }

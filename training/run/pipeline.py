@@ -57,10 +57,10 @@ def train(
 
     began = time.monotonic()
     learned = learn(plan, backbone, heads, corpus, states, journal)
-    out_of_fold = out_of_fold_logits(plan, learned.backbone, corpus, states, journal)
+    out_of_fold = out_of_fold_logits(plan, learned, corpus, states, journal)
     validation = task_logits(learned.predictor, heads, corpus.validation)
     if options.refit:
-        heads = refit_heads(plan, learned, corpus, states, journal)
+        heads = refit_heads(plan, learned, heads, corpus, states, journal)
     seconds = time.monotonic() - began
 
     reports = task_reports(plan, corpus, learned, heads, before, validation)
