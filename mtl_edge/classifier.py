@@ -162,7 +162,7 @@ class EdgeClassifier:
     def predict_proba(
         self, texts: str | Iterable[str] | Column, *, budget_ms: float | None = None
     ) -> Probabilities:
-        """Probabilities `[n, labels]` per task, labels in the task's order.
+        """Probabilities `[n, labels]` per task, labels in the task's order; scores `[n, 1]`.
 
         Args:
             budget_ms: see `predict`.

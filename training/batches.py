@@ -6,13 +6,19 @@ import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mtl_edge.bundle import Task
 
 __all__ = ["MIXES", "DescribeRow", "Labelled", "batches_of", "endless", "mixed"]
 
 BATCHES_SORTED_TOGETHER = 16
 
-# A row as a user knows it, from its task and the positions of its text and of its label.
-DescribeRow = Callable[[str, int, int], Mapping[str, str]]
+# A row as a user knows it, from its task, the position of its text, and its target.
+DescribeRow = Callable[[str, int, Any], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +26,31 @@ class Labelled:
     """Labelled rows as numbers.
 
     Attributes:
+        task: that the labels are of.
         rows: positions of the texts among those of the run.
-        labels: positions of the labels among those of the task.
+        targets: see `mtl_edge.training.kinds`.
     """
 
+    task: Task
     rows: Sequence[int]
-    labels: Sequence[int]
+    targets: npt.NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __add__(self, other: Labelled) -> Labelled:
-        return Labelled([*self.rows, *other.rows], [*self.labels, *other.labels])
+        targets = [self.targets, other.targets]
+        if targets[0].ndim != targets[1].ndim:  # one has soft labels
+            targets = [_as_shares(one, self.task.outputs) for one in targets]
+        return Labelled(self.task, [*self.rows, *other.rows], np.concatenate(targets))
+
+    def take(self, which: npt.NDArray[np.int64]) -> Labelled:
+        """Some of the rows, by their positions in here."""
+        return Labelled(self.task, [self.rows[i] for i in which.tolist()], self.targets[which])
+
+
+def _as_shares(targets: npt.NDArray[Any], labels: int) -> npt.NDArray[np.float32]:
+    return targets if targets.ndim > 1 else np.eye(labels, dtype=np.float32)[targets]
 
 
 def batches_of(lengths: Sequence[int], size: int, generator: random.Random) -> Iterator[list[int]]:

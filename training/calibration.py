@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.stats import beta
 
-from mtl_edge.answers.probabilities import softmax
-
-__all__ = ["NEVER", "calibration_error", "fit_temperature", "fit_thresholds"]
+__all__ = ["NEVER", "calibration_error", "fit_decisions", "fit_temperature", "fit_thresholds"]
 
 BINS = 15
 CONFIDENCE = 0.9
 SHARES = 10
 NEVER = 1.01  # no probability reaches it
+UNSEEN = 0.5  # the threshold of a label without rows to fit one on
 
 
-def fit_temperature(logits: npt.NDArray[np.float32], labels: Sequence[int]) -> float:
+def fit_temperature(
+    logits: npt.NDArray[np.float32], labels: Sequence[int] | npt.NDArray[Any]
+) -> float:
     """The temperature under which `logits` are best calibrated (Guo et al. 2017, arXiv:1706.04599).
+
+    Args:
+        labels: right positions; or, for logits that are independent of each other, 0 to 1 for each.
 
     Returns:
         The minimum of the cross-entropy between 0.05 and 20.
@@ -29,6 +34,8 @@ def fit_temperature(logits: npt.NDArray[np.float32], labels: Sequence[int]) -> f
 
     def loss(log_temperature: float) -> float:
         scaled = logits.astype(np.float64) / np.exp(log_temperature)
+        if targets.ndim == 2:
+            return float((np.logaddexp(0, scaled) - targets * scaled).mean())
         scaled -= scaled.max(1, keepdims=True)
         partition = np.log(np.exp(scaled).sum(1))
         return float((partition - scaled[np.arange(len(targets)), targets]).mean())
@@ -37,16 +44,19 @@ def fit_temperature(logits: npt.NDArray[np.float32], labels: Sequence[int]) -> f
     return float(np.exp(found.x))
 
 
-def calibration_error(
-    logits: npt.NDArray[np.float32], labels: Sequence[int], temperature: float
-) -> float:
-    """Expected calibration error of the largest probability, 15 equal bins (Naeini et al. 2015)."""
-    probabilities = softmax(logits.astype(np.float64), temperature)
-    sure = probabilities.max(1)
-    right = probabilities.argmax(1) == np.asarray(labels)
+def calibration_error(probabilities: npt.NDArray[np.float32], right: npt.NDArray[Any]) -> float:
+    """Expected calibration error of the largest probability, 15 equal bins (Naeini et al. 2015).
+
+    Args:
+        right: right positions; or, of independent labels, whether each is there.
+    """
+    if right.ndim == 2:  # each label's own probability is one to look at
+        sure, hit = probabilities.ravel(), right.ravel()
+    else:
+        sure, hit = probabilities.max(1), probabilities.argmax(1) == right
     bins = np.minimum((sure * BINS).astype(int), BINS - 1)
     gaps = [
-        abs(right[bins == b].mean() - sure[bins == b].mean()) * (bins == b).mean()
+        abs(hit[bins == b].mean() - sure[bins == b].mean()) * (bins == b).mean()
         for b in range(BINS)
         if (bins == b).any()
     ]
@@ -80,3 +90,32 @@ def fit_thresholds(
                 break
         thresholds.append(found)
     return tuple(thresholds)
+
+
+def fit_decisions(
+    probabilities: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]
+) -> tuple[float, ...]:
+    """Per label, the probability from which on to say that a text has it, for the largest F1.
+
+    Args:
+        probabilities, right: `[rows, labels]`.
+
+    Returns:
+        `UNSEEN` for labels that no row has.
+    """
+    return tuple(
+        _best_decision(probabilities[:, label], right[:, label]) for label in range(right.shape[1])
+    )
+
+
+def _best_decision(probability: npt.NDArray[np.float32], has: npt.NDArray[np.bool_]) -> float:
+    if not has.any():
+        return UNSEEN
+    order = np.argsort(-probability, kind="stable")
+    sorted_p = probability[order].astype(np.float64)
+    hits = np.cumsum(has[order])
+    f1 = 2 * hits / (np.arange(1, len(order) + 1) + has.sum())
+    last = np.append(sorted_p[:-1] > sorted_p[1:], True)  # a threshold does not split equal ones
+    best = int(np.argmax(np.where(last, f1, -1)))
+    below = sorted_p[best + 1] if best + 1 < len(order) else 0.0
+    return float((sorted_p[best] + below) / 2)

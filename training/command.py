@@ -23,6 +23,7 @@ from mtl_edge.training.checkpoint import RECORD, Checkpoint, load_checkpoint, sa
 from mtl_edge.training.data import TaskData
 from mtl_edge.training.device import device
 from mtl_edge.training.journal import Journal
+from mtl_edge.training.kinds import headline, shown
 from mtl_edge.training.options import DEFAULT_BACKBONE, DEFAULT_MAX_TOKENS, TrainOptions
 from mtl_edge.training.run import train
 from mtl_edge.training.scenarios import SCENARIOS
@@ -152,19 +153,18 @@ def _summary(checkpoint: Checkpoint) -> str:
     rows = []
     for task in checkpoint.tasks:
         report = checkpoint.report[task.name]
+        baselines = (report[name] for name in ("mean_pooling", "bag_of_words"))
         rows.append(
             [
                 task.name,
                 str(report["train"]["rows"]),
-                str(len(task.labels)),
+                "score" if task.kind == "score" else str(len(task.labels)),
                 f"{report['reported']['split']} ({report['reported']['rows']})",
-                f"{report['head']['accuracy']:.1%}",
-                f"{report['head']['macro_f1']:.1%}",
-                f"{report['mean_pooling']['accuracy']:.1%}",
-                f"{report['bag_of_words']['accuracy']:.1%}",
+                shown(task, report["head"]),
+                *(f"{headline(task, found):.1%}" for found in baselines),
             ]
         )
-    header = ["task", "train rows", "labels", "reported on", "accuracy", "macro-F1"]
+    header = ["task", "train rows", "labels", "reported on", "head"]
     return text_table([*header, "usual recipe", "bag of words"], rows) + (
         "\n\nusual recipe: mean of the last layer + logistic regression on the same encoder; "
         "bag of words: TF-IDF + logistic regression, no encoder"

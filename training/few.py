@@ -1,9 +1,9 @@
 """A handful of examples: none is set aside, and cross-validation chooses in the place of those.
 
-Of a few rows a label, a tenth is too few to choose an epoch by, and a tenth missed. So a head that
-is solved (see `mtl_edge.training.solve`) learns from all rows; what it would answer on rows that
-it has not seen is asked of heads solved on the other folds. On these out-of-fold logits its setting
-is chosen, its temperature fitted, and figures are taken where no dev rows are given.
+Of a few rows a label, a tenth is too few to choose by, and sorely missed. So a head that is solved
+(see `mtl_edge.training.solve`) learns from all rows; what it would answer on rows that it has not
+seen is asked of heads solved on the other folds. On these out-of-fold logits its setting is chosen,
+its temperature fitted, and figures are taken where no dev rows are given.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -21,20 +21,19 @@ import torch
 
 from mtl_edge.io.labelled import Rows
 from mtl_edge.training.batches import Labelled
-from mtl_edge.training.heads import HEADS, Setting
-from mtl_edge.training.heads.pooled import LinearHead
+from mtl_edge.training.data import strata
+from mtl_edge.training.heads import HEADS, LinearHead, Setting
 from mtl_edge.training.journal import Journal
 from mtl_edge.training.loop import ValidationScore, improves
 from mtl_edge.training.recipe import Recipe
-from mtl_edge.training.solve import LinearModel
 from mtl_edge.training.solved import (
     LinearHeads,
     Problem,
+    by_layers,
     calibrated_score,
     features_of,
-    log,
-    take,
-    training_loss,
+    log_solved,
+    take_weights,
 )
 from mtl_edge.training.states import States
 
@@ -51,24 +50,27 @@ class CrossValidated:
     """One task's out-of-fold logits.
 
     Attributes:
-        positions: the rows that could be asked, among the training rows: not those of a label that
-            has one text, which every fold has to learn from.
-        labels: their labels' positions.
-        logits: by depth, float32 `[rows, labels]`.
+        positions: of the rows that could be asked, among the training rows: not those of a label
+            that has one text, which every fold has to learn from.
+        rows: these rows.
+        logits: by depth, float32 `[rows, outputs]`.
         folds: how many parts the rows were split into.
-        best: by depth, the setting that was taken, and its accuracy and loss on these rows.
+        best: by depth, score and loss of the setting that was taken, on these rows.
     """
 
     positions: Sequence[int]
-    labels: Sequence[int]
+    rows: Labelled
     logits: dict[int, Values]
     folds: int
     best: dict[int, dict[str, float]]
 
 
 def has_few(rows: Rows) -> bool:
-    """Whether a task has so few training rows that none is set aside."""
-    texts = Counter(label for _, label in {*zip(rows.texts, rows.labels, strict=True)})
+    """Whether a task has so few training rows that none is set aside.
+
+    They are counted by label, or by what stands for it, see `mtl_edge.training.data.strata`.
+    """
+    texts = Counter(group for _, group in {*zip(rows.texts, strata(rows), strict=True)})
     return median(texts.values()) <= FEW
 
 
@@ -78,34 +80,45 @@ def is_solved(head: str) -> bool:
     return kind is not None and issubclass(kind, LinearHead)
 
 
-def folds_of(rows: Labelled, seed: int) -> tuple[list[int], int]:
+def folds_of(rows: Labelled, seed: int) -> tuple[npt.NDArray[np.int64], int]:
     """Each row's fold, -1 for one that every fold learns from; and the number of folds.
 
     Labels are spread evenly, and a text that occurs twice is in one fold, so that it is never asked
     of a head that has seen it. A label's only text stays in every fold.
     """
-    texts = {label: sorted({*_of(rows, label)}) for label in sorted({*rows.labels})}
-    asked = {label for label, own in texts.items() if len(own) > 1}
+    texts: dict[int, list[int]] = {}  # by label
+    groups = _groups(rows)
+    for text, group in sorted({*zip(rows.rows, groups, strict=True)}):
+        texts.setdefault(group, []).append(text)
+    asked = sorted(group for group, own in texts.items() if len(own) > 1)
     if not asked:
-        return [-1] * len(rows), 0
-    count = min(MOST_FOLDS, max(2, round(median(len(texts[label]) for label in asked))))
+        return np.full(len(rows), -1), 0
+    count = min(MOST_FOLDS, max(2, round(median(len(texts[group]) for group in asked))))
     generator = random.Random(seed)
     fold: dict[int, int] = {}
-    turn = 0
-    for label in sorted(asked):
-        generator.shuffle(texts[label])
-        for text in texts[label]:
-            if text not in fold:
-                fold[text] = turn % count
-                turn += 1
-    return [
-        fold.get(text, -1) if label in asked else -1
-        for text, label in zip(rows.rows, rows.labels, strict=True)
-    ], count
+    for group in asked:
+        generator.shuffle(texts[group])
+        for text in texts[group]:
+            fold.setdefault(text, len(fold) % count)
+    return np.array(
+        [
+            fold.get(text, -1) if group in asked else -1
+            for text, group in zip(rows.rows, groups, strict=True)
+        ]
+    ), count
 
 
-def _of(rows: Labelled, label: int) -> list[int]:
-    return [text for text, own in zip(rows.rows, rows.labels, strict=True) if own == label]
+def _groups(rows: Labelled) -> list[int]:
+    """Each row's label; of several its rarest, -1 for none; of a score always the same."""
+    targets = rows.targets
+    if rows.task.kind == "score":
+        return [0] * len(rows)
+    if targets.ndim == 1:
+        return [int(target) for target in targets]
+    if rows.task.kind == "single":
+        return [int(place) for place in targets.argmax(1)]
+    rarity = np.where(targets >= 0.5, 1 / (targets >= 0.5).sum(0).clip(1), 0)
+    return [int(row.argmax()) if row.any() else -1 for row in rarity]
 
 
 def solve_few(
@@ -120,7 +133,7 @@ def solve_few(
     """Solve one task's linear heads in place, one for each depth, on all rows.
 
     Args:
-        described: rows of the labels' descriptions, that every fold learns from.
+        described: descriptions of labels, that every fold learns from.
 
     Raises:
         MtlEdgeError: a state is not a number.
@@ -128,49 +141,47 @@ def solve_few(
     started = time.monotonic()
     rows = training + described
     folds, count = folds_of(training, recipe.seed)
-    places = np.array([*folds, *[-1] * len(described)])
+    places = np.concatenate([folds, np.full(len(described), -1)])
     asked = np.flatnonzero(places >= 0)
-    labels = [rows.labels[i] for i in asked]
-    found = CrossValidated(asked.tolist(), labels, {}, count, {})
+    found = CrossValidated(asked.tolist(), training.take(asked), {}, count, {})
     for depth, values in features_of(task, heads, states, rows.rows).items():
         head = heads[depth]
-        problem = Problem.of(values, rows, head.config.labels, recipe)
-        settings = list(head.settings(few=True))
+        problem = Problem(values, rows, recipe)
+        settings = [s for group in by_layers(head.settings(few=True)) for s in group]
         setting, own = settings[0], None
+        found.logits[depth] = np.zeros((0, rows.task.outputs), np.float32)
         if count:
-            logits = _out_of_fold(problem, settings, places)
-            setting, own = _best(settings, [some[asked] for some in logits], labels)
-            found.logits[depth] = logits[settings.index(setting)][asked]
-            found.best[depth] = {"accuracy": own.accuracy, "loss": own.loss}
-        ((_, model),) = problem.solutions([setting])
-        take(head, model)
-        log(journal, f"{task}@{depth}", started, training_loss(problem, model), own, setting)
+            logits = [some[asked] for some in _out_of_fold(problem, settings, places)]
+            setting, own = _best(settings, logits, found.rows)
+            found.logits[depth] = logits[settings.index(setting)]
+            found.best[depth] = {"score": own.score, "loss": own.loss}
+        (model,) = problem.solutions([setting])
+        take_weights(head, model)
+        log_solved(journal, f"{task}@{depth}", started, problem.loss_of(model), own, setting)
     return found
 
 
 def _out_of_fold(
     problem: Problem, settings: Sequence[Setting], places: npt.NDArray[np.int64]
 ) -> list[Values]:
-    """Each setting's logits `[rows, labels]`; those of rows that are in no fold mean nothing."""
-    found = [np.zeros((len(places), problem.labels), np.float32) for _ in settings]
+    """Each setting's logits `[rows, outputs]`; those of rows that are in no fold mean nothing."""
+    found = [np.zeros((len(places), problem.rows.task.outputs), np.float32) for _ in settings]
     for fold in range(places.max() + 1):
-        held_out = torch.from_numpy(places == fold)
-        others = replace(
-            problem,
-            values=problem.values[~held_out],
-            targets=problem.targets[~held_out],
-            weights=None if problem.weights is None else problem.weights[~held_out],
+        held_out, others = np.flatnonzero(places == fold), np.flatnonzero(places != fold)
+        rest = Problem(
+            problem.values[torch.from_numpy(others)], problem.rows.take(others), problem.recipe
         )
-        for one, (_, model) in zip(found, others.solutions(settings), strict=True):
-            one[places == fold] = model(problem.values[held_out]).numpy()
+        models = [model for group in by_layers(settings) for model in rest.solutions(group)]
+        for one, model in zip(found, models, strict=True):
+            one[held_out] = model(problem.values[torch.from_numpy(held_out)]).numpy()
     return found
 
 
 def _best(
-    settings: Sequence[Setting], logits: Sequence[Values], labels: Sequence[int]
+    settings: Sequence[Setting], logits: Sequence[Values], rows: Labelled
 ) -> tuple[Setting, ValidationScore]:
     """The first setting, unless another does better."""
-    scores = [calibrated_score(some, labels) for some in logits]
+    scores = [calibrated_score(torch.from_numpy(some), rows) for some in logits]
     best = 0
     for place, one in enumerate(scores):
         if improves(one, scores[best]):

@@ -13,9 +13,10 @@ from mtl_edge.batches.planning import Tokens, pad
 from mtl_edge.training.batches import DescribeRow, Labelled, mixed
 from mtl_edge.training.device import device
 from mtl_edge.training.journal import Journal
+from mtl_edge.training.kinds import training_kind
 from mtl_edge.training.loop import Learner, Loop, ValidationScore, score
 from mtl_edge.training.model import MultiTaskModel, logits_of
-from mtl_edge.training.recipe import Recipe, criterion_for
+from mtl_edge.training.recipe import Recipe
 from mtl_edge.training.scenarios import Learning
 from mtl_edge.training.unfreezing import head_of, learning_heads, parameter_groups, unfreeze
 from mtl_edge.training.weighting import WEIGHTINGS
@@ -31,7 +32,7 @@ class Finetuned:
     """
     Attributes:
         model: updates merged into its weights.
-        best_epochs: per task, the number of the epoch that was kept, and accuracy and loss of the
+        best_epochs: per task, the number of the epoch that was kept, and score and loss of the
             validation rows then.
         parameters: how many learned.
     """
@@ -135,9 +136,7 @@ class _TasksOfModel:
         self._training, self._validation = training, validation
         self._describe_row = describe_row
         self._criteria = {
-            task: criterion_for(rows.labels, head_of(model, task).config.labels, recipe).to(
-                device()
-            )
+            task: training_kind(rows.task).criterion(rows.task, rows.targets, recipe).to(device())
             for task, rows in training.items()
         }
 
@@ -148,7 +147,7 @@ class _TasksOfModel:
         arrays = pad([self._ids[rows.rows[i]] for i in positions])
         input_ids, mask = (torch.from_numpy(array).to(device()) for array in arrays)
         states = self._model.states(input_ids, mask)
-        targets = torch.tensor([rows.labels[i] for i in positions], device=device())
+        targets = torch.from_numpy(rows.targets[positions]).to(device())
         head = head_of(self._model, task)
         return {task: head.loss(self._criteria[task], targets, states, mask, input_ids)}
 
@@ -158,13 +157,13 @@ class _TasksOfModel:
         scores = {}
         for task, rows in self._validation.items():
             logits = logits_of(self._model, [self._ids[row] for row in rows.rows])[task]
-            scores[task] = score(torch.from_numpy(logits), rows.labels)
+            scores[task] = score(torch.from_numpy(logits), rows)
         return scores
 
-    def describe(self, batch: TaskBatch) -> list[Mapping[str, str]]:
+    def describe(self, batch: TaskBatch) -> list[Mapping[str, Any]]:
         """The batch's rows as a user knows them."""
         task, positions = batch
         rows = self._training[task]
         if self._describe_row is None:
             return []
-        return [self._describe_row(task, rows.rows[i], rows.labels[i]) for i in positions]
+        return [self._describe_row(task, rows.rows[i], rows.targets[i]) for i in positions]

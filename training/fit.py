@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ from mtl_edge.training.batches import DescribeRow, Labelled, endless
 from mtl_edge.training.device import device
 from mtl_edge.training.heads import Head, LinearHead
 from mtl_edge.training.journal import Journal
+from mtl_edge.training.kinds import training_kind
 from mtl_edge.training.loop import Learner, Loop, score
-from mtl_edge.training.recipe import Recipe, criterion_for
+from mtl_edge.training.recipe import Recipe
 from mtl_edge.training.solved import solve_heads
 from mtl_edge.training.states import States
 
@@ -46,8 +48,8 @@ def fit_heads(
             `training` holds the validation rows too: recorded under names of its own.
 
     Returns:
-        Per depth, that epoch's number (from 1), its accuracy and its loss on `validation`; for
-        linear heads see `solve_heads`.
+        Per depth, that epoch's number (from 1), its score and its loss on `validation`; for linear
+        heads see `solve_heads`.
 
     Raises:
         MtlEdgeError: a loss is not a number.
@@ -59,8 +61,8 @@ def fit_heads(
         )
     loop = _loop(task, heads, len(training), recipe, journal, first_pass is not None)
     parts = {depth: f"{loop.name}@{depth}" for depth in heads}
-    criterion = criterion_for(training.labels, next(iter(heads.values())).config.labels, recipe)
-    criterion.to(device())
+    kind = training_kind(training.task)
+    criterion = kind.criterion(training.task, training.targets, recipe).to(device())
 
     found = loop.run(
         {parts[depth]: Learner(head, [parts[depth]]) for depth, head in heads.items()},
@@ -74,7 +76,7 @@ def fit_heads(
             for depth, loss in _losses(heads, states, training, batch, criterion).items()
         },
         lambda: {
-            parts[depth]: score(predict(head, states, validation.rows), validation.labels)
+            parts[depth]: score(predict(head, states, validation.rows), validation)
             for depth, head in heads.items()
         },
         lambda batch: _described(task, training, batch, describe_row),
@@ -131,7 +133,7 @@ def _losses(
     """Each depth's loss of a batch, given as positions among the training rows."""
     deepest = max(head.config.states for head in heads.values())
     values, mask, ids = states.batch([training.rows[i] for i in batch], deepest, device())
-    targets = torch.tensor([training.labels[i] for i in batch], device=device())
+    targets = torch.from_numpy(training.targets[batch]).to(device())
     return {
         depth: head.loss(
             criterion, targets, states.layers_read_by(head.config.states, values, ids), mask, ids
@@ -142,10 +144,10 @@ def _losses(
 
 def _described(
     task: str, training: Labelled, batch: Sequence[int], describe_row: DescribeRow | None
-) -> list[Mapping[str, str]]:
+) -> list[Mapping[str, Any]]:
     if describe_row is None:
         return []
-    return [describe_row(task, training.rows[i], training.labels[i]) for i in batch]
+    return [describe_row(task, training.rows[i], training.targets[i]) for i in batch]
 
 
 @torch.inference_mode()

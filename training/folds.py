@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from mtl_edge.training.batches import DescribeRow, Labelled
 from mtl_edge.training.fit import fit_heads, predict
 from mtl_edge.training.heads import Head
 from mtl_edge.training.journal import Journal
+from mtl_edge.training.kinds import training_kind
 from mtl_edge.training.recipe import Recipe
 from mtl_edge.training.states import States
 
@@ -36,18 +38,18 @@ class OutOfFold:
     """One task's logits, of heads that were not trained on the rows.
 
     Attributes:
-        labels: positions of the right labels, int64 `[rows]`.
-        logits: by depth, float32 `[rows, labels]`.
+        right: the right answers, see `mtl_edge.answers.kinds`.
+        logits: by depth, float32 `[rows, outputs]`.
     """
 
-    labels: npt.NDArray[np.int64]
+    right: npt.NDArray[Any]
     logits: Mapping[int, Values]
 
     def at(self, depth: int) -> OutOfFold | None:
         """The same for a model of `depth` layers; none if there are no logits of that depth."""
         if depth not in self.logits:
             return None
-        return OutOfFold(self.labels, {d: v for d, v in self.logits.items() if d <= depth})
+        return OutOfFold(self.right, {d: v for d, v in self.logits.items() if d <= depth})
 
 
 def require_texts(task: str, texts: Sequence[str], folds: int) -> None:
@@ -98,27 +100,22 @@ def out_of_fold(
             f"{task}.fold{fold + 1}",
             heads,
             states,
-            _taken(rows, ~held_out & ~validation),
-            _taken(rows, validation),
+            rows.take(np.flatnonzero(~held_out & ~validation)),
+            rows.take(np.flatnonzero(validation)),
             recipe,
             journal=journal,
             describe_row=_for_task(task, describe_row),
         )
-        own = _taken(rows, held_out)
+        own = rows.take(np.flatnonzero(held_out))
         for depth, head in heads.items():
             logits = predict(head, states, own.rows).numpy()
             found.setdefault(depth, np.empty((len(rows), logits.shape[1]), np.float32))
             found[depth][held_out] = logits
-    return OutOfFold(np.array(rows.labels, np.int64), found)
+    return OutOfFold(training_kind(rows.task).right(rows.task, rows.targets), found)
 
 
 def _for_task(task: str, describe_row: DescribeRow | None) -> DescribeRow | None:
     """Rows are described as the task's, whatever the fold is called."""
     if describe_row is None:
         return None
-    return lambda _, text, label: describe_row(task, text, label)
-
-
-def _taken(rows: Labelled, chosen: npt.NDArray[np.bool_]) -> Labelled:
-    positions = np.flatnonzero(chosen).tolist()
-    return Labelled([rows.rows[i] for i in positions], [rows.labels[i] for i in positions])
+    return lambda _, text, target: describe_row(task, text, target)

@@ -143,7 +143,7 @@ class Journal:
         """Drop lines of `parts` behind `step`: they will be written again."""
         self.metrics = [m for m in self.metrics if m["part"] not in parts or m["step"] <= step]
 
-    def reject(self, rows: Sequence[Mapping[str, str]]) -> str:
+    def reject(self, rows: Sequence[Mapping[str, Any]]) -> str:
         """Keep the rows of a batch whose loss was not a number; where they are, in words."""
         if self.folder is None:
             return ""

@@ -1,17 +1,14 @@
-"""How parts learn: epochs, rates, mixing, weighting; and the loss."""
+"""How parts learn: epochs, rates, mixing, weighting."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-from torch import nn
-
 from mtl_edge.errors import OptionError
 
-__all__ = ["Recipe", "criterion_for", "require_positive"]
+__all__ = ["Recipe", "require_positive"]
 
 FEWEST_STEPS = 500
 
@@ -74,12 +71,3 @@ def require_positive(option: str, value: float | None) -> None:
     """
     if value is not None and not value > 0:
         raise OptionError(f"--{option.replace('_', '-')} is {value}, expected more than 0")
-
-
-def criterion_for(labels: Sequence[int], count: int, recipe: Recipe) -> nn.CrossEntropyLoss:
-    """The loss of a task with `count` labels; class weights average to 1 over the rows."""
-    weight = None
-    if recipe.class_weights:
-        seen = torch.bincount(torch.tensor(labels), minlength=count).clamp(min=1)
-        weight = len(labels) / (count * seen)
-    return nn.CrossEntropyLoss(weight, label_smoothing=recipe.label_smoothing)

@@ -1,48 +1,35 @@
-"""Linear heads, solved: regularized linear models on pooled states, by L-BFGS.
+"""Linear models, solved: regularized fits to features that do not change, by L-BFGS.
 
-`linear_model` minimizes the sum of the rows' losses, times the strength of the data, plus half the
-squared weights; the bias is free. That is scikit-learn's `LogisticRegression` with `C` for the
-strength, on the same features. The problem is convex, so there is one answer, whatever the seed.
-
-A kind of task is one entry of `OBJECTIVES`.
+`linear_model` minimizes the sum of the rows' losses times a strength, plus half the squared
+weights; the bias is free. With a loss of cross-entropy that is scikit-learn's `LogisticRegression`
+with `C` for the strength, with one of squared errors ridge regression. These problems are convex,
+so there is one answer, whatever the seed. The loss is the task's own, see
+`mtl_edge.training.kinds`: a new kind of task needs nothing here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["OBJECTIVES", "Features", "LinearModel", "linear_model"]
+__all__ = ["Features", "LinearModel", "linear_model"]
 
 ITERATIONS = 500
-# Relative change of the objective at which the search ends: below what float32 tells apart.
+# Relative change of the objective at which the search ends: about what float32 tells apart.
 PRECISION = 1e-7
+STEP = 1e-2  # of logits, over which the loss's curvature is taken
 
 Vector = npt.NDArray[np.float64]
-# Logits `[rows, labels]` and targets to each row's loss, and its derivative by the logits.
-Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def _softmax(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of one label a row: multinomial logistic regression."""
-    logs = torch.log_softmax(logits, 1)
-    chosen = targets.unsqueeze(1)
-    slope = logs.exp().scatter_add_(1, chosen, -torch.ones_like(logs[:, :1]))
-    return -logs.gather(1, chosen).squeeze(1), slope
-
-
-OBJECTIVES: Mapping[str, Objective] = {"single": _softmax}
 
 
 @dataclass(frozen=True, slots=True)
 class LinearModel:
-    """`features @ weight.T + bias` are logits: weight `[labels, features]`, bias `[labels]`."""
+    """`features @ weight.T + bias` are logits: weight `[outputs, features]`, bias `[outputs]`."""
 
     weight: Tensor
     bias: Tensor
@@ -82,54 +69,79 @@ class Features:
         self.values = (centred @ self.directions).float()
 
 
+class _Loss:
+    """The sum of the rows' losses and its derivative by the logits.
+
+    Args:
+        criterion: the mean over rows, from logits and targets.
+    """
+
+    def __init__(self, criterion: nn.Module, targets: Tensor) -> None:
+        self._criterion, self._targets = criterion, targets
+
+    def __call__(self, logits: Tensor) -> tuple[float, Tensor]:
+        logits = logits.detach().requires_grad_()
+        with torch.enable_grad():
+            total = len(logits) * self._criterion(logits, self._targets)
+            (slope,) = torch.autograd.grad(total, logits)
+        return float(total), slope
+
+    def curvature(self, outputs: int) -> float:
+        """Of a row's loss along one logit, the mean over all of them, where they are 0.
+
+        The trace of the Hessian by Hutchinson's estimator.
+        """
+        signs = torch.randint(
+            2, (len(self._targets), outputs), generator=torch.Generator().manual_seed(0)
+        )
+        step = STEP * (2.0 * signs - 1)
+        _, ahead = self(step)
+        _, behind = self(-step)
+        return max(float((step * (ahead - behind)).mean()) / (2 * STEP**2), 1e-6)
+
+
 def linear_model(
     features: Features,
     targets: Tensor,
-    labels: int,
+    outputs: int,
+    criterion: nn.Module,
     strength: float,
-    *,
-    kind: str = "single",
-    row_weights: Tensor | None = None,
     start: LinearModel | None = None,
 ) -> LinearModel:
     """The one linear model that minimizes the objective.
 
     Args:
-        targets: as the kind's entry of `OBJECTIVES` takes them; positions of labels for `single`.
-        strength: of the data against the penalty, for features of mean squared norm 1.
-        row_weights: of each row's loss; none: 1.
+        criterion: the mean loss of logits `[rows, outputs]` and targets.
+        strength: of the losses against the penalty, for features of mean squared norm 1.
         start: where to begin, as the answer for a strength nearby; only the time depends on it.
     """
-    strength = strength / features.scale
+    strength, loss = strength / features.scale, _Loss(criterion, targets)
     rows, size = features.values.shape
     # Each direction is scaled by about the inverse root of the objective's curvature along it.
-    curvature = strength / labels * (1 - 1 / labels)
+    curvature = strength * loss.curvature(outputs)
     scales = (1 + curvature * features.variances).rsqrt().unsqueeze(1)
     bias_scale = (curvature * rows) ** -0.5
     values, penalty = features.values * scales.float().T, scales.square().numpy()
-    weights = None if row_weights is None else row_weights.unsqueeze(1)
-    objective = OBJECTIVES[kind]
 
     def value_and_slope(flat: Vector) -> tuple[float, Vector]:
-        point = flat.reshape(size + 1, labels)
+        point = flat.reshape(size + 1, outputs)
         at = torch.from_numpy(point.astype(np.float32))
-        losses, slopes = objective(values @ at[:-1] + bias_scale * at[-1], targets)
-        if weights is not None:
-            losses, slopes = losses * weights[:, 0], slopes * weights
+        total, slopes = loss(values @ at[:-1] + bias_scale * at[-1])
+        shrunk = penalty * point[:-1]
         slope = np.empty_like(point)
-        slope[:-1] = strength * (values.T @ slopes).numpy() + penalty * point[:-1]
+        slope[:-1] = strength * (values.T @ slopes).numpy() + shrunk
         slope[-1] = strength * bias_scale * slopes.sum(0).numpy()
-        total = strength * float(losses.double().sum()) + float((penalty * point[:-1] ** 2).sum()) / 2
-        return total, slope.ravel()
+        return strength * total + float((shrunk * point[:-1]).sum()) / 2, slope.ravel()
 
-    first = np.zeros((size + 1, labels))
+    first = np.zeros((size + 1, outputs))
     if start is not None:
-        first[:-1] = ((start.weight.double() @ features.directions).T / scales).numpy()
-        first[-1] = ((start.bias.double() + start.weight.double() @ features.mean) / bias_scale).numpy()
+        weight = start.weight.double()
+        first[:-1] = ((weight @ features.directions).T / scales).numpy()
+        first[-1] = ((start.bias.double() + weight @ features.mean) / bias_scale).numpy()
     found = minimize(
         value_and_slope, first.ravel(), jac=True, method="L-BFGS-B",
         options={"maxiter": ITERATIONS, "ftol": PRECISION, "gtol": 1e-6, "maxcor": 20},
     )  # fmt: skip
-    point = torch.from_numpy(found.x.reshape(size + 1, labels))
+    point = torch.from_numpy(found.x.reshape(size + 1, outputs))
     weight = (features.directions @ (scales * point[:-1])).T
     return LinearModel(weight.float(), (bias_scale * point[-1] - weight @ features.mean).float())

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from mtl_edge.errors import MtlEdgeError
 from mtl_edge.training.batches import Labelled
-from mtl_edge.training.calibration import fit_temperature
 from mtl_edge.training.heads import LinearHead, Setting
 from mtl_edge.training.journal import Journal
+from mtl_edge.training.kinds import training_kind
 from mtl_edge.training.loop import ValidationScore, improves, score
-from mtl_edge.training.recipe import Recipe, criterion_for
+from mtl_edge.training.recipe import Recipe
 from mtl_edge.training.solve import Features, LinearModel, linear_model
 from mtl_edge.training.states import States
 
-__all__ = ["LinearHeads", "Problem", "solve_heads"]
+__all__ = [
+    "LinearHeads",
+    "Problem",
+    "calibrated_score",
+    "features_of",
+    "log_solved",
+    "solve_heads",
+    "take_weights",
+]
 
 TEXTS_AT_ONCE = 64
 
@@ -34,38 +41,34 @@ class Problem:
 
     Attributes:
         values: the head's features, `[rows, features]`.
-        targets: positions of labels, `[rows]`.
-        weights: of each row's loss; none: 1.
     """
 
     values: Tensor
-    targets: Tensor
-    labels: int
-    weights: Tensor | None = None
+    rows: Labelled
+    recipe: Recipe
 
-    @staticmethod
-    def of(values: Tensor, rows: Labelled, labels: int, recipe: Recipe) -> Problem:
-        targets = torch.tensor(rows.labels)
-        by_label = criterion_for(rows.labels, labels, recipe).weight
-        return Problem(values, targets, labels, None if by_label is None else by_label[targets])
-
-    def solutions(self, settings: Sequence[Setting]) -> Iterator[tuple[Setting, LinearModel]]:
-        """The model of each setting; a strength begins where the one before ended."""
-        layers: tuple[float, ...] = ()
+    def solutions(self, settings: Sequence[Setting]) -> Iterator[LinearModel]:
+        """The model of each setting, all of the same layers; one begins where the last ended."""
+        layers = torch.tensor(settings[0].layers)
+        columns = layers.sqrt().repeat_interleave(self.values.shape[1] // len(layers))
+        features, model = Features(self.values * columns), None
+        rows, recipe = self.rows, replace(self.recipe, label_smoothing=0.0)
+        criterion = training_kind(rows.task).criterion(rows.task, rows.targets, recipe)
+        targets = torch.from_numpy(rows.targets)
         for setting in settings:
-            if setting.layers != layers:
-                layers, model = setting.layers, None
-                columns = _column_scales(layers, self.values.shape[1])
-                features = Features(self.values * columns)
             model = linear_model(
-                features, self.targets, self.labels, setting.strength,
-                row_weights=self.weights, start=model,
-            )  # fmt: skip
-            yield setting, LinearModel(model.weight * columns, model.bias)
+                features, targets, rows.task.outputs, criterion, setting.strength, model
+            )
+            yield LinearModel(model.weight * columns, model.bias)
+
+    def loss_of(self, model: LinearModel) -> float:
+        """The model's loss on the rows that it was fitted to."""
+        return score(model(self.values), self.rows).loss
 
 
-def _column_scales(layers: Sequence[float], width: int) -> Tensor:
-    return torch.tensor(layers).sqrt().repeat_interleave(width // len(layers))
+def by_layers(settings: Sequence[Setting]) -> list[list[Setting]]:
+    """Settings of the same layers together."""
+    return [list(group) for _, group in groupby(settings, lambda setting: setting.layers)]
 
 
 def solve_heads(
@@ -81,15 +84,15 @@ def solve_heads(
     """Solve one task's linear heads in place, one for each depth.
 
     Of the head's settings that one is taken which does best on the validation rows: see
-    `mtl_edge.training.loop.improves`.
+    `mtl_edge.training.loop.improves`. A strength that is clearly too large ends the search.
 
     Args:
         first_pass: what this function returned before, if `training` now holds the validation rows
             too: their settings are taken.
 
     Returns:
-        Per depth `setting`, its position among the head's, and its accuracy and loss on
-        `validation`, calibrated.
+        Per depth `setting`, its position among the head's, and its score and loss on `validation`,
+        calibrated.
 
     Raises:
         MtlEdgeError: a state is not a number.
@@ -98,26 +101,32 @@ def solve_heads(
     rows = training + validation
     found: dict[int, dict[str, float]] = {}
     for depth, values in features_of(task, heads, states, rows.rows).items():
-        head = heads[depth]
-        settings = head.settings(few=False)
+        known = settings = list(heads[depth].settings(few=False))
         if first_pass is not None:
-            settings = [settings[int(first_pass[depth]["setting"])]]
-        problem = Problem.of(values[: len(training)], training, head.config.labels, recipe)
-        best: tuple[Setting, LinearModel, ValidationScore] | None = None
-        for setting, model in problem.solutions(settings):
-            own = calibrated_score(model(values[len(training) :]).numpy(), validation.labels)
+            settings = [known[int(first_pass[depth]["setting"])]]
+        problem = Problem(values[: len(training)], training, recipe)
+        setting, model, own = _best(problem, settings, values[len(training) :], validation)
+        take_weights(heads[depth], model)
+        found[depth] = {"setting": known.index(setting), "score": own.score, "loss": own.loss}
+        part = f"{task}.refit@{depth}" if first_pass is not None else f"{task}@{depth}"
+        log_solved(journal, part, started, problem.loss_of(model), own, setting)
+    return found
+
+
+def _best(
+    problem: Problem, settings: Sequence[Setting], values: Tensor, validation: Labelled
+) -> tuple[Setting, LinearModel, ValidationScore]:
+    """The setting that does best on the validation rows, with its model and score."""
+    best: tuple[Setting, LinearModel, ValidationScore] | None = None
+    for group in by_layers(settings):
+        for setting, model in zip(group, problem.solutions(group), strict=False):
+            own = calibrated_score(model(values), validation)
             if best is None or improves(own, best[2]):
                 best = setting, model, own
-        assert best is not None
-        take(head, best[1])
-        found[depth] = {
-            "setting": head.settings(few=False).index(best[0]),
-            "accuracy": best[2].accuracy,
-            "loss": best[2].loss,
-        }
-        name = f"{task}.refit@{depth}" if first_pass is not None else f"{task}@{depth}"
-        log(journal, name, started, float(training_loss(problem, best[1])), best[2], best[0])
-    return found
+            elif own.score <= best[2].score and own.loss > best[2].loss:
+                break
+    assert best is not None
+    return best
 
 
 @torch.inference_mode()
@@ -144,29 +153,24 @@ def features_of(
             raise MtlEdgeError(
                 f"{task}: states of depth {depth} are no numbers; take another backbone"
             )
-    return {depth: values.clone() for depth, values in found.items()}
+    return found
 
 
 @torch.no_grad()
-def take(head: LinearHead, model: LinearModel) -> None:
+def take_weights(head: LinearHead, model: LinearModel) -> None:
     """Give the head the solved weights."""
     head.output.weight.copy_(model.weight)
     head.output.bias.copy_(model.bias)
     head.eval()
 
 
-def calibrated_score(
-    logits: npt.NDArray[np.float32], labels: Sequence[int]
-) -> ValidationScore:
-    """Accuracy, and the loss under the temperature that a model with such logits would get."""
-    return score(torch.from_numpy(logits / fit_temperature(logits, labels)), labels)
+def calibrated_score(logits: Tensor, rows: Labelled) -> ValidationScore:
+    """The score, and the loss under the temperature that a model with such logits gets."""
+    fitted = training_kind(rows.task).calibrated(rows.task, logits.numpy(), rows.targets, None)
+    return score(logits / fitted.temperature, rows)
 
 
-def training_loss(problem: Problem, model: LinearModel) -> float:
-    return score(model(problem.values), problem.targets.tolist()).loss
-
-
-def log(
+def log_solved(
     journal: Journal,
     part: str,
     started: float,
@@ -174,7 +178,11 @@ def log(
     found: ValidationScore | None,
     setting: Setting,
 ) -> None:
-    """The one line of figures that a head leaves which is solved; `found`: none, if unknown."""
+    """The one line of figures that a solved head leaves.
+
+    Args:
+        found: on rows that it was not solved on; none: there are no such.
+    """
     journal.forget_after([part], 0)  # of a run that was stopped
     journal.log(
         part=part,
@@ -183,7 +191,7 @@ def log(
         seconds=round(time.monotonic() - started, 3),
         learning_rate=None,
         train_loss=train_loss,
-        selection_accuracy=None if found is None else found.accuracy,
+        selection_score=None if found is None else found.score,
         selection_loss=None if found is None else found.loss,
         strength=setting.strength,
         layers=list(setting.layers),

@@ -28,6 +28,7 @@ from mtl_edge.training.backbone import Backbone, load_backbone
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.data import TaskData
 from mtl_edge.training.drawing import drawn
+from mtl_edge.training.kinds import headline, headline_name
 from mtl_edge.training.options import TrainOptions
 from mtl_edge.training.run import train
 from mtl_edge.training.scenarios import SCENARIOS
@@ -45,18 +46,18 @@ class Row:
     """One scenario with one choice of learning heads, over all seeds.
 
     Attributes:
-        accuracy: per task, of the reported rows, one a seed.
+        score: per task, of the reported rows, one a seed: see `mtl_edge.training.kinds.headline`.
         before: the same before learning.
-        train_accuracy: the same of training rows.
+        train_score: the same of training rows.
     """
 
     scenario: str
     learned: tuple[str, ...]
     parameters: int
     seconds: float
-    accuracy: Mapping[str, tuple[float, ...]]
+    score: Mapping[str, tuple[float, ...]]
     before: Mapping[str, tuple[float, ...]]
-    train_accuracy: Mapping[str, tuple[float, ...]]
+    train_score: Mapping[str, tuple[float, ...]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
     tasks = read_tasks(files, read_options(args), options.recipe.seed, note)
     rows = study(tasks, load_backbone(args.backbone), options, scenarios, args.seeds)
     header, cells = table_of(rows, names)
+    metrics = {task.name: headline_name(task.task) for task in tasks}
     with staged_folder(args.out, overwrite=args.overwrite) as stage:
         record = {
             "date": date.today().isoformat(),
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> None:
         }
         (stage / "study.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         (stage / "study.md").write_text(markdown_table(header, cells) + "\n", encoding="utf-8")
-    picture = ", study.png" if drawn(args.out / "study.png", _draw, rows, names) else ""
+    picture = ", study.png" if drawn(args.out / "study.png", _draw, rows, metrics) else ""
     print(text_table(header, cells))
     print(f"\nstudy {args.out}: study.md, study.json{picture}")
 
@@ -159,28 +161,28 @@ def _seeded(
 
 
 def _row(scenario: str, tasks: Sequence[TaskData], runs: Sequence[Checkpoint]) -> Row:
-    def each(*path: str) -> dict[str, tuple[float, ...]]:
-        values = {}
-        for task in tasks:
-            found = [run.report[task.name] for run in runs]
-            for key in path:
-                found = [value[key] for value in found]
-            values[task.name] = tuple(found)
-        return values
+    def each(part: str) -> dict[str, tuple[float, ...]]:
+        return {
+            task.name: tuple(headline(task.task, run.report[task.name][part]) for run in runs)
+            for task in tasks
+        }
+
+    def on_train(task: TaskData) -> tuple[float, ...]:
+        return tuple(run.report[task.name]["train"]["score"] for run in runs)
 
     return Row(
         scenario=scenario,
         learned=tuple(runs[0].run["heads_that_learned"]),
         parameters=runs[0].run["parameters_that_learned"],
         seconds=float(np.median([run.run["seconds_of_learning"] for run in runs])),
-        accuracy=each("head", "accuracy"),
-        before=each("before", "accuracy"),
-        train_accuracy=each("train", "accuracy"),
+        score=each("head"),
+        before=each("before"),
+        train_score={task.name: on_train(task) for task in tasks},
     )
 
 
 def table_of(rows: Sequence[Row], tasks: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells; accuracies in percent, the spread over seeds behind ±."""
+    """Header and cells; scores in percent, the spread over seeds behind ±."""
     header = ["scenario", "heads that learn", "parameters", "seconds"]
     for task in tasks:
         header += [f"{task} before", f"{task} after", f"{task} on train"]
@@ -189,7 +191,7 @@ def table_of(rows: Sequence[Row], tasks: Sequence[str]) -> tuple[list[str], list
         line = [row.scenario, ", ".join(row.learned) or "none"]
         line += [f"{row.parameters:,}", f"{row.seconds:.1f}"]
         for task in tasks:
-            line += [_percent(v[task]) for v in (row.before, row.accuracy, row.train_accuracy)]
+            line += [_percent(v[task]) for v in (row.before, row.score, row.train_score)]
         cells.append(line)
     return header, cells
 
@@ -199,10 +201,11 @@ def _percent(values: Sequence[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ±{100 * np.std(values):.1f}"
 
 
-def _draw(rows: Sequence[Row], tasks: Sequence[str]) -> Figure:
+def _draw(rows: Sequence[Row], metrics: Mapping[str, str]) -> Figure:
     """Per task: before, after and on train, one group a scenario."""
     from matplotlib.figure import Figure
 
+    tasks = list(metrics)
     figure = Figure(figsize=(1 + 5 * len(tasks), 0.55 * len(rows) + 1.6))
     axes = figure.subplots(1, len(tasks), squeeze=False)
     names = [
@@ -214,8 +217,8 @@ def _draw(rows: Sequence[Row], tasks: Sequence[str]) -> Figure:
         for offset, (label, color, values) in enumerate(
             (
                 ("before", "#c9d2da", [row.before[task] for row in rows]),
-                ("after", "#c0562b", [row.accuracy[task] for row in rows]),
-                ("on train", "#8fa3b3", [row.train_accuracy[task] for row in rows]),
+                ("after", "#c0562b", [row.score[task] for row in rows]),
+                ("on train", "#8fa3b3", [row.train_score[task] for row in rows]),
             )
         ):
             means: Any = [100 * np.mean(v) for v in values]
@@ -224,7 +227,7 @@ def _draw(rows: Sequence[Row], tasks: Sequence[str]) -> Figure:
                       label=label, ecolor="#333333")  # fmt: skip
         axis.set_yticks(places, names if axis is axes[0][0] else [""] * len(rows), fontsize=8)
         axis.set_title(clip(task, 60), fontsize=10, loc="left")
-        axis.set_xlabel("accuracy, %", fontsize=8)
+        axis.set_xlabel(f"{metrics[task]}, %", fontsize=8)
         axis.set_xlim(0, 100)
         axis.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper right", ncols=3, fontsize=8)

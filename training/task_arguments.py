@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from mtl_edge.cli.named_values import for_each, named
-from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, labels_of
+from mtl_edge.cli.named_values import named
+from mtl_edge.cli.reading import (
+    add_label_arguments,
+    add_read_arguments,
+    label_options,
+    labels_of,
+)
 from mtl_edge.errors import OptionError
 from mtl_edge.training.options import DEFAULT_BACKBONE, DEFAULT_MAX_TOKENS
 from mtl_edge.training.task_files import TaskFiles
@@ -86,13 +91,11 @@ def task_files(args: argparse.Namespace) -> list[TaskFiles]:
     dev |= named("--dev", args.dev)
     if unknown := sorted(set(dev) - set(sources)):
         raise OptionError(f"--dev {unknown[0]}: no such --task; there are {', '.join(tasks)}")
-    columns = {**for_each("--label-column", args.label_column, tasks), **columns}
+    how = label_options(args, tasks, columns)
     orders = labels_of(args, tasks)
     described = for_each("--describe", args.describe, tasks)
     return [
-        TaskFiles(
-            name, train, dev.get(name), columns.get(name), orders.get(name), described.get(name)
-        )
+        TaskFiles(name, train, dev.get(name), how[name], orders.get(name), described.get(name))
         for name, train in sources.items()
     ]
 

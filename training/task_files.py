@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from mtl_edge.errors import OptionError
+from mtl_edge.io.label_options import LabelOptions
 from mtl_edge.io.labelled import Rows, read_rows
-from mtl_edge.io.labels import look_alikes, ordered
+from mtl_edge.io.labels import NUMBER, look_alikes, ordered
 from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.training.checkpoint import Checkpoint
-from mtl_edge.training.data import TaskData, build_task, conflicts
+from mtl_edge.training.data import TaskData, build_task, conflicts, names_of
 
 __all__ = ["LABEL_NAMES", "TaskFiles", "read_tasks"]
 
@@ -23,7 +25,7 @@ class TaskFiles:
     Attributes:
         train: a path, or `hub:NAME[:SUBSET][:SPLIT]`.
         dev: the same, of rows to report figures on; none: validation rows are reported on.
-        label_column: none: `label`, else the task's name.
+        how: how labels stand in the files.
         labels: in the order that they shall have; none: that of the checkpoint if it has the same
             ones, else see `mtl_edge.io.labels.ordered`.
         describe: a file of descriptions as texts of their labels, or `names`: the labels themselves
@@ -33,7 +35,7 @@ class TaskFiles:
     name: str
     train: str
     dev: str | None = None
-    label_column: str | None = None
+    how: LabelOptions = LabelOptions()
     labels: Sequence[str] | None = None
     describe: str | None = None
 
@@ -71,42 +73,65 @@ def _read_task(
     before: Sequence[str],
     set_aside: Callable[[str, Rows], bool],
 ) -> TaskData:
-    def read(file: str, known: Sequence[str] | None) -> Rows:
-        rows = read_rows(files.name, file, options, files.label_column, known)
+    def read(file: str, how: LabelOptions, known: Sequence[str] | None) -> Rows:
+        rows = read_rows(files.name, file, options, how, known)
         if rows.note:
             note(f"task {files.name}: {file}: {rows.note}")
         return rows
 
     order = files.labels
-    train = read(files.train, order)
-    if order is None and {*before} == {*train.labels}:
+    train = read(files.train, files.how, order)
+    names = names_of(train)
+    if order is None and {*before} == names:
         order = before
-    dev = None if files.dev is None else read(files.dev, order or ordered(train.labels))
-    described = None
-    if files.describe == LABEL_NAMES:
-        described = _names(train)
-    elif files.describe is not None:
-        described = read(files.describe, order or ordered(train.labels))
+    how = replace(files.how, kind=train.kind)
+    known = None if train.kind == "score" else order or ordered(names)
+    dev = None if files.dev is None else read(files.dev, how, known)
     task = build_task(
         files.name, train, dev, seed, order,
-        described=described, set_aside=set_aside(files.name, train),
+        described=_described(files, train, lambda file: read(file, how, known)),
+        set_aside=set_aside(files.name, train),
     )  # fmt: skip
+    if files.how.kind is None and (said := _why(train)):
+        note(f"task {files.name}: {said}")
     for remark in _remarks(train, dev):
         note(f"task {files.name}: {remark}")
     return task
 
 
-def _names(train: Rows) -> Rows:
-    """Each label as a text of its own."""
-    labels = ordered(train.labels)
-    texts = [" ".join(label.replace("_", " ").split()) for label in labels]
-    return Rows(tuple(texts), tuple(labels), {"file": LABEL_NAMES, "rows": len(labels)})
+def _described(files: TaskFiles, train: Rows, read: Callable[[str], Rows]) -> Rows | None:
+    """Descriptions of labels as rows; of `names` each label is a text of its own.
+
+    Raises:
+        OptionError: scores have no labels to describe.
+    """
+    if files.describe is None:
+        return None
+    if train.kind == "score":
+        raise OptionError(f"--describe: task {files.name!r} has scores; only labels are described")
+    if files.describe != LABEL_NAMES:
+        return read(files.describe)
+    labels = ordered(names_of(train))
+    texts = tuple(" ".join(label.replace("_", " ").split()) for label in labels)
+    own = labels if train.kind == "single" else [(label,) for label in labels]
+    return replace(train, texts=texts, labels=tuple(own), source={"file": LABEL_NAMES}, note=None)
+
+
+def _why(train: Rows) -> str | None:
+    """Why a task is of the kind that it is, where another may have been meant."""
+    if train.kind == "multi":
+        return "its rows have several labels, so that it is of kind multi"
+    if train.kind == "score":
+        return "its labels are numbers with fractions, so that it is of kind score"
+    if all(NUMBER.fullmatch(str(label)) for label in train.labels) and len(names_of(train)) > 2:
+        return "its labels are numbers and taken for names; as a scale: --kind TASK=score"
+    return None
 
 
 def _remarks(train: Rows, dev: Rows | None) -> list[str]:
     """What a careful reader of the data would mention."""
     remarks = []
-    if alike := look_alikes(ordered(train.labels)):
+    if alike := look_alikes(ordered(names_of(train))):
         pairs = ", ".join(f"{one!a} and {other!a}" for one, other in alike[:3])
         remarks.append(f"the labels {pairs} look alike and are taken for different ones")
     if count := sum(not text.strip() for text in train.texts):

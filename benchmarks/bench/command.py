@@ -23,7 +23,13 @@ from mtl_edge.benchmarks.core.record_json import read_record
 from mtl_edge.benchmarks.core.scores import LabelledFile
 from mtl_edge.benchmarks.demo import DATA
 from mtl_edge.bundle import Bundle, open_bundle
-from mtl_edge.cli.reading import add_label_arguments, add_read_arguments, rows_of, texts_in
+from mtl_edge.cli.reading import (
+    LABEL_ARGUMENTS,
+    add_label_arguments,
+    add_read_arguments,
+    rows_of,
+    texts_in,
+)
 from mtl_edge.engines.cores import default_threads
 from mtl_edge.errors import DataError, OptionError
 from mtl_edge.io.labelled import read_texts
@@ -136,7 +142,7 @@ def _labelled(bundle: Bundle, args: argparse.Namespace) -> list[LabelledFile]:
             raise OptionError(f"--data {value!r}: expected TASK=FILE")
         if name not in tasks:
             raise OptionError(f"--data {name}: no such task; there are {', '.join(tasks)}")
-        rows = rows_of(name, file, args, list(tasks), tasks[name].labels)
+        rows = rows_of(name, file, args, list(tasks), tasks[name])
         found.append((file, LabelledFile(name, rows)))
     return _told_apart(found)
 
@@ -177,7 +183,7 @@ def _command(args: argparse.Namespace) -> str:
     for option in ("checkpoint", "shapes"):
         if (value := getattr(args, option)) is not None:
             parts += [f"--{option}", str(value)]
-    for option in ("data", "texts", "label_column"):
+    for option in ("data", "texts", *LABEL_ARGUMENTS):
         for value in getattr(args, option):
             parts += [f"--{option.replace('_', '-')}", str(value)]
     for field in fields(ReadOptions):

@@ -13,8 +13,7 @@ import numpy.typing as npt
 import torch
 
 from mtl_edge import engines
-from mtl_edge.answers.predictions import predictions_of
-from mtl_edge.answers.probabilities import softmax
+from mtl_edge.answers.kinds import kind_of, predictions_of
 from mtl_edge.batches.planning import in_batches
 from mtl_edge.benchmarks.core.record import SystemInfo
 from mtl_edge.bundle import Bundle, Graph
@@ -197,7 +196,7 @@ def torch_system(
 
     def probabilities(texts: Texts) -> dict[str, npt.NDArray[np.float32]]:
         found = logits(texts)
-        return {task.name: softmax(found[task.name], task.temperature) for task in tasks}
+        return {task.name: kind_of(task).values(task, found[task.name]) for task in tasks}
 
     return System(
         name=f"torch {precision}{' compiled' if compiled else ''}",

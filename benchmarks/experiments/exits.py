@@ -120,7 +120,7 @@ def _measured(args: argparse.Namespace, command: str) -> Report:
     targets = known if args.targets is None else [t for t in args.targets.split(",") if t]
     if not targets or set(targets) - set(known):
         raise OptionError(f"--targets {args.targets}: the bundle has {', '.join(known)}")
-    tasks = {task.name: task.labels for task in manifest.tasks}
+    tasks = {task.name: task for task in manifest.tasks}
 
     def rows(option: str, files: Mapping[str, str]) -> dict[str, Rows]:
         if set(files) - set(tasks):

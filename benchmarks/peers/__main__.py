@@ -35,7 +35,7 @@ from mtl_edge.benchmarks.peers.rounds import Repeats
 from mtl_edge.benchmarks.peers.run import Ready, cores_for, measure, prepare
 from mtl_edge.benchmarks.peers.table import PEERS, Peer
 from mtl_edge.cli.named_values import named
-from mtl_edge.cli.reading import note, read_options
+from mtl_edge.cli.reading import LABEL_ARGUMENTS, note, read_options
 from mtl_edge.cli.terminal import take_any_text
 from mtl_edge.errors import MtlEdgeError, OptionError
 from mtl_edge.io.read_options import ReadOptions
@@ -45,7 +45,7 @@ from mtl_edge.training.task_arguments import add_data_arguments, task_files
 from mtl_edge.training.task_files import read_tasks
 
 # Options that say what the tasks are, which training gets as they came.
-LISTS = ("task", "dev", "label", "label_column", "labels")
+LISTS = ("task", "dev", "label", *LABEL_ARGUMENTS, "labels")
 SINGLE = (
     "data", "dev_data", "backbone", "max_tokens", *(field.name for field in fields(ReadOptions)),
 )  # fmt: skip

@@ -29,7 +29,8 @@ class Request:
         into: bundle that `heads_only` gives new heads.
         update: file that `heads_only` writes what changed to.
         check_exits: `TASK=FILE` of labelled rows.
-        label_column: `[TASK=]COLUMN` of those files.
+        label_column, label_columns, logits, label_separator, kind: how labels stand in those files,
+            see `mtl_edge.cli.reading.add_label_arguments`.
     """
 
     checkpoint: Path | None = None
@@ -42,6 +43,10 @@ class Request:
     explain: bool = False
     check_exits: tuple[str, ...] = ()
     label_column: tuple[str, ...] = ()
+    label_columns: tuple[str, ...] = ()
+    logits: tuple[str, ...] = ()
+    label_separator: tuple[str, ...] = ()
+    kind: tuple[str, ...] = ()
     options: ExportOptions = field(default_factory=ExportOptions)
 
     def given(self) -> tuple[str, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mtl_edge.bundle import Bundle, Manifest, open_bundle
-from mtl_edge.cli.named_values import for_each, named
-from mtl_edge.cli.reading import note
+from mtl_edge.cli.named_values import named
+from mtl_edge.cli.reading import label_options, note
 from mtl_edge.errors import OptionError
 from mtl_edge.export.cli.arguments import Request
 from mtl_edge.export.cli.combinations import bundle_to_check
@@ -68,11 +69,12 @@ def _rows(request: Request, manifest: Manifest) -> dict[str, Rows]:
         raise OptionError(
             f"--check-exits {unknown[0]}: no such task; the bundle has {', '.join(tasks)}"
         )
-    columns = for_each("--label-column", request.label_column, list(tasks))
+    how = label_options(request, list(tasks))
     data = {}
     for name, file in files.items():
-        labels, reading = tasks[name].labels, request.options.reading
-        data[name] = read_rows(name, file, reading, columns.get(name), labels)
+        task, reading = tasks[name], request.options.reading
+        own = replace(how[name], kind=task.kind)
+        data[name] = read_rows(name, file, reading, own, task.labels or None)
         if told := data[name].note:
             note(f"task {name}: {file}: {told}")
     return data

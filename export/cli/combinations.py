@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 
+from mtl_edge.cli.reading import LABEL_ARGUMENTS
 from mtl_edge.errors import OptionError, OutputExistsError
 from mtl_edge.export.cli.arguments import Request
 from mtl_edge.export.targets import TARGETS, targets_of
@@ -23,7 +24,8 @@ NOT_OF_EXPLAIN = (
     "exits",
 )  # fmt: skip
 OF_CHECK = (
-    "checkpoint", "check_exits", "targets", "label_column", *(f.name for f in fields(ReadOptions)),
+    "checkpoint", "check_exits", "targets", *LABEL_ARGUMENTS,
+    *(f.name for f in fields(ReadOptions)),
 )  # fmt: skip
 INT8 = ("onnx-int8", "openvino-int8")
 OF_TARGETS: Mapping[str, tuple[str, ...]] = {
@@ -52,8 +54,8 @@ def require_meant(request: Request) -> None:
         )
     if request.update is not None:
         _require_place(request.update, request.into, overwrite=request.overwrite)
-    if request.label_column:
-        raise OptionError("--label-column is of --check-exits; give both, or neither")
+    if of_labels := [name for name in LABEL_ARGUMENTS if name in all_given]:
+        raise OptionError(f"{_option(of_labels[0])} is of --check-exits; give both, or neither")
     targets = targets_of(request.options.targets)
     if request.explain:
         _require_explainable(targets, all_given)

@@ -1,5 +1,6 @@
-"""Answers out: logits to probabilities, probabilities to labels.
+"""Answers out: logits to probabilities or scores, and these to labels.
 
-probabilities.py  softmax with a temperature
+probabilities.py  softmax and sigmoid with a temperature
+kinds.py          the table of kinds of tasks: what their logits mean
 predictions.py    `Answer` and `Prediction`, as an app sees them
 """

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from mtl_edge.bundle import Task
-
-__all__ = ["Answer", "Prediction", "predictions_of"]
-
-Arrays = Mapping[str, npt.NDArray[np.float32]]
+__all__ = ["Answer", "Prediction"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +13,25 @@ class Answer:
     """One task's answer to one text.
 
     Attributes:
-        label: the most probable one.
-        probability: the label's.
-        probabilities: of every label, in the task's order; they sum to 1.
+        label: the most probable one, also where a text may have several or none; empty for a score.
+        probability: the label's; 0 for a score.
+        probabilities: of every label, in the task's order. Of a `single` task they sum to 1; of a
+            `multi` task each is by itself.
         sure: false where the probability is below the threshold that was fitted for the label: an
             app should abstain then. Always true if no threshold was fitted.
+        labels: all that the text has, in the task's order: of a `single` task the one, of a
+            `multi` task those whose probability reaches their threshold, maybe none.
+        score: of a `score` task, the number.
+        spread: of a `score` task, the root mean squared error on validation rows.
     """
 
     label: str
     probability: float
     probabilities: Mapping[str, float]
     sure: bool = True
+    labels: tuple[str, ...] = ()
+    score: float | None = None
+    spread: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +53,3 @@ class Prediction(Mapping[str, Answer]):
 
     def __len__(self) -> int:
         return len(self.answers)
-
-
-def predictions_of(tasks: Sequence[Task], probabilities: Arrays, depth: int) -> list[Prediction]:
-    """A prediction for each row of `probabilities`, `[n, labels]` per task, all of one depth."""
-    columns = [_answers(task, probabilities[task.name]) for task in tasks]
-    names = [task.name for task in tasks]
-    return [
-        Prediction(dict(zip(names, answers, strict=True)), depth)
-        for answers in zip(*columns, strict=True)
-    ]
-
-
-def _answers(task: Task, probabilities: npt.NDArray[np.float32]) -> list[Answer]:
-    """One task's answer for each row of its probabilities, `[n, labels]`."""
-    labels, thresholds = task.labels, task.thresholds
-    answers = []
-    rows: list[list[float]] = probabilities.tolist()
-    for values in rows:
-        probability = max(values)
-        best = values.index(probability)
-        sure = not thresholds or probability >= thresholds[best]
-        by_label = dict(zip(labels, values, strict=True))
-        answers.append(Answer(labels[best], probability, by_label, sure))
-    return answers

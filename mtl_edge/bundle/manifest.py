@@ -8,10 +8,19 @@ import json
 import math
 import types
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Literal,
+    NoReturn,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from mtl_edge.bundle.safe_files import altered
-from mtl_edge.bundle.schema import SCHEMA, Manifest
+from mtl_edge.bundle.schema import READABLE, SCHEMA, Manifest
 from mtl_edge.bundle.validation import check_manifest
 from mtl_edge.errors import SchemaError
 
@@ -44,7 +53,7 @@ def parse_manifest(data: bytes, file: Path) -> Manifest:
     schema = content.get("schema") if isinstance(content, dict) else None
     if not isinstance(schema, int) or isinstance(schema, bool):
         raise altered(f"{file} has no schema version")
-    if schema != SCHEMA:
+    if schema not in READABLE:
         advice = (
             "upgrade with `pip install -U mtl-edge`"
             if schema > SCHEMA
@@ -122,6 +131,10 @@ def _typed(hint: Any, value: object, where: str) -> Any:
     if origin in (Union, types.UnionType):
         (inner,) = (a for a in arguments if a is not type(None))
         return None if value is None else _typed(inner, value, where)
+    if origin is Literal:
+        if value not in arguments:
+            raise _unexpected(f"one of {', '.join(map(str, arguments))}", value, where)
+        return value
     if origin is tuple:
         if not isinstance(value, list):
             raise _unexpected("a list", value, where)

@@ -6,11 +6,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from mtl_edge.io.labels import TaskKind
+
 __all__ = [
     "INPUTS",
     "MANIFEST",
     "MOST_MANIFEST_BYTES",
     "MOST_TOKENIZER_BYTES",
+    "READABLE",
     "SCHEMA",
     "SIGNATURE",
     "SUFFIXES",
@@ -22,10 +25,13 @@ __all__ = [
     "FileEntry",
     "Graph",
     "Manifest",
+    "Scale",
     "Task",
+    "TaskKind",
 ]
 
-SCHEMA = 3
+SCHEMA = 4
+READABLE = (3, SCHEMA)  # 4 only adds fields: kinds of tasks
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"
 TOKENIZER = "tokenizer.json"
@@ -45,22 +51,49 @@ SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".xml"}
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """How a logit becomes a score: `center + width * logit`, but not beyond `low` and `high`.
+
+    Attributes:
+        low, high: the range of the scores that the task was trained on.
+        spread: root mean squared error on validation rows, in units of the score.
+    """
+
+    center: float
+    width: float
+    low: float
+    high: float
+    spread: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A question asked of every text.
 
     Attributes:
         name: also the name of the graph's output.
-        labels: in the order of the logits.
-        temperature: logits are divided by it before the softmax (Guo et al. 2017,
+        labels: in the order of the logits; of a `score` task none.
+        temperature: logits are divided by it before the softmax or the sigmoid (Guo et al. 2017,
             arXiv:1706.04599).
-        thresholds: per label, the probability from which on its answer is sure; empty: every answer
-            is.
+        thresholds: per label, a probability. Of a `single` task the one from which on its answer is
+            sure; empty: every answer is. Of a `multi` task the one from which on a text has the
+            label.
+        kind: `single`: one label a text; `multi`: any number of labels, also none; `score`: a
+            number.
+        scale: of a `score` task.
     """
 
     name: str
     labels: tuple[str, ...]
     temperature: float = 1.0
     thresholds: tuple[float, ...] = ()
+    kind: TaskKind = "single"
+    scale: Scale | None = None
+
+    @property
+    def outputs(self) -> int:
+        """How many logits it has for a text."""
+        return len(self.labels) or 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,9 +167,24 @@ def _check_task(task: Task) -> None:
         f"{name!r:.80} cannot name a task: expected letters, digits, '_' and '-', and not the name "
         "of an input",
     )
+    scored = task.kind == "score"
     _require(
-        len(task.labels) >= 2 and all(map(is_plain, task.labels)),
-        f"task {name!r} needs two or more labels, without control characters",
+        scored == (task.scale is not None) and not (scored and task.labels),
+        f"task {name!r} of kind {task.kind} has the wrong one of labels and a scale",
+    )
+    least = {"single": 2, "multi": 1, "score": 0}[task.kind]
+    _require(
+        len(task.labels) >= least and all(map(is_plain, task.labels)),
+        f"task {name!r} needs {least} or more labels, without control characters",
+    )
+    if task.scale is not None:
+        _require(
+            task.scale.width > 0 and task.scale.low <= task.scale.high and task.scale.spread >= 0,
+            f"task {name!r} has a scale that is out of range",
+        )
+    _require(
+        task.kind != "multi" or len(task.thresholds) == len(task.labels),
+        f"task {name!r} of kind multi needs a threshold for each label",
     )
     _require_distinct(task.labels, f"label of task {name!r}")
     _require(task.temperature > 0, f"task {name!r} has the temperature {task.temperature}")

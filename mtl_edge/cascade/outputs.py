@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mtl_edge.answers.predictions import Prediction, predictions_of
+from mtl_edge.answers.kinds import predictions_of
+from mtl_edge.answers.predictions import Prediction
 from mtl_edge.bundle import Task
 from mtl_edge.cascade.stage import Probabilities, Stage
 from mtl_edge.engines import Logits
@@ -25,7 +26,7 @@ class StageOutput:
 
     Attributes:
         rows: the texts' positions in the call, `[n]`.
-        logits, probabilities: by task, `[n, labels]`.
+        logits, probabilities: by task, `[n, outputs]`; of a score task the score.
     """
 
     stage: Stage
@@ -72,7 +73,7 @@ def in_order(
     if len(outputs) == 1 and isinstance(outputs[0].rows, range):  # in order, and all of them
         return dict(values(outputs[0]))
     count = sum(map(len, outputs))
-    result = {task.name: np.empty((count, len(task.labels)), np.float32) for task in tasks}
+    result = {task.name: np.empty((count, task.outputs), np.float32) for task in tasks}
     for output in outputs:
         for name, array in values(output).items():
             result[name][output.rows] = array

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mtl_edge.answers.probabilities import softmax
+from mtl_edge.answers.kinds import kind_of
 from mtl_edge.batches.planning import joined
 from mtl_edge.bundle import Task
 from mtl_edge.cascade.latency import LatencyEstimator
@@ -28,7 +28,7 @@ class Stage:
     Attributes:
         depth: layers of the encoder that the graph runs.
         tasks: that are asked, with this stage's temperatures and thresholds.
-        exit_thresholds: the probability from which on a text exits here, by task; tasks that are
+        exit_thresholds: the certainty from which on a text exits here, by task; tasks that are
             not listed have no say. None: the last stage, where every text ends.
         batch_tokens: tokens in a batch, padding included.
         latency: estimates what the next batch takes, for calls with a deadline. None for the first
@@ -72,35 +72,41 @@ class Stage:
         return {task.name: _checked(outputs, task, len(input_ids)) for task in self.tasks}
 
     def probabilities(self, logits: Logits) -> Probabilities:
-        """Softmax of each task's logits at its temperature."""
-        return {task.name: softmax(logits[task.name], task.temperature) for task in self.tasks}
+        """Each task's probabilities, or its score, `[n, outputs]`."""
+        return {task.name: kind_of(task).values(task, logits[task.name]) for task in self.tasks}
 
     def exits(self, probabilities: Probabilities) -> bool:
         """Whether a single text exits here; the same as that its margin is 0 or more."""
         if self.exit_thresholds is None:
             return True
-        # In Python's floats, as in `margins`: a threshold rounded to float32 would be another one.
         return all(
-            max(probabilities[task][0].tolist()) >= threshold
+            self._certainty(task, probabilities)[0] >= threshold
             for task, threshold in self.exit_thresholds.items()
         )
 
     def margins(self, probabilities: Probabilities) -> npt.NDArray[np.float64]:
-        """By how much each text's probabilities are above the exit thresholds, `[n]`.
+        """By how much each text's certainty is above the exit thresholds, `[n]`.
 
         Of several tasks, the lowest counts. Texts below 0 go on to the next stage.
         """
         if self.exit_thresholds is None:
             return np.zeros(len(next(iter(probabilities.values()))))
         lowest: npt.NDArray[np.float64] = np.min(
-            [probabilities[task].max(1).astype(np.float64) - threshold
+            [self._certainty(task, probabilities) - threshold
              for task, threshold in self.exit_thresholds.items()], axis=0)  # fmt: skip
         return lowest
+
+    def _certainty(self, name: str, probabilities: Probabilities) -> npt.NDArray[np.float64]:
+        task = next(task for task in self.tasks if task.name == name)
+        certainty = kind_of(task).certainty
+        if certainty is None:  # nothing says how sure a score is: every text goes on
+            return np.full(len(probabilities[name]), -1.0)
+        return certainty(task, probabilities[name])
 
 
 def _checked(outputs: Logits, task: Task, rows: int) -> npt.NDArray[np.float32]:
     """A task's logits, if the engine gave as many as the manifest says, all of them finite."""
-    value, shape = outputs.get(task.name), (rows, len(task.labels))
+    value, shape = outputs.get(task.name), (rows, task.outputs)
     if value is None or value.shape != shape:
         came = "no such output" if value is None else f"shape {value.shape}"
         raise EngineError(

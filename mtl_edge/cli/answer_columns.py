@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mtl_edge.bundle import Task
-from mtl_edge.classifier import Prediction
+from mtl_edge.bundle import Task, TaskKind
+from mtl_edge.classifier import Answer, Prediction
 from mtl_edge.errors import OptionError
 from mtl_edge.io.chunks import Kind
 
 __all__ = ["added_columns", "values_of"]
 
+# Of each kind of task: a column's ending, its kind, and an answer's value there.
+COLUMNS: Mapping[TaskKind, Sequence[tuple[str, Kind, Callable[[Answer], Any]]]] = {
+    "single": (
+        ("", "text", lambda answer: answer.label),
+        ("_probability", "number", lambda answer: round(answer.probability, 6)),
+        ("_sure", "truth", lambda answer: answer.sure),
+    ),
+    "multi": (("", "json", lambda answer: list(answer.labels)),),
+    "score": (
+        ("", "number", lambda answer: round(answer.score, 6)),
+        ("_spread", "number", lambda answer: round(answer.spread, 6)),
+    ),
+}
+
 
 def added_columns(tasks: Sequence[Task], args: argparse.Namespace) -> Mapping[str, Kind]:
     """Names and kinds of the columns that hold what `values_of` gives.
 
-    These are TASK, TASK_probability, TASK_sure and, if asked for, one per label, and the depth of
-    the stage that answered.
+    These are TASK, then TASK_probability and TASK_sure of one label a text, TASK_spread of a score;
+    if asked for, one per label, and the depth of the stage that answered. TASK of several labels is
+    a list.
 
     Raises:
         OptionError: two of them would have the same name.
@@ -27,7 +42,7 @@ def added_columns(tasks: Sequence[Task], args: argparse.Namespace) -> Mapping[st
     columns: list[tuple[str, Kind]] = []
     for task in tasks:
         name = args.prefix + task.name
-        columns += [(name, "text"), (f"{name}_probability", "number"), (f"{name}_sure", "truth")]
+        columns += [(f"{name}{ending}", kind) for ending, kind, _ in COLUMNS[task.kind]]
         if args.probabilities:
             columns += [(f"{name}_probability_{label}", "number") for label in task.labels]
     if args.depth_column:
@@ -40,13 +55,16 @@ def added_columns(tasks: Sequence[Task], args: argparse.Namespace) -> Mapping[st
     return dict(columns)
 
 
-def values_of(prediction: Prediction | None, args: argparse.Namespace) -> list[Any] | None:
-    """A row's values; probabilities to six digits."""
+def values_of(
+    prediction: Prediction | None, tasks: Sequence[Task], args: argparse.Namespace
+) -> list[Any] | None:
+    """A row's values; probabilities and scores to six digits."""
     if prediction is None:
         return None
     values: list[Any] = []
-    for answer in prediction.values():
-        values += [answer.label, round(answer.probability, 6), answer.sure]
+    for task in tasks:
+        answer = prediction[task.name]
+        values += [value(answer) for _, _, value in COLUMNS[task.kind]]
         if args.probabilities:
             values += [round(value, 6) for value in answer.probabilities.values()]
     if args.depth_column:

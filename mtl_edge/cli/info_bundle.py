@@ -55,7 +55,13 @@ def describe(bundle: Bundle, choice: Choice | None) -> str:
 
 
 def _labels(task: Task) -> str:
-    """A task's labels, each with its threshold of `sure`, if it has one."""
+    """A task's labels, each with its threshold, if it has one; or the range of its scores."""
+    if task.scale is not None:
+        scale = task.scale
+        return f"a score from {scale.low:g} to {scale.high:g}, ± {scale.spread:.2g}"
+    if task.kind == "multi":
+        pairs = zip(task.labels, task.thresholds, strict=True)
+        return "several of " + ", ".join(f"{name} (from {value:.2f})" for name, value in pairs)
     if not task.thresholds:
         return ", ".join(task.labels)
     pairs = zip(task.labels, task.thresholds, strict=True)

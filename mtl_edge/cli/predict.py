@@ -111,11 +111,10 @@ def _print_predictions(
     rows = 0
     try:
         with load(args) as classifier, open_table(source, options) as table:
-            names = [task.name for task in classifier.tasks]
             for chunk in table.chunks:
                 with stopper.step():
                     texts = texts_of(table, chunk, options)
-                    print_chunk(names, texts, predictions_of(classifier, texts))
+                    print_chunk(classifier.tasks, texts, predictions_of(classifier, texts))
                     rows = chunk.last
             note_tally(table)
     except Stopped as stop:

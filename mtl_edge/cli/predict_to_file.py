@@ -90,7 +90,7 @@ def _answered(
                 continue
             with stopper.step():
                 found = predictions_of(classifier, texts)
-                yield chunk, [values_of(prediction, args) for prediction in found]
+                yield chunk, [values_of(one, classifier.tasks, args) for one in found]
                 progress.reach(chunk.last)
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 
+from mtl_edge.bundle import Task
 from mtl_edge.classifier import Answer, Prediction
 from mtl_edge.table import clip, text_table
 
@@ -16,39 +17,49 @@ Texts = Sequence[str | None]
 Predictions = Sequence[Prediction | None]
 
 
-def print_json(tasks: Sequence[str], texts: Texts, predictions: Predictions) -> None:
+def print_json(tasks: Sequence[Task], texts: Texts, predictions: Predictions) -> None:
     """An object a text; null for the answers to a text that is missing."""
     out = io.StringIO()
     for text, prediction in zip(texts, predictions, strict=True):
-        answers = {task: None if prediction is None else _entry(prediction, task) for task in tasks}
+        answers = {
+            task.name: None if prediction is None else _entry(prediction, task) for task in tasks
+        }
         # ASCII: what a text holds, lone surrogates included, survives any terminal or pipe.
         out.write(json.dumps({"text": text, **answers}) + "\n")
     print(out.getvalue(), end="", flush=True)
 
 
-def _entry(prediction: Prediction, task: str) -> dict[str, object]:
-    answer = prediction[task]
-    return {
-        "label": answer.label,
-        "probability": round(answer.probability, 6),
-        "sure": answer.sure,
-        "depth": prediction.depth,
-        "probabilities": {k: round(v, 6) for k, v in answer.probabilities.items()},
-    }
+def _entry(prediction: Prediction, task: Task) -> dict[str, object]:
+    """What its kind of task has to say."""
+    answer = prediction[task.name]
+    if answer.score is not None and answer.spread is not None:
+        found = {"score": round(answer.score, 6), "spread": round(answer.spread, 6)}
+        return {**found, "depth": prediction.depth}
+    probabilities = {k: round(v, 6) for k, v in answer.probabilities.items()}
+    rest = {"depth": prediction.depth, "probabilities": probabilities}
+    if task.kind == "multi":
+        return {"labels": list(answer.labels), **rest}
+    probability = round(answer.probability, 6)
+    return {"label": answer.label, "probability": probability, "sure": answer.sure, **rest}
 
 
-def print_table(tasks: Sequence[str], texts: Texts, predictions: Predictions) -> None:
+def print_table(tasks: Sequence[Task], texts: Texts, predictions: Predictions) -> None:
     """A row a text."""
     room = shutil.get_terminal_size().columns - 26 * len(tasks)
     rows = [
         [
             clip(text or "", max(24, min(72, room))),
-            *("" if prediction is None else _short(prediction[task]) for task in tasks),
+            *("" if prediction is None else _short(task, prediction[task.name]) for task in tasks),
         ]
         for text, prediction in zip(texts, predictions, strict=True)
     ]
-    print(text_table(["text", *tasks], rows), flush=True)
+    print(text_table(["text", *(task.name for task in tasks)], rows), flush=True)
 
 
-def _short(answer: Answer) -> str:
+def _short(task: Task, answer: Answer) -> str:
+    if answer.score is not None:
+        return f"{answer.score:.3g} ± {answer.spread:.2g}"
+    if task.kind == "multi":
+        found = [f"{label} {answer.probabilities[label]:.0%}" for label in answer.labels]
+        return ", ".join(found) or "none"
     return f"{answer.label} {answer.probability:.0%}{'' if answer.sure else ' (unsure)'}"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 from mtl_edge.errors import DataError
-from mtl_edge.io.chunks import MERGED, UNLABELLED, OpenedTable, decoded, texts_of
+from mtl_edge.io.chunks import UNLABELLED, OpenedTable, texts_of
 from mtl_edge.io.folders import sha256_of
-from mtl_edge.io.labels import label_of, skeleton
+from mtl_edge.io.label_cells import LabelCells
+from mtl_edge.io.label_columns import LabelColumns, combined
+from mtl_edge.io.label_options import LabelOptions
+from mtl_edge.io.labels import Label, TaskKind
 from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.io.source import Source, open_table
 from mtl_edge.io.text import lacks_column
@@ -27,15 +28,17 @@ class Rows:
     """Labelled texts of one task.
 
     Attributes:
+        labels: as the task's kind has them, see `mtl_edge.io.labels.Label`.
         source: file name and sha256, for the record.
         note: how many rows and lines of the file were passed over, by reason; None if there are
             none.
     """
 
     texts: tuple[str, ...]
-    labels: tuple[str, ...]
+    labels: tuple[Label, ...]
     source: Mapping[str, str]
     note: str | None = None
+    kind: TaskKind = "single"
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -45,6 +48,7 @@ class Rows:
             tuple(self.texts[i] for i in positions),
             tuple(self.labels[i] for i in positions),
             self.source,
+            kind=self.kind,
         )
 
 
@@ -52,14 +56,14 @@ def read_rows(
     task: str,
     source: Source,
     options: ReadOptions = ReadOptions(),
-    label_column: str | None = None,
+    labels: str | LabelOptions | None = None,
     known: Sequence[str] | None = None,
 ) -> Rows:
     """Read a task's labelled rows; rows without a label are passed over and counted.
 
     Args:
         source: a path, `hub:NAME[:SUBSET][:SPLIT]`, or a data frame.
-        label_column: default: `label`, or else the column of the task's name.
+        labels: how they stand there, or the name of their column.
         known: the task's labels; None: whatever labels are found.
 
     Raises:
@@ -67,7 +71,8 @@ def read_rows(
             cannot be one or is not known.
         MissingPackageError: what reads them is not installed.
     """
-    wanted = [label_column] if label_column else ["label", task]
+    how = labels if isinstance(labels, LabelOptions) else LabelOptions(labels)
+    wanted = [how.column] if how.column else [] if how.columns else ["label", task, "labels"]
     if options.text_column in wanted:
         raise DataError(
             f"column {options.text_column!r} would hold texts and labels; name two columns with "
@@ -76,84 +81,43 @@ def read_rows(
     texts: list[str | None] = []
     found: dict[str, list[tuple[int, Any]]] = {name: [] for name in wanted}
     with open_table(source, options) as table:
-        if table.columns is not None:
+        if table.columns is not None and wanted:
             wanted = [name for name in wanted if name in table.columns][:1]
             if not wanted:
                 raise lacks_column(table.name, [*found], "--label-column", table.columns)
+        by_label = LabelColumns(table, task, how, known)
         for chunk in table.chunks:
             texts += texts_of(table, chunk, options)
             for name in wanted:
                 found[name] += zip(chunk.places, chunk.values(name), strict=True)
+            by_label.add(chunk)
     if not texts:
         raise DataError(f"{table.name} has no rows; expected labelled texts")
-    column = next((n for n in wanted if any(v is not None for _, v in found[n])), wanted[0])
-    labels = _labels(table, task, column, found[column], options, known)
+    column = next((n for n in wanted if any(v is not None for _, v in found[n])), None)
+    column = column or (wanted[0] if wanted else None)
+    kind, values = by_label.result()
+    if column is not None:
+        cells = LabelCells(table, task, column, how, options, known, kind)
+        kind, of_column = cells.read(found[column])
+        values = (
+            [combined(*pair) for pair in zip(of_column, values, strict=True)]
+            if values
+            else of_column
+        )
     rows = [
         (text, label)
-        for text, label in zip(texts, labels, strict=True)
+        for text, label in zip(texts, values, strict=True)
         if text is not None and label is not None
     ]
     table.tally[UNLABELLED] += sum(text is not None for text in texts) - len(rows)
     if not rows:
         raise DataError(
             f"{table.name} has no labelled row; expected a label in column "
-            f"{' or '.join(map(repr, wanted))}; name another with --label-column"
+            f"{how.columns or ' or '.join(map(repr, wanted))}; name another with --label-column"
         )
     texts_kept, labels_kept = zip(*rows, strict=True)
     record = _record(source, table, rows)
-    return Rows(texts_kept, labels_kept, record, table.tally.note())
-
-
-def _labels(
-    table: OpenedTable,
-    task: str,
-    column: str,
-    values: Sequence[tuple[int, Any]],
-    options: ReadOptions,
-    known: Sequence[str] | None,
-) -> list[str | None]:
-    """Each row's label.
-
-    Raises:
-        DataError: one cannot be a label, or is not among those that are known; its place is named.
-    """
-    of_task = None if known is None else {unicodedata.normalize("NFC", k): k for k in known}
-
-    def read(place: int, value: Any) -> str | None:
-        if isinstance(value, bytes):
-            value = decoded(value, table.at(place), column, options.encoding)
-        try:
-            label = label_of(value)
-        except ValueError as error:
-            raise DataError(f"{table.at(place)}: {column!r} is {error}") from None
-        if label is None or of_task is None:
-            return label
-        if label not in of_task:
-            raise _unknown(table.at(place), label, task, list(of_task.values()))
-        return of_task[label]
-
-    labels: list[str | None] = []
-    before: dict[str, str | None] = {}  # there are few
-    for place, value in values:
-        if not isinstance(value, str):
-            labels.append(read(place, value))
-            continue
-        if value not in before:
-            before[value] = read(place, value)
-        labels.append(before[value])
-    ways = Counter(label for label in before.values() if label is not None)
-    table.tally[MERGED] += sum(count > 1 for count in ways.values())
-    return labels
-
-
-def _unknown(where: str, label: str, task: str, known: Sequence[str]) -> DataError:
-    like = next((k for k in known if skeleton(k) == skeleton(label)), None)
-    hint = "" if like is None else f"; it looks like {like!r} and is written otherwise"
-    shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
-    return DataError(
-        f"{where} has the label {label!r:.60}, which task {task!r} does not know; expected {shown}"
-        f"{hint}"
-    )
+    return Rows(texts_kept, labels_kept, record, table.tally.note(), kind)
 
 
 def read_texts(
@@ -173,9 +137,11 @@ def read_texts(
     return texts, table.tally.note()
 
 
-def _record(source: Source, table: OpenedTable, rows: Sequence[tuple[str, str]]) -> dict[str, str]:
+def _record(
+    source: Source, table: OpenedTable, rows: Sequence[tuple[str, Label]]
+) -> dict[str, str]:
     """Where rows come from: a file's name and checksum, or else that of the rows."""
     if isinstance(source, (str, PurePath)) and Path(source).is_file():  # a pipe is read once
         return {"file": Path(source).name, "sha256": sha256_of(Path(source))}
-    content = json.dumps(rows).encode()
+    content = json.dumps(rows, default=str).encode()
     return {"file": table.name, "sha256": hashlib.sha256(content).hexdigest()}

@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
-__all__ = ["label_of", "look_alikes", "ordered", "is_plain", "skeleton"]
+__all__ = [
+    "NUMBER",
+    "Label",
+    "SoftLabel",
+    "TaskKind",
+    "is_plain",
+    "label_of",
+    "labels_of",
+    "look_alikes",
+    "names_in",
+    "ordered",
+    "score_of",
+    "skeleton",
+]
+
+# One label a text, any number of labels, or a number.
+TaskKind: TypeAlias = Literal["single", "multi", "score"]
 
 NUMBER = re.compile(r"[+-]?\d{1,300}(\.\d+)?")
 # Letters of Cyrillic and Greek that look like Latin ones.
 LATIN = str.maketrans("аеорсухіјѕһԁԛԝνοκρτυχ", "aeopcyxijshdqwvokptux")
+
+
+@dataclass(frozen=True, slots=True)
+class SoftLabel:
+    """How probable each label is, as a larger model or several people say.
+
+    Attributes:
+        shares: each label's probability. Of a `single` task they sum to 1.
+    """
+
+    labels: tuple[str, ...]
+    shares: tuple[float, ...]
+
+
+# What a row says: of a `single` task a label, of a `multi` task several, of a `score` task a
+# number; of the first two probabilities instead, where they are given.
+Label: TypeAlias = str | tuple[str, ...] | float | SoftLabel
 
 
 def is_plain(text: str) -> bool:
@@ -33,8 +70,8 @@ def label_of(value: Any) -> str | None:
         return None
     if isinstance(value, (list, tuple, set)):
         raise ValueError(
-            f"a list ({', '.join(map(str, value))!r:.60}), and a task has one label a text; give "
-            "one row a label, or one column a label"
+            f"a list ({', '.join(map(str, value))!r:.60}), and a task of kind single has one label "
+            "a text; pass --kind TASK=multi, or give one row a label"
         )
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -48,6 +85,70 @@ def label_of(value: Any) -> str | None:
             f"{label!r:.60}, which holds the control character {wrong!r}{hint}; take it out"
         )
     return label or None
+
+
+def labels_of(value: Any, separator: str | None = None) -> tuple[str, ...] | None:
+    """The labels of a `multi` task's row, each once; None where the row has no entry.
+
+    Args:
+        value: a list, one label, a list as JSON or Python writes it, or labels with `separator`
+            between them.
+
+    Raises:
+        ValueError: one cannot be a label; says why, and what to do.
+    """
+    if isinstance(value, str):
+        value = _parts(value, separator)
+    elif hasattr(value, "tolist"):  # numpy's arrays, as Parquet files give them to pandas
+        value = value.tolist()
+    if not isinstance(value, (list, tuple, set)):
+        label = label_of(value)
+        return None if label is None else (label,)
+    found = [label_of(item) for item in value]
+    return tuple(dict.fromkeys(label for label in found if label is not None))
+
+
+def _parts(text: str, separator: str | None) -> Any:
+    """What a cell holds: a list, or one label."""
+    stripped = text.strip()
+    if stripped.startswith("[") and stripped.endswith("]"):
+        for read in (json.loads, ast.literal_eval):
+            try:
+                value = read(stripped)
+            except (ValueError, SyntaxError):
+                continue
+            if isinstance(value, list):
+                return value
+    return stripped.split(separator) if separator and stripped else text
+
+
+def score_of(value: Any) -> float | None:
+    """The number of a `score` task's row; None where there is none.
+
+    Raises:
+        ValueError: it is no number; says what to do.
+    """
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        score = math.inf
+    if not math.isfinite(score):
+        raise ValueError(
+            f"{value!r:.60}, and a task of kind score has numbers, as 3 or 4.5; write it so, or "
+            "pass --kind TASK=single"
+        )
+    return score
+
+
+def names_in(label: Label) -> tuple[str, ...]:
+    """The labels that a row's label speaks of."""
+    if isinstance(label, SoftLabel):
+        return label.labels
+    if isinstance(label, tuple):
+        return label
+    return (label,) if isinstance(label, str) else ()
 
 
 def ordered(labels: Iterable[str]) -> tuple[str, ...]:

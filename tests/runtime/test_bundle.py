@@ -16,7 +16,7 @@ import pytest
 
 from mtl_edge import EdgeClassifier
 from mtl_edge.bundle import MANIFEST, SCHEMA, open_bundle, read_manifest, write_manifest
-from mtl_edge.bundle.schema import MOST_MANIFEST_BYTES
+from mtl_edge.bundle.schema import MOST_MANIFEST_BYTES, READABLE
 from mtl_edge.errors import BundleError, EngineError, SchemaError
 
 Change = Callable[[dict[str, Any]], object]
@@ -80,8 +80,18 @@ def test_a_newer_schema_says_to_upgrade(bundle: Path) -> None:
         EdgeClassifier.load(bundle)
 
 
+def test_a_bundle_of_the_release_before_opens(bundle: Path) -> None:
+    def without_kinds(manifest: dict[str, Any]) -> None:
+        manifest.update(schema=READABLE[0])
+        for task in manifest["tasks"]:
+            del task["kind"], task["scale"]
+
+    rewrite(bundle, without_kinds)
+    assert [task.kind for task in open_bundle(bundle).manifest.tasks] == ["single", "single"]
+
+
 def test_an_older_schema_says_to_export_again(bundle: Path) -> None:
-    rewrite(bundle, lambda m: m.update(schema=SCHEMA - 1))
+    rewrite(bundle, lambda m: m.update(schema=READABLE[0] - 1))
     with pytest.raises(SchemaError, match="export the checkpoint again"):
         EdgeClassifier.load(bundle)
 

@@ -3,7 +3,7 @@
 checkpoint.json      tasks, heads, recipe, figures, versions; every file's size and sha256
 heads.safetensors    the heads' weights, as `0.mix`, `0.query.weight`, ... in the tasks' order
 depth-N.safetensors  the same for heads on the first N layers, if they were trained
-folds.safetensors    per task, out-of-fold logits, if `--exits` was given: `0.labels`,
+folds.safetensors    per task, out-of-fold logits, if `--exits` was given: `0.right`,
                      `0.depth-6`, ...
 backbone/            configuration, weights and tokenizer, as transformers writes them
 samples.jsonl        texts for calibrating int8 and for comparing what export makes

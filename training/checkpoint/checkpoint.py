@@ -8,9 +8,11 @@ from typing import Any
 
 from mtl_edge.bundle import Task
 from mtl_edge.errors import OptionError
+from mtl_edge.io.labels import Label
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.folds import OutOfFold
 from mtl_edge.training.heads import Head
+from mtl_edge.training.kinds import with_fitted
 from mtl_edge.training.model import MultiTaskModel
 
 __all__ = ["Checkpoint", "Sample", "Samples"]
@@ -22,12 +24,13 @@ class Sample:
 
     Attributes:
         split: `calibration` (from train), `selection` or `dev`.
+        label: as the task's kind has it; of a soft one the most probable.
     """
 
     split: str
     task: str
     text: str
-    label: str
+    label: Label
 
 
 Samples = Sequence[Sample]
@@ -91,9 +94,7 @@ class Checkpoint:
 
     def _task_at(self, task: Task, depth: int) -> Task:
         found = self.report[task.name]["depths"][str(depth)]
-        return replace(
-            task, temperature=found["temperature"], thresholds=tuple(found["thresholds"])
-        )
+        return with_fitted(task, found)
 
     def refitted(self, task: str) -> bool:
         """Whether the task's heads were trained on validation rows as well."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
@@ -26,7 +25,7 @@ __all__ = [
     "save_folds",
 ]
 
-SCHEMA = 2
+SCHEMA = 3
 RECORD, HEADS, BACKBONE = "checkpoint.json", "heads.safetensors", "backbone"
 FOLDS = "folds.safetensors"
 SAMPLES, CONFIG, METRICS = "samples.jsonl", "config.toml", "metrics.jsonl"
@@ -42,21 +41,21 @@ def save_folds(out_of_fold: Mapping[str, OutOfFold], names: Sequence[str], file:
     arrays: dict[str, npt.NDArray[Any]] = {}
     for place, name in enumerate(names):
         if (found := out_of_fold.get(name)) is not None:
-            arrays[f"{place}.labels"] = found.labels
+            arrays[f"{place}.right"] = found.right
             arrays |= {f"{place}.depth-{d}": logits for d, logits in found.logits.items()}
     safetensors.numpy.save_file(arrays, file)
 
 
 def read_folds(file: Path, names: Sequence[str]) -> dict[str, OutOfFold]:
     """What `save_folds` wrote, by task."""
-    labels: dict[str, Any] = {}
+    right: dict[str, Any] = {}
     logits: dict[str, dict[int, Any]] = {}
     for key, array in safetensors.numpy.load_file(file).items():
         place, kind = key.split(".", 1)
-        if kind == "labels":
-            labels[names[int(place)]] = array.astype(np.int64)
+        if kind == "right":
+            right[names[int(place)]] = array
         else:
             logits.setdefault(names[int(place)], {})[int(kind.removeprefix("depth-"))] = array
     return {
-        name: OutOfFold(found, dict(sorted(logits[name].items()))) for name, found in labels.items()
+        name: OutOfFold(found, dict(sorted(logits[name].items()))) for name, found in right.items()
     }

@@ -13,7 +13,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import nn
 
-from mtl_edge.bundle import BackboneInfo, FileEntry, Task
+from mtl_edge.bundle import BackboneInfo, FileEntry, Scale, Task
 from mtl_edge.errors import CheckpointError, one_line
 from mtl_edge.io.folders import sha256_of
 from mtl_edge.training.backbone import Backbone, load_backbone
@@ -48,10 +48,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         for entry in record["files"]:
             _check(folder, FileEntry(**entry))
-        tasks = tuple(
-            Task(t["name"], tuple(t["labels"]), t["temperature"], tuple(t["thresholds"]))
-            for t in record["tasks"]
-        )
+        tasks = tuple(map(_task, record["tasks"]))
         names = [task.name for task in tasks]
         heads = _read_heads(folder / HEADS, names, record["heads"])
         shallower = {
@@ -60,7 +57,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         }
         folds = folder / FOLDS
         lines = (folder / SAMPLES).read_text(encoding="utf-8").splitlines()
-        samples = [Sample(**json.loads(line)) for line in lines]
+        samples = [_sample(json.loads(line)) for line in lines]
         backbone = load_backbone(str(folder / BACKBONE))
         backbone = replace(backbone, info=BackboneInfo(**record["backbone"]))
         _require_width(backbone, {**shallower, record["depth"]: heads})
@@ -84,6 +81,17 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         if isinstance(error, CheckpointError):
             raise
         raise _altered(f"{folder}: {one_line(error)}") from error
+
+
+def _task(record: dict[str, Any]) -> Task:
+    scale = record["scale"] and Scale(**record["scale"])
+    lists = {key: tuple(record[key]) for key in ("labels", "thresholds")}
+    return Task(**{**record, **lists, "scale": scale})
+
+
+def _sample(record: dict[str, Any]) -> Sample:
+    label = record["label"]
+    return Sample(**{**record, "label": tuple(label) if isinstance(label, list) else label})
 
 
 def _read_heads(

@@ -28,7 +28,7 @@ from mtl_edge.training.checkpoint.layout import (
     save_folds,
 )
 from mtl_edge.training.drawing import drawn
-from mtl_edge.training.figures import draw_confusion, draw_curves
+from mtl_edge.training.figures import draw_curves, draw_errors
 from mtl_edge.training.heads import Head
 
 __all__ = ["save_checkpoint"]
@@ -54,7 +54,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = F
     if checkpoint.metrics:
         drawn(folder / "curves.png", draw_curves, checkpoint.metrics)
     if checkpoint.report:
-        drawn(folder / "confusion.png", draw_confusion, checkpoint.tasks, checkpoint.report)
+        drawn(folder / "confusion.png", draw_errors, checkpoint.tasks, checkpoint.report)
 
 
 def _write_weights(checkpoint: Checkpoint, stage: Path) -> None:

@@ -13,7 +13,7 @@ from mtl_edge.training.heads.head import MASKED, Head, HeadConfig
 __all__ = ["POOLINGS", "LinearHead", "MlpHead", "NormalizedHead", "Setting"]
 
 # Strengths of the data against the penalty, for features of mean squared norm 1, increasing.
-STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 FEW_STRENGTH = 10.0  # 3 and 30 do as well where rows are few
 
 

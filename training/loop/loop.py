@@ -58,7 +58,7 @@ class Loop:
         batches: Iterator[Batch],
         losses_of: Callable[[Batch], Mapping[str, Tensor]],
         evaluate: Callable[[], Mapping[str, ValidationScore]],
-        describe: Callable[[Batch], Sequence[Mapping[str, str]]],
+        describe: Callable[[Batch], Sequence[Mapping[str, Any]]],
         weigh: Callable[[str, Tensor], Tensor] = lambda part, loss: loss,
     ) -> dict[str, dict[str, Any]]:
         """Teach the learners in place; each ends with the weights of its best epoch.
@@ -73,7 +73,7 @@ class Loop:
             weigh: how much a part's loss counts; the sum of all is lowered.
 
         Returns:
-            Per learner, its best `epoch` (from 1), its mean `accuracy` and `loss` then, and by
+            Per learner, its best `epoch` (from 1), its mean `score` and `loss` then, and by
             `parts` each one's own.
 
         Raises:
@@ -92,8 +92,8 @@ class Loop:
                 self._step(state, next(batches), losses_of, describe, weigh)
                 progress.update()
                 if state.step % self.steps == 0:
-                    accuracy = self._end_epoch(state, evaluate())
-                    progress.update(0, f"selection {accuracy:.1%}")
+                    score = self._end_epoch(state, evaluate())
+                    progress.update(0, f"validation {score:.1%}")
                 elif stopped() or self.journal.due():
                     state.save(self.journal, self.name)
                 if stopped():
@@ -122,7 +122,7 @@ class Loop:
         state: LoopState,
         batch: Batch,
         losses_of: Callable[[Batch], Mapping[str, Tensor]],
-        describe: Callable[[Batch], Sequence[Mapping[str, str]]],
+        describe: Callable[[Batch], Sequence[Mapping[str, Any]]],
         weigh: Callable[[str, Tensor], Tensor],
     ) -> None:
         """Lower the losses of one batch.
@@ -150,7 +150,7 @@ class Loop:
         state.count(losses)
 
     def _end_epoch(self, state: LoopState, scores: Mapping[str, ValidationScore]) -> float:
-        """Keep what became better, write the epoch's figures; returns the mean accuracy."""
+        """Keep what became better, write the epoch's figures; returns the mean score."""
         epoch = state.step // self.steps
         improved = [state.improve(name, epoch, scores) for name in state.learners]
         state.stale = 0 if any(improved) else state.stale + 1
@@ -163,9 +163,9 @@ class Loop:
                 seconds=round(state.seconds, 3),
                 learning_rate=float(state.schedule.get_last_lr()[-1]),
                 train_loss=state.mean_loss(part),
-                selection_accuracy=found.accuracy,
+                selection_score=found.score,
                 selection_loss=found.loss,
             )
         state.losses.clear()
         state.save(self.journal, self.name)
-        return sum(s.accuracy for s in scores.values()) / len(scores)
+        return sum(s.score for s in scores.values()) / len(scores)

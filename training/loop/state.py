@@ -67,21 +67,21 @@ class LoopState:
         learner = self.learners[name]
         own = [scores[part] for part in learner.scored_by]
         found = ValidationScore(
-            sum(s.accuracy for s in own) / len(own),
+            sum(s.score for s in own) / len(own),
             sum(s.loss for s in own) / len(own),
             sum(s.rows for s in own),
         )
         best = self._best.get(name)
         if best is not None:
-            before = ValidationScore(best["accuracy"], best["loss"], found.rows)
+            before = ValidationScore(best["score"], best["loss"], found.rows)
             if not improves(found, before):
                 return False
         self._best[name] = {
             "epoch": epoch,
-            "accuracy": found.accuracy,
+            "score": found.score,
             "loss": found.loss,
             "parts": {
-                part: {"accuracy": scores[part].accuracy, "loss": scores[part].loss}
+                part: {"score": scores[part].score, "loss": scores[part].loss}
                 for part in learner.scored_by
             },
         }

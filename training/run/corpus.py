@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from mtl_edge.batches.planning import Tokens
 from mtl_edge.tokens.encoder import TextEncoder
 from mtl_edge.training.batches import Labelled
 from mtl_edge.training.data import TaskData, spread
+from mtl_edge.training.kinds import described, targets_of
 
 __all__ = ["Corpus", "training_sample"]
 
@@ -34,7 +36,7 @@ class Corpus:
         self.validation: dict[str, Labelled] = {}
         self.reported: dict[str, Labelled] = {}
         self.described: dict[str, Labelled] = {}
-        self._labels = {task.name: task.labels for task in tasks}
+        self._tasks = {task.name: task.task for task in tasks}
         for task in tasks:
             for split, rows in (
                 (self.training, task.train),
@@ -43,21 +45,25 @@ class Corpus:
                 (self.described, task.described or task.train.take([])),
             ):
                 positions = [place.setdefault(text, len(place)) for text in rows.texts]
-                split[task.name] = Labelled(positions, task.indices(rows))
+                split[task.name] = Labelled(
+                    task.task, positions, targets_of(task.task, rows.labels)
+                )
         self.texts = list(place)
         self.ids, self.cut = _encoded(encoder, self.texts)
         self.max_tokens = encoder.max_tokens
 
-    def describe_row(self, task: str, text: int, label: int) -> dict[str, str]:
+    def describe_row(self, task: str, text: int, target: Any) -> dict[str, Any]:
         """A row as a user knows it."""
-        return {"task": task, "text": self.texts[text], "label": self._labels[task][label]}
+        label = described(self._tasks[task], target)
+        return {"task": task, "text": self.texts[text], "label": label}
 
 
 def training_sample(training: Labelled) -> Labelled:
     """Training rows of every label: enough to see overfitting."""
-    by_label = sorted(range(len(training)), key=training.labels.__getitem__)
-    positions = spread(by_label, TRAIN_ROWS_SCORED)
-    return Labelled([training.rows[i] for i in positions], [training.labels[i] for i in positions])
+    targets = training.targets
+    key = targets if targets.ndim == 1 else targets.argmax(1)
+    by_label = np.argsort(key, kind="stable").tolist()
+    return training.take(np.array(spread(by_label, TRAIN_ROWS_SCORED), np.int64))
 
 
 def _encoded(encoder: TextEncoder, texts: Sequence[str]) -> tuple[list[Tokens], int]:

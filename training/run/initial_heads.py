@@ -6,6 +6,7 @@ import copy
 
 import torch
 
+from mtl_edge.answers.kinds import kind_of
 from mtl_edge.bundle import Task
 from mtl_edge.errors import CheckpointError, OptionError
 from mtl_edge.training.backbone import Backbone
@@ -46,7 +47,8 @@ def initial_heads(plan: RunPlan, backbone: Backbone, depth: int) -> dict[str, He
             plan.options.heads.get(task.name, HEAD_FOR_FEW if task.few else DEFAULT_HEAD),
             states=depth + 1,
             width=backbone.width_at(depth),
-            labels=len(task.labels),
+            labels=task.task.outputs,
+            relative=kind_of(task.task).relative,
         )
         if task.name in tasks_of_start:
             _require_same_labels(task, tasks_of_start[task.name])
@@ -60,6 +62,11 @@ def initial_heads(plan: RunPlan, backbone: Backbone, depth: int) -> dict[str, He
 
 
 def _require_same_labels(task: TaskData, of_start: Task) -> None:
+    if of_start.kind != task.task.kind:
+        raise CheckpointError(
+            f"task {task.name!r} is of kind {task.task.kind} in {task.train.source['file']} and "
+            f"{of_start.kind} in the checkpoint; give --kind, or the task another name"
+        )
     if of_start.labels != task.labels:
         raise CheckpointError(
             f"task {task.name!r} has the labels {', '.join(task.labels)} in "

@@ -85,6 +85,7 @@ def plan_run(
             "--refit teaches on the rows that would be reported on, and only heads; give --dev for "
             "each task, and a --scenario that leaves the backbone frozen"
         )
+    _require_kinds(tasks, options)
     if start is not None:
         _require_same_limits(options, tasks, start)
     if options.exits:
@@ -95,6 +96,28 @@ def plan_run(
         else _depths_of_start(options, learning, start)
     )
     return RunPlan(tasks, kept, options, learning, depths, start)
+
+
+def _require_kinds(tasks: Sequence[TaskData], options: TrainOptions) -> None:
+    """
+    Raises:
+        OptionError: an option means nothing for a task of that kind.
+    """
+    for task in tasks:
+        kind = task.task.kind
+        if options.abstain is not None and kind != "single":
+            raise OptionError(
+                f"--abstain marks answers of one label a text, and task {task.name!r} is of kind "
+                f"{kind}; leave it out, or train {task.name!r} by itself"
+            )
+        if kind == "score" and options.exits:
+            raise OptionError(
+                f"--exits answers texts early that a stage is sure of, and of a score such as "
+                f"{task.name!r} nothing says how sure it is; leave it out, or train {task.name!r} "
+                "in a model of its own"
+            )
+        if kind == "score" and options.recipe.class_weights:
+            raise OptionError(f"--class-weights is about labels, and {task.name!r} is a score")
 
 
 def _require_same_limits(

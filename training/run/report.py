@@ -1,21 +1,31 @@
-"""The figures of each task: accuracies, calibration, and what the head has to beat."""
+"""The figures of each task: scores, calibration, and what the head has to beat."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from mtl_edge.answers.probabilities import softmax
-from mtl_edge.io.labelled import Rows
+from mtl_edge.answers.kinds import kind_of
+from mtl_edge.bundle import Task
 from mtl_edge.training.baselines import bag_of_words, mean_pooling, training_positions
+from mtl_edge.training.baselines_by_kind import Features, number, several_labels, words
 from mtl_edge.training.batches import Labelled
-from mtl_edge.training.calibration import calibration_error, fit_temperature, fit_thresholds
-from mtl_edge.training.data import TaskData
+from mtl_edge.training.calibration import calibration_error
+from mtl_edge.training.data import TaskData, spread
+from mtl_edge.training.kinds import (
+    figures_of,
+    fitted_of,
+    hard_label,
+    headline,
+    right_answers,
+    training_kind,
+    with_fitted,
+)
 from mtl_edge.training.run.corpus import Corpus, training_sample
 from mtl_edge.training.run.learn import Heads, Learned
 from mtl_edge.training.run.plan import RunPlan
@@ -23,7 +33,9 @@ from mtl_edge.training.run.predictors import Predictor, Values, task_logits
 
 __all__ = ["task_reports"]
 
-Answers = npt.NDArray[np.str_]
+Answers = npt.NDArray[Any]  # decisions, see `mtl_edge.answers.kinds`
+POINTS = 500  # of a score task, that a picture shows
+BAG_STRENGTH, MEANS_STRENGTH = 10.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +78,14 @@ def task_reports(
         logits = TaskLogits(
             before[name][depth], validation[name], reported[name], of_samples[name][depth]
         )
+        calibration = _calibration(task.task, logits, corpus, plan)
+        fitted = with_fitted(task.task, calibration["depths"][str(depth)])
         reports[name] = {
+            "kind": task.task.kind,
             "train": {
                 **task.train.source,
                 "rows": len(task.train),
-                "accuracy": _accuracy(logits.sample, samples[name]),
+                "score": _score(fitted, logits.sample, samples[name]),
             },
             "selection": {
                 "rows": len(task.validation),
@@ -83,14 +98,16 @@ def task_reports(
                 "rows": len(task.report[1]),
             },
             "parameters": sum(p.numel() for p in heads[depth][name].parameters()),
-            **_calibration(logits, corpus.validation[name], corpus.reported[name], plan),
-            **_answer_scores(task, logits.before, reported[name][depth], corpus, learned, plan),
+            **calibration,
+            **_answer_scores(task, fitted, logits, corpus, learned, plan),
         }
     return reports
 
 
-def _accuracy(logits: Values, rows: Labelled) -> float:
-    return float((logits.argmax(1) == rows.labels).mean())
+def _score(task: Task, logits: Values, rows: Labelled) -> float:
+    """The figure that counts most."""
+    right = training_kind(task).right(task, rows.targets)
+    return headline(task, figures_of(task, right, logits))
 
 
 def _refitted(plan: RunPlan, task: str) -> bool:
@@ -101,91 +118,123 @@ def _refitted(plan: RunPlan, task: str) -> bool:
     )
 
 
-def _calibration(
-    logits: TaskLogits, validation: Labelled, reported: Labelled, plan: RunPlan
-) -> dict[str, Any]:
-    """Each depth's temperature, thresholds and accuracies; the model's error of calibration."""
+def _calibration(task: Task, logits: TaskLogits, corpus: Corpus, plan: RunPlan) -> dict[str, Any]:
+    """What is fitted to each depth's logits, and its scores; the model's error of calibration."""
     abstain = plan.options.abstain
-    depths = {
-        str(depth): {
-            **_calibrated(logits.validation[depth], validation, abstain),
-            "accuracy": _accuracy(of_depth, reported),
+    validation, reported = corpus.validation[task.name], corpus.reported[task.name]
+    depths = {}
+    for depth, of_depth in logits.reported.items():
+        own = logits.validation[depth]
+        fitted = training_kind(task).calibrated(task, own, validation.targets, abstain)
+        depths[str(depth)] = {
+            **fitted_of(fitted),
+            "selection_score": _score(fitted, own, validation),
+            "score": _score(fitted, of_depth, reported),
         }
-        for depth, of_depth in logits.reported.items()
+    found: dict[str, Any] = {"depths": depths}
+    if task.kind == "score":
+        return found
+    whole = with_fitted(task, depths[str(plan.depth)])
+    own, right = logits.reported[plan.depth], training_kind(task).right(task, reported.targets)
+    values = kind_of(task).values
+    found["calibration_error"] = {
+        "before": calibration_error(values(task, own), right),
+        "after": calibration_error(values(whole, own), right),
     }
-    own, found = logits.reported[plan.depth], depths[str(plan.depth)]
-    return {
-        "depths": depths,
-        "calibration_error": {
-            "before": calibration_error(own, reported.labels, 1.0),
-            "after": calibration_error(own, reported.labels, found["temperature"]),
-        },
-        **({} if abstain is None else {"abstaining": _abstaining(own, reported.labels, found)}),
-    }
+    if abstain is not None and task.kind == "single":
+        found["abstaining"] = _abstaining(whole, own, right)
+    return found
 
 
 def _answer_scores(
-    task: TaskData, before: Values, after: Values, corpus: Corpus, learned: Learned, plan: RunPlan
+    data: TaskData,
+    task: Task,
+    logits: TaskLogits,
+    corpus: Corpus,
+    learned: Learned,
+    plan: RunPlan,
 ) -> dict[str, Any]:
-    """Confusion of the head's answers; scores of these, of those before, and of the baselines."""
-    reported = task.report[1]
-    labels = np.array(task.labels)
-    answers = {"head": labels[after.argmax(1)], "before": labels[before.argmax(1)]}
+    """Figures of the head's answers, of those before, and of the baselines; where it errs.
+
+    Args:
+        task: with what was fitted.
+    """
+    kind, trained = kind_of(task), training_kind(task)
+    reported = corpus.reported[task.name]
+    right = trained.right(task, reported.targets)
+    after = logits.reported[plan.depth]
+    answers: dict[str, Answers] = {
+        "head": kind.decisions(task, kind.values(task, after)),
+        "before": kind.decisions(data.task, kind.values(data.task, logits.before)),
+    }
+    errors = _errors(task, right, answers["head"])
     if plan.options.baselines:
         seed = plan.options.recipe.seed
-        answers |= _baseline_answers(task, corpus, learned.predictor, seed)
-    confusion = confusion_matrix(reported.labels, answers["head"], labels=task.labels)
-    return {
-        "confusion": confusion.tolist(),
-        **{name: _scores(reported, answer) for name, answer in answers.items()},
-    }
+        answers |= _baseline_answers(data, corpus, learned.predictor, seed)
+    return errors | {name: trained.figures(task, right, answer) for name, answer in answers.items()}
 
 
-def _calibrated(logits: Values, validation: Labelled, abstain: float | None) -> dict[str, Any]:
-    """Temperature and thresholds by the logits of the validation rows."""
-    temperature = fit_temperature(logits, validation.labels)
-    thresholds = (
-        ()
-        if abstain is None
-        else fit_thresholds(softmax(logits, temperature), validation.labels, abstain)
-    )
+def _errors(task: Task, right: Answers, answers: Answers) -> dict[str, Any]:
+    """Where answers are wrong, as the kind shows it."""
+    if task.kind == "single":
+        count = range(len(task.labels))
+        return {"confusion": confusion_matrix(right, answers, labels=count).tolist()}
+    if task.kind == "score":
+        pairs = spread(sorted(zip(right.tolist(), answers.tolist(), strict=True)), POINTS)
+        return {"points": [list(pair) for pair in pairs]}
+    names = ("precision", "recall", "f1", "rows")
+    found = precision_recall_fscore_support(right, answers, average=None, zero_division=0)
     return {
-        "temperature": temperature,
-        "thresholds": list(thresholds),
-        "selection_accuracy": float((logits.argmax(1) == validation.labels).mean()),
+        "by_label": {
+            label: dict(zip(names, map(float, values), strict=True))
+            for label, *values in zip(task.labels, *found, strict=True)
+        }
     }
 
 
 def _baseline_answers(
-    task: TaskData, corpus: Corpus, predictor: Predictor, seed: int
+    data: TaskData, corpus: Corpus, predictor: Predictor, seed: int
 ) -> dict[str, Answers]:
     """What the usual recipe and a bag of words answer for the reported rows."""
-    positions = training_positions(task.train.labels, seed)
-    rows = task.train.take(positions)
-    train_means = predictor.pooled([corpus.training[task.name].rows[i] for i in positions])
-    reported_means = predictor.pooled(corpus.reported[task.name].rows)
+    task, name = data.task, data.name
+    keys = [str(hard_label(task, label)) for label in data.train.labels]
+    positions = training_positions(keys, seed)
+    rows = data.train.take(positions)
+    train_means = predictor.pooled([corpus.training[name].rows[i] for i in positions])
+    reported_means = predictor.pooled(corpus.reported[name].rows)
+    texts = data.report[1].texts
+    if task.kind == "single":
+        labels = [keys[i] for i in positions]
+        place = {label: i for i, label in enumerate(task.labels)}
+        found = {
+            "mean_pooling": mean_pooling(train_means, labels, reported_means),
+            "bag_of_words": bag_of_words(rows.texts, labels).predict(texts),
+        }
+        return {key: np.array([place[label] for label in own]) for key, own in found.items()}
+    means = predictor.pooled(corpus.validation[name].rows)
+    sets = {
+        "mean_pooling": (Features(train_means, means, reported_means), MEANS_STRENGTH),
+        "bag_of_words": (
+            words(list(rows.texts), list(data.validation.texts), list(texts)),
+            BAG_STRENGTH,
+        ),
+    }
+    right, chosen = (right_answers(task, own.labels) for own in (rows, data.validation))
+    if task.kind == "score":
+        return {key: number(features, right) for key, (features, _) in sets.items()}
     return {
-        "mean_pooling": mean_pooling(train_means, rows.labels, reported_means),
-        "bag_of_words": bag_of_words(rows.texts, rows.labels).predict(task.report[1].texts),
+        key: several_labels(features, right, chosen, strength)
+        for key, (features, strength) in sets.items()
     }
 
 
-def _scores(reported: Rows, answers: Answers) -> dict[str, float]:
-    return {
-        "accuracy": float(accuracy_score(reported.labels, answers)),
-        "macro_f1": float(f1_score(reported.labels, answers, average="macro")),
-    }
-
-
-def _abstaining(
-    logits: Values, labels: Sequence[int], calibrated: Mapping[str, Any]
-) -> dict[str, float | None]:
+def _abstaining(task: Task, logits: Values, right: Answers) -> dict[str, float | None]:
     """How many of the reported rows get a sure answer, and how many of those are right."""
-    probabilities = softmax(logits, calibrated["temperature"])
+    probabilities = kind_of(task).values(task, logits)
     answers = probabilities.argmax(1)
-    sure = probabilities.max(1) >= np.array(calibrated["thresholds"])[answers]
-    right = answers == labels
+    sure = probabilities.max(1) >= np.array(task.thresholds)[answers]
+    hit = answers == right
     return {
         "answered": float(sure.mean()),
-        "accuracy": float(right[sure].mean()) if sure.any() else None,
+        "accuracy": float(hit[sure].mean()) if sure.any() else None,
     }

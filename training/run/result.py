@@ -12,6 +12,7 @@ from mtl_edge.training.data import TaskData
 from mtl_edge.training.device import device
 from mtl_edge.training.folds import OutOfFold
 from mtl_edge.training.journal import Journal
+from mtl_edge.training.kinds import with_fitted
 from mtl_edge.training.run.corpus import Corpus
 from mtl_edge.training.run.learn import Heads, Learned
 from mtl_edge.training.run.plan import RunPlan
@@ -56,8 +57,7 @@ def checkpoint_of(
 
 
 def _calibrated_task(task: TaskData, report: Mapping[str, Any], depth: int) -> Task:
-    found = report["depths"][str(depth)]
-    return Task(task.name, task.labels, found["temperature"], tuple(found["thresholds"]))
+    return with_fitted(task.task, report["depths"][str(depth)])
 
 
 def _kept(

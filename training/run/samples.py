@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from mtl_edge.io.labelled import Rows
 from mtl_edge.training.checkpoint import Sample
-from mtl_edge.training.data import TaskData, spread
+from mtl_edge.training.data import TaskData, spread, strata
+from mtl_edge.training.kinds import hard_label
 
 __all__ = ["CALIBRATION_ROWS", "export_samples"]
 
@@ -26,7 +27,7 @@ def export_samples(tasks: Sequence[TaskData], task_count: int) -> list[Sample]:
         for split, rows in splits.items():
             if rows is not None:
                 samples += [
-                    Sample(split, task.name, text, label)
+                    Sample(split, task.name, text, hard_label(task.task, label))
                     for text, label in zip(rows.texts, rows.labels, strict=True)
                 ]
     return samples
@@ -34,5 +35,6 @@ def export_samples(tasks: Sequence[TaskData], task_count: int) -> list[Sample]:
 
 def _in_proportion(rows: Rows, count: int) -> Rows:
     """`count` rows, or all, that have every label and length in proportion."""
-    order = sorted(range(len(rows)), key=lambda i: (rows.labels[i], len(rows.texts[i])))
+    keys = strata(rows)
+    order = sorted(range(len(rows)), key=lambda i: (keys[i], len(rows.texts[i])))
     return rows.take(spread(order, count))
