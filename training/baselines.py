@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 
@@ -53,9 +54,15 @@ def mean_pooling(
 
     How strongly to regularize is chosen by cross-validation on train, as a careful user would.
     """
-    folds = max(2, min(3, min(Counter(labels).values())))
+    counts = Counter(labels).values()
+    if max(counts) < 2:  # nothing to choose by
+        alone = LogisticRegression(max_iter=1000).fit(means, labels)
+        return np.array(alone.predict(reported), np.str_)
+    folds = max(2, min(3, min(counts)))
     strengths = {"C": [0.003, 0.01, 0.03, 0.1, 0.3, 1.0]}
     model = GridSearchCV(LogisticRegression(max_iter=1000), strengths, cv=folds)
-    model.fit(means, labels)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class")
+        model.fit(means, labels)
     answers: npt.NDArray[np.str_] = model.predict(reported)
     return answers

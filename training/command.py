@@ -22,6 +22,7 @@ from mtl_edge.training.backbone import Backbone, load_backbone
 from mtl_edge.training.checkpoint import RECORD, Checkpoint, load_checkpoint, save_checkpoint
 from mtl_edge.training.data import TaskData
 from mtl_edge.training.device import device
+from mtl_edge.training.few import takes_all_rows
 from mtl_edge.training.journal import Journal
 from mtl_edge.training.kinds import headline, shown
 from mtl_edge.training.options import DEFAULT_BACKBONE, DEFAULT_MAX_TOKENS, TrainOptions
@@ -91,7 +92,14 @@ def run(args: argparse.Namespace) -> None:
     if not args.extend:
         config = {"backbone": DEFAULT_BACKBONE, "max-tokens": DEFAULT_MAX_TOKENS, **config}
     start = load_checkpoint(args.extend) if args.extend else None
-    tasks = read_tasks(files, read_options(args), options.recipe.seed, note, start)
+    tasks = read_tasks(
+        files,
+        read_options(args),
+        options.recipe.seed,
+        note,
+        start,
+        lambda task, rows: not takes_all_rows(task, rows, options, start),
+    )
     backbone = _backbone(args.backbone, start)
     journal = Journal(
         Path(f"{os.path.abspath(args.out)}.unfinished"),
@@ -137,7 +145,11 @@ def _identity(
     return {
         "options": config,
         "data": {
-            task.name: [dict(rows.source) for rows in (task.train, task.dev) if rows is not None]
+            task.name: [
+                dict(rows.source)
+                for rows in (task.train, task.dev, task.described)
+                if rows is not None
+            ]
             for task in tasks
         },
         "backbone": backbone.info.sha256,
@@ -160,12 +172,28 @@ def _summary(checkpoint: Checkpoint) -> str:
                 str(report["train"]["rows"]),
                 "score" if task.kind == "score" else str(len(task.labels)),
                 f"{report['reported']['split']} ({report['reported']['rows']})",
-                shown(task, report["head"]),
-                *(f"{headline(task, found):.1%}" for found in baselines),
+                shown(task, report["head"]) or "-",
+                *(f"{headline(task, found):.1%}" if found else "-" for found in baselines),
             ]
         )
     header = ["task", "train rows", "labels", "reported on", "head"]
     return text_table([*header, "usual recipe", "bag of words"], rows) + (
         "\n\nusual recipe: mean of the last layer + logistic regression on the same encoder; "
         "bag of words: TF-IDF + logistic regression, no encoder"
+        + "".join(_few_remark(task.name, checkpoint.report[task.name]) for task in checkpoint.tasks)
     )
+
+
+def _few_remark(task: str, report: Mapping[str, Any]) -> str:
+    """What figures of a task with but a few rows are worth."""
+    selection = report["selection"]
+    if "folds" not in selection:
+        return ""
+    said = f"\ntask {task}: so few rows that none was set aside; "
+    if not selection["rows"]:
+        return said + "no label has two texts, so that nothing could be measured on them"
+    said += f"{selection['folds']}-fold cross-validation on {selection['rows']} of them"
+    if "interval" not in selection:
+        return said
+    low, high = selection["interval"]
+    return said + f": {selection['score']:.1%} right, with 95% confidence {low:.1%} to {high:.1%}"

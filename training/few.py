@@ -21,11 +21,14 @@ import torch
 
 from mtl_edge.io.labelled import Rows
 from mtl_edge.training.batches import Labelled
+from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.data import strata
-from mtl_edge.training.heads import HEADS, LinearHead, Setting
+from mtl_edge.training.heads import HEAD_FOR_FEW, HEADS, LinearHead, Setting
 from mtl_edge.training.journal import Journal
 from mtl_edge.training.loop import ValidationScore, improves
+from mtl_edge.training.options import TrainOptions
 from mtl_edge.training.recipe import Recipe
+from mtl_edge.training.scenarios import SCENARIOS
 from mtl_edge.training.solved import (
     LinearHeads,
     Problem,
@@ -37,7 +40,7 @@ from mtl_edge.training.solved import (
 )
 from mtl_edge.training.states import States
 
-__all__ = ["FEW", "CrossValidated", "folds_of", "has_few", "is_solved", "solve_few"]
+__all__ = ["FEW", "CrossValidated", "folds_of", "has_few", "solve_few", "takes_all_rows"]
 
 FEW = 20  # texts a label, in the median, up to which there are but a few
 MOST_FOLDS = 5
@@ -74,10 +77,25 @@ def has_few(rows: Rows) -> bool:
     return median(texts.values()) <= FEW
 
 
-def is_solved(head: str) -> bool:
-    """Whether a head of that name is solved on a frozen backbone, so that it can do with few."""
-    kind = HEADS.get(head.partition(":")[0])
-    return kind is not None and issubclass(kind, LinearHead)
+def takes_all_rows(
+    task: str, rows: Rows, options: TrainOptions, start: Checkpoint | None = None
+) -> bool:
+    """Whether no validation rows are set aside of a task's rows.
+
+    That is where they are few, the backbone is frozen, and the head is one that is solved: the one
+    that `--head` names, that `start` has, or the default for a few rows.
+    """
+    scenario = SCENARIOS.get(options.scenario)
+    if scenario is None or (scenario.backbone != "frozen" and "backbone" not in options.freeze):
+        return False
+    if scenario.heads == "none" or task in options.freeze:
+        return False
+    if scenario.heads == "named" and task not in options.learn:
+        return False
+    if start is not None and task in start.heads:
+        return isinstance(start.heads[task], LinearHead) and has_few(rows)
+    kind = HEADS.get(options.heads.get(task, HEAD_FOR_FEW).partition(":")[0])
+    return kind is not None and issubclass(kind, LinearHead) and has_few(rows)
 
 
 def folds_of(rows: Labelled, seed: int) -> tuple[npt.NDArray[np.int64], int]:

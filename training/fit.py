@@ -56,9 +56,7 @@ def fit_heads(
     """
     journal = journal or Journal()
     if linear := linear_heads(heads):
-        return solve_heads(
-            task, linear, states, training, validation, recipe, journal, first_pass
-        )
+        return solve_heads(task, linear, states, training, validation, recipe, journal, first_pass)
     loop = _loop(task, heads, len(training), recipe, journal, first_pass is not None)
     parts = {depth: f"{loop.name}@{depth}" for depth in heads}
     kind = training_kind(training.task)

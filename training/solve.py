@@ -84,7 +84,7 @@ class _Loss:
         with torch.enable_grad():
             total = len(logits) * self._criterion(logits, self._targets)
             (slope,) = torch.autograd.grad(total, logits)
-        return float(total), slope
+        return float(total.detach()), slope
 
     def curvature(self, outputs: int) -> float:
         """Of a row's loss along one logit, the mean over all of them, where they are 0.

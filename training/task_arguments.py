@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mtl_edge.cli.named_values import named
+from mtl_edge.cli.named_values import for_each, named
 from mtl_edge.cli.reading import (
     add_label_arguments,
     add_read_arguments,

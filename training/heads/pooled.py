@@ -74,7 +74,9 @@ class NormalizedHead(LinearHead):
     def features(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
         real = mask.to(states[-1].dtype)
         means = [_mean(state, real) for state in states[-self.layers :]]
-        return torch.cat([mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-9) for mean in means], 1)
+        return torch.cat(
+            [mean / mean.norm(dim=1, keepdim=True).clamp(min=1e-9) for mean in means], 1
+        )
 
     def settings(self, *, few: bool) -> Sequence[Setting]:
         count = min(self.layers, self.config.states)

@@ -6,15 +6,14 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from mtl_edge.training.backbone import Backbone
-from mtl_edge.training.finetune import finetune
 from mtl_edge.training.few import CrossValidated, solve_few
+from mtl_edge.training.finetune import finetune
 from mtl_edge.training.fit import fit_heads, linear_heads
 from mtl_edge.training.folds import OutOfFold, out_of_fold
 from mtl_edge.training.heads import Head
 from mtl_edge.training.journal import Journal
+from mtl_edge.training.kinds import training_kind
 from mtl_edge.training.model import MultiTaskModel
 from mtl_edge.training.run.corpus import Corpus
 from mtl_edge.training.run.initial_heads import initial_heads, initial_heads_by_depth
@@ -90,7 +89,11 @@ def _finetune(
     result = finetune(
         MultiTaskModel(copy.deepcopy(backbone.encoder), heads),
         corpus.ids,
-        {name: rows + corpus.described[name] for name, rows in corpus.training.items() if name in names},
+        {
+            name: rows + corpus.described[name]
+            for name, rows in corpus.training.items()
+            if name in names
+        },
         {name: rows for name, rows in corpus.validation.items() if name in names},
         plan.learning,
         plan.options.recipe,
@@ -192,7 +195,10 @@ def out_of_fold_logits(
         return {depth: initial_heads(plan, learned.backbone, depth)[name] for depth in depths}
 
     return {
-        name: OutOfFold(np.array(few.labels, np.int64), {d: few.logits[d] for d in depths})
+        name: OutOfFold(
+            training_kind(few.rows.task).right(few.rows.task, few.rows.targets),
+            {depth: few.logits[depth] for depth in depths},
+        )
         for name, few in learned.cross_validated.items()
     } | {
         task.name: out_of_fold(

@@ -58,7 +58,11 @@ def train(
     began = time.monotonic()
     learned = learn(plan, backbone, heads, corpus, states, journal)
     out_of_fold = out_of_fold_logits(plan, learned, corpus, states, journal)
-    validation = task_logits(learned.predictor, heads, corpus.validation)
+    corpus.ask_out_of_fold({name: few.rows for name, few in learned.cross_validated.items()})
+    validation = {
+        **task_logits(learned.predictor, heads, corpus.validation),
+        **{name: few.logits for name, few in learned.cross_validated.items()},
+    }
     if options.refit:
         heads = refit_heads(plan, learned, heads, corpus, states, journal)
     seconds = time.monotonic() - began
