@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 
@@ -54,15 +53,16 @@ def mean_pooling(
 
     How strongly to regularize is chosen by cross-validation on train, as a careful user would.
     """
-    counts = Counter(labels).values()
-    if max(counts) < 2:  # nothing to choose by
-        alone = LogisticRegression(max_iter=1000).fit(means, labels)
-        return np.array(alone.predict(reported), np.str_)
-    folds = max(2, min(3, min(counts)))
-    strengths = {"C": [0.003, 0.01, 0.03, 0.1, 0.3, 1.0]}
-    model = GridSearchCV(LogisticRegression(max_iter=1000), strengths, cv=folds)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The least populated class")
-        model.fit(means, labels)
+    counts = Counter(labels)
+    # A label's only row cannot be left out of training, so it is not what strengths are tried on.
+    tried = [place for place, label in enumerate(labels) if counts[label] > 1]
+    model = LogisticRegression(max_iter=1000)
+    if len({labels[place] for place in tried}) > 1:
+        folds = min(3, *(counts[labels[place]] for place in tried))
+        strengths = {"C": [0.003, 0.01, 0.03, 0.1, 0.3, 1.0]}
+        search = GridSearchCV(model, strengths, cv=folds, refit=False)
+        search.fit(means[tried], [labels[place] for place in tried])
+        model.set_params(**search.best_params_)
+    model.fit(means, labels)
     answers: npt.NDArray[np.str_] = model.predict(reported)
     return answers

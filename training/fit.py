@@ -152,6 +152,8 @@ def _described(
 def predict(head: Head, states: States, rows: Sequence[int]) -> Tensor:
     """Logits `[rows, labels]`."""
     head.eval()
+    if not len(rows):
+        return torch.zeros(0, head.config.labels)
     place = next(head.parameters()).device
     order = sorted(range(len(rows)), key=lambda i: states.lengths[rows[i]])
     parts = [

@@ -182,7 +182,7 @@ def _answer_scores(
     right = trained.right(task, reported.targets)
     after = logits.reported[plan.depth]
     if not len(reported):
-        return {"head": {}, "before": {}, "mean_pooling": {}, "bag_of_words": {}}
+        return {"head": {}, "before": {}, "mean_pooling": {}, "bag_of_words": {}}  # nothing known
     answers: dict[str, Answers] = {
         "head": kind.decisions(task, kind.values(task, after)),
         "before": kind.decisions(data.task, kind.values(data.task, logits.before)),
