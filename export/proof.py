@@ -29,12 +29,14 @@ from mtl_edge.bundle import Task
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.errors import ExportError
 from mtl_edge.training.checkpoint import Checkpoint, Sample
+from mtl_edge.training.data import CROSS_VALIDATION
 from mtl_edge.training.model import logits_of
 
 __all__ = ["FP32_TOLERANCE", "evaluate", "figures", "held_out"]
 
 FP32_TOLERANCE = 1e-4
-HELD_OUT = ("selection", "dev")
+# Of the last there are some where nothing else is: a handful of examples, and no dev rows.
+HELD_OUT = ("selection", "dev", "train")
 SIGNIFICANT = 0.05
 LEAST_AGREEMENT = 0.9  # by three standard errors below it, a graph is broken, not merely rounded
 
@@ -43,7 +45,8 @@ Logits = Mapping[str, npt.NDArray[np.float32]]
 
 def held_out(checkpoint: Checkpoint) -> dict[str, list[Sample]]:
     """By task, the rows that training set aside: dev, and those that chose the epoch unless
-    `train --refit` has taught the task's heads those, too.
+    `train --refit` has taught the task's heads those, too. Of a handful of examples none are, and
+    training rows stand in for them: graphs can be compared on these, too.
     """
     found = {}
     for task in checkpoint.tasks:
@@ -104,8 +107,14 @@ def evaluate(
 def _reported(
     checkpoint: Checkpoint, task: Task, rows: Sequence[Sample], logits: npt.NDArray[np.float32]
 ) -> dict[str, float]:
-    """Figures of those rows on which training reported its own."""
+    """Figures of those rows on which training reported its own.
+
+    None for cross-validated figures: they are of other heads, and on the rows that these heads were
+    trained on any figure would flatter.
+    """
     split = checkpoint.report[task.name]["reported"]["split"]
+    if split == CROSS_VALIDATION:
+        return {}
     chosen = [i for i, sample in enumerate(rows) if sample.split == split]
     return figures(task, [rows[i].label for i in chosen], logits[chosen])
 
