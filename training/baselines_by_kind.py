@@ -1,4 +1,4 @@
-"""What a head of several labels, or of a score, has to beat: a linear model on the same features."""
+"""What a head of several labels, or of a score, has to beat: linear models."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mtl_edge.errors import OptionError
 from mtl_edge.io.label_options import LabelOptions
@@ -35,7 +35,7 @@ class TaskFiles:
     name: str
     train: str
     dev: str | None = None
-    how: LabelOptions = LabelOptions()
+    how: LabelOptions = field(default_factory=LabelOptions)
     labels: Sequence[str] | None = None
     describe: str | None = None
 

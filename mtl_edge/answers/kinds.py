@@ -18,7 +18,7 @@ from mtl_edge.answers.predictions import Answer, Prediction
 from mtl_edge.answers.probabilities import sigmoid, softmax
 from mtl_edge.bundle import Task, TaskKind
 
-__all__ = ["KINDS", "Kind", "Values", "kind_of", "predictions_of", "same"]
+__all__ = ["KINDS", "Kind", "Values", "decided", "kind_of", "predictions_of", "same"]
 
 Values = npt.NDArray[np.float32]
 Decisions = npt.NDArray[Any]
@@ -60,6 +60,18 @@ def predictions_of(
         Prediction(dict(zip(names, answers, strict=True)), depth)
         for answers in zip(*columns, strict=True)
     ]
+
+
+def decided(task: Task, answers: Sequence[Answer]) -> Decisions:
+    """The decisions that answers stand for."""
+    if task.kind == "score":
+        return np.array([answer.score for answer in answers], np.float64)
+    if task.kind == "multi":
+        return np.array(
+            [[label in answer.labels for label in task.labels] for answer in answers], bool
+        )
+    place = {label: i for i, label in enumerate(task.labels)}
+    return np.array([place[answer.label] for answer in answers], np.int64)
 
 
 def same(one: Decisions, other: Decisions) -> npt.NDArray[np.bool_]:

@@ -128,7 +128,7 @@ def test_the_manifest_has_the_comparison_with_torch(shared_bundle: Path) -> None
             score = evaluation[task]["graphs"][target]
             assert score["agreement"] >= 0.8, "one row of these ten may change"
             assert score["compared_on"] == evaluation[task]["rows"]
-            assert 0 <= score["mcnemar_p"] <= 1
+            assert 0 <= score["paired_p"] <= 1
             assert 0 < score["max_probability_change"] < 0.1
         assert 0 <= evaluation[task]["bag_of_words"]["accuracy"] <= 1
 
@@ -257,7 +257,7 @@ def test_a_graph_may_lose_what_was_allowed_and_no_more(
     compared = proof._compared(Task("t", ("a", "b")), samples, before, after)
     assert compared["rows_lost"] == round(share * rows)
     assert compared["rows_won"] == 0
-    assert compared["mcnemar_p"] == pytest.approx(min(1.0, 2 * 0.5 ** round(share * rows)))
+    assert compared["paired_p"] == pytest.approx(min(1.0, 2 * 0.5 ** round(share * rows)))
     if ships:
         proof._require_accurate("onnx-int8", "t", compared, limit)
     else:

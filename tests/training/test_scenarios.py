@@ -264,7 +264,7 @@ def test_what_a_checkpoint_has_decided_is_not_decided_again(
 def test_other_labels_than_the_checkpoint_s_are_refused(
     tasks: list[TaskData], start: Checkpoint
 ) -> None:
-    other = replace(tasks[0], labels=("bad", "good"))
+    other = replace(tasks[0], task=replace(tasks[0].task, labels=("bad", "good")))
     with pytest.raises(CheckpointError, match=r"labels bad, good in .* and negative, positive in"):
         train([other], start.backbone, TrainOptions(), start)
 
