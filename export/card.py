@@ -9,6 +9,7 @@ from mtl_edge.export.budget_search.frontier import FRONTIER, Frontier, table
 from mtl_edge.io.labels import label_list
 from mtl_edge.table import markdown_table
 from mtl_edge.training.baselines import BASELINES
+from mtl_edge.training.data import CROSS_VALIDATION
 from mtl_edge.training.kinds import shown
 from mtl_edge.training.static import WIDTH
 
@@ -45,7 +46,7 @@ classifier.predict("some text")
 
 Figures of the rows set aside by training; below the fp32 model, each graph with the share of all
 rows set aside on which it gives the fp32 model's answer.
-{baselines}
+{baselines}{seen}
 
 {figures}
 
@@ -113,6 +114,7 @@ def model_card(manifest: Manifest, frontier: Frontier | None = None) -> str:
         baselines=_baselines(manifest),
         max_tokens=manifest.max_tokens,
         labels=markdown_table(["task", "answers", "labels", "temperature"], labels),
+        seen=_seen(manifest),
         figures=_figures(manifest),
         exits=_exits(manifest),
         frontier="" if frontier is None else _frontier(frontier),
@@ -176,6 +178,21 @@ def _reduced(manifest: Manifest) -> str:
     )
 
 
+def _seen(manifest: Manifest) -> str:
+    """Of which tasks no rows were set aside, and what that means for their figures."""
+    names = [
+        name for name, found in manifest.evaluation.items() if found["split"] == CROSS_VALIDATION
+    ]
+    if not names:
+        return ""
+    return (
+        f"Of {' and '.join(names)} there were so few rows that none was set aside: figures are by "
+        "cross-validation, of heads that had not seen the rows, with which they are uncertain; and "
+        "graphs were compared on rows that their heads had seen, which shows whether they agree, "
+        "not how often they are right."
+    )
+
+
 def _figures(manifest: Manifest) -> str:
     header = ["model"]
     measured = [
@@ -193,9 +210,8 @@ def _figures(manifest: Manifest) -> str:
         rows["fp32 (torch)"].append(shown(task, found["fp32"]))
         for graph in manifest.graphs:
             score = found["graphs"][graph.target]
-            rows[graph.target].append(
-                f"{shown(task, score)}; agrees {100 * score['agreement']:.1f}"
-            )
+            agrees = f"agrees {100 * score['agreement']:.1f}"
+            rows[graph.target].append("; ".join(filter(None, (shown(task, score), agrees))))
     return markdown_table(header, [[name, *cells] for name, cells in rows.items()])
 
 

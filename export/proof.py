@@ -2,12 +2,14 @@
 
 The manifest's `evaluation` has, per task:
 
-    split, rows, file, sha256     what it was measured on
+    split, rows, file, sha256     what it was measured on; cross-validation: of training rows, each
+                                  asked of heads that had not seen it
     mean_pooling, bag_of_words    what a head has to beat: its figures (accuracy and macro_f1, or
                                   those of the task's kind, see `mtl_edge.training.kinds`), if they
                                   were measured; depth: layers that the means are of
     fp32                          the torch model: its figures
-    graphs                        per target: its figures; and on all rows that training set aside
+    graphs                        per target: its figures (not of cross-validation: graphs have seen
+                                  the rows); and on all rows that training set aside
                                   (compared_on; see `held_out`) those of `compared`; before_refit:
                                   the same before heads were fitted to int8
 """
@@ -27,13 +29,15 @@ from mtl_edge.errors import ExportError
 from mtl_edge.export.compared import agreement, compared
 from mtl_edge.training.baselines import BASELINES
 from mtl_edge.training.checkpoint import Checkpoint, Sample
+from mtl_edge.training.data import CROSS_VALIDATION
 from mtl_edge.training.kinds import figures_of, headline_name, right_answers
 from mtl_edge.training.model import logits_of
 
 __all__ = ["FP32_TOLERANCE", "evaluate", "held_out"]
 
 FP32_TOLERANCE = 1e-4
-HELD_OUT = ("selection", "dev")
+# Of the last there are some where nothing else is: a handful of examples, and no dev rows.
+HELD_OUT = ("selection", "dev", "train")
 SIGNIFICANT = 0.05
 LEAST_AGREEMENT = 0.9  # by three standard errors below it, a graph is broken, not merely rounded
 
@@ -42,7 +46,8 @@ Logits = Mapping[str, npt.NDArray[np.float32]]
 
 def held_out(checkpoint: Checkpoint) -> dict[str, list[Sample]]:
     """By task, the rows that training set aside: dev, and those that chose the epoch unless
-    `train --refit` has taught the task's heads those, too.
+    `train --refit` has taught the task's heads those, too. Of a handful of examples none are, and
+    training rows stand in for them: graphs can be compared on these, too.
     """
     found = {}
     for task in checkpoint.tasks:
@@ -80,7 +85,7 @@ def evaluate(
         result[name] = {
             **report["reported"],
             **_baselines(report),
-            "fp32": _reported(checkpoint, task, rows[name], before),
+            "fp32": _reported(checkpoint, task, rows[name], before) or report["head"],
             "graphs": {},
         }
     for target in targets:
@@ -110,8 +115,14 @@ def _baselines(report: Mapping[str, Any]) -> dict[str, Any]:
 def _reported(
     checkpoint: Checkpoint, task: Task, rows: Sequence[Sample], logits: npt.NDArray[np.float32]
 ) -> dict[str, float]:
-    """Figures of those rows on which training reported its own."""
+    """Figures of those rows on which training reported its own.
+
+    None for cross-validated figures: they are of other heads, and on the rows that these heads were
+    trained on any figure would flatter.
+    """
     split = checkpoint.report[task.name]["reported"]["split"]
+    if split == CROSS_VALIDATION:
+        return {}
     chosen = [i for i, sample in enumerate(rows) if sample.split == split]
     right = right_answers(task, [rows[i].label for i in chosen])
     return figures_of(task, right, logits[chosen])
