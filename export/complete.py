@@ -63,6 +63,7 @@ def complete(
         max_tokens=checkpoint.max_tokens,
         graphs=tuple(replace(graph, exits=()) for graph in graphs),
         reduced=dict(reduced),
+        domain=checkpoint.domain,
         versions={name: version(name) for name in ("mtl-edge", *PACKAGES)},
     )
     write_manifest(staging, manifest)

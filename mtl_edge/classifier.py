@@ -177,6 +177,8 @@ class EdgeClassifier:
     def logits(self, texts: str | Iterable[str] | Column) -> Logits:
         """The graph's own outputs `[n, labels]` per task, before temperature and softmax.
 
+        Where a domain was fitted, its logits are there as `domain`, `[n, tasks that have one]`.
+
         Of a bundle with stages, those of the stage that answers.
 
         Raises:
@@ -184,7 +186,7 @@ class EdgeClassifier:
         """
         session = self._running()
         outputs = session.answer_texts(_several(texts, session))
-        return in_order(outputs, session.tasks, lambda output: output.logits)
+        return in_order(outputs, session.stages[-1].outputs, lambda output: output.logits)
 
     def predict_iter(
         self, texts: Iterable[str] | Column, window: int = WINDOW

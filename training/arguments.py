@@ -13,7 +13,7 @@ from mtl_edge.cli.named_values import for_each, named
 from mtl_edge.errors import OptionError
 from mtl_edge.training.batches import MIXES
 from mtl_edge.training.heads import DEFAULT_HEAD, HEADS
-from mtl_edge.training.options import TrainOptions
+from mtl_edge.training.options import DEFAULT_FOREIGN, TrainOptions
 from mtl_edge.training.recipe import Recipe
 from mtl_edge.training.weighting import WEIGHTINGS
 
@@ -125,6 +125,16 @@ def _add_model_arguments(model: argparse._ArgumentGroup) -> None:
         help="fit thresholds from which on answers are right at this rate, as 0.95; an answer "
         "below its label's is marked unsure",
     )
+    model.add_argument(
+        "--in-domain",
+        type=float,
+        nargs="?",
+        const=DEFAULT_FOREIGN,
+        metavar="PERCENT",
+        help="also tell which texts are foreign to a task, learned from the other tasks' texts and "
+        "from --none; at most so many percent of its own are called so, with 95%% confidence; "
+        "default: not told, or %(const)s with --none",
+    )
 
 
 def add_cache_arguments(parser: argparse.ArgumentParser) -> None:
@@ -169,6 +179,7 @@ def train_options(args: argparse.Namespace, tasks: Sequence[str]) -> TrainOption
         recipe=recipe,
         refit=args.refit,
         abstain=args.abstain,
+        in_domain=DEFAULT_FOREIGN if args.none and args.in_domain is None else args.in_domain,
         cache=args.cache,
         cache_limit=args.cache_limit,
         baselines=not args.no_baselines,

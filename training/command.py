@@ -187,7 +187,11 @@ def _summary(checkpoint: Checkpoint) -> str:
         )
     header = ["task", "train rows", "labels", "reported on", "head"]
     table = text_table([*header, *(BASELINES[name] for name in measured)], rows)
-    remarks = [_few_remark(task.name, checkpoint.report[task.name]) for task in checkpoint.tasks]
+    remarks = [
+        remark(task.name, reports[task.name])
+        for remark in (_few_remark, _domain_remark)
+        for task in checkpoint.tasks
+    ]
     return "\n\n".join(filter(None, [table, EXPLAINED if measured else "", *remarks]))
 
 
@@ -208,3 +212,26 @@ def _few_remark(task: str, report: Mapping[str, Any]) -> str:
         return said
     low, high = selection["interval"]
     return said + f": {selection['score']:.1%} right, with 95% confidence {low:.1%} to {high:.1%}"
+
+
+def _domain_remark(task: str, report: Mapping[str, Any]) -> str:
+    """How well texts that are foreign to a task are told from its own."""
+    domain = report.get("domain")
+    if domain is None:
+        return ""
+    fitted = max(domain["depths"].items(), key=lambda pair: int(pair[0]))[1]
+    if not fitted["threshold"]:
+        return (
+            f"task {task}: no text is called foreign: {fitted['rows']} texts are too few to "
+            f"promise that at most {domain['share']:.2g} of its own are"
+        )
+    found = domain["reported"]
+    names = {"other_tasks": "of other tasks' texts", "none": "of those marked with --none"}
+    parts = [
+        f"{found[part]['refused']:.1%} {said} (AUROC {found[part]['auroc']:.3f})"
+        for part, said in names.items() if part in found
+    ]  # fmt: skip
+    return (
+        f"task {task}: called foreign are {found['refused']:.2%} of its own texts ({found['split']}"
+        f"; promised: at most {domain['share']:.2%}), {', '.join(parts)}"
+    )

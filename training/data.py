@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from mtl_edge.bundle import Task
-from mtl_edge.bundle.schema import INPUTS, TASK_NAME
+from mtl_edge.bundle.schema import RESERVED, TASK_NAME
 from mtl_edge.errors import DataError
 from mtl_edge.io.labelled import Rows
 from mtl_edge.io.labels import Label, SoftLabel, label_list, names_in, ordered
@@ -46,6 +46,8 @@ class TaskData:
             None are where there are but a few rows: see `mtl_edge.training.few`.
         dev: that figures are reported on, if there are some.
         described: descriptions of labels, which are learned from as training rows are.
+        none, none_of_dev: texts of the files of train and dev that have none of the labels; what is
+            foreign to the task is learned from the former.
     """
 
     task: Task
@@ -53,6 +55,8 @@ class TaskData:
     validation: Rows
     dev: Rows | None
     described: Rows | None = None
+    none: Sequence[str] = ()
+    none_of_dev: Sequence[str] = ()
 
     @property
     def few(self) -> bool:
@@ -99,10 +103,10 @@ def build_task(
         DataError: the name cannot be an output's, train has one label or too few rows to split, or
             dev or a description has a label that train lacks.
     """
-    if not TASK_NAME.fullmatch(name) or name in INPUTS:
+    if not TASK_NAME.fullmatch(name) or name in RESERVED:
         raise DataError(
             f"{name!r} cannot name a task, whose name is also that of the graph's output; expected "
-            "letters, digits, '_' and '-', and not the name of an input"
+            f"letters, digits, '_' and '-', and none of {', '.join(RESERVED)}"
         )
     if train.kind == "score":
         task = blank_task(name, (), "score", scale_of(name, train.labels))

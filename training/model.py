@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from mtl_edge.batches.planning import Tokens, in_batches
+from mtl_edge.bundle import DOMAIN
 from mtl_edge.errors import BackboneError
+from mtl_edge.training.domain.gate import DomainGate
 from mtl_edge.training.heads import Head, LayerMix, MixingHead
 
 __all__ = ["MultiTaskModel", "layers_of", "logits_of", "means_of", "states_of"]
@@ -20,12 +22,19 @@ __all__ = ["MultiTaskModel", "layers_of", "logits_of", "means_of", "states_of"]
 class MultiTaskModel(nn.Module):
     """One pass of the encoder, every task's logits."""
 
-    def __init__(self, encoder: PreTrainedModel, heads: Mapping[str, Head]) -> None:
+    def __init__(
+        self,
+        encoder: PreTrainedModel,
+        heads: Mapping[str, Head],
+        gate: DomainGate | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         # A list, not a ModuleDict: a task may have any name, and a submodule may not.
         self.heads = nn.ModuleList(heads.values())
         self.tasks = tuple(heads)
+        self.gate = gate
+        self.outputs = self.tasks if gate is None else (*self.tasks, DOMAIN)
         self.layer_mix = LayerMix()
 
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
@@ -33,16 +42,23 @@ class MultiTaskModel(nn.Module):
         return states_of(self.encoder, input_ids, attention_mask)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        """Logits `[batch, labels]` in the order of `tasks`, for inputs `[batch, tokens]`."""
+        """Logits `[batch, labels]` in the order of `outputs`, for inputs `[batch, tokens]`."""
         states = self.states(input_ids, attention_mask)
         mixing = [head for head in self.heads if isinstance(head, MixingHead)]
         tokens = iter(self.layer_mix([head.mix for head in mixing], states) if mixing else ())
-        return tuple(
+        logits = tuple(
             head(states, attention_mask, input_ids, next(tokens))
             if isinstance(head, MixingHead)
             else head(states, attention_mask, input_ids)
             for head in self.heads
         )
+        return self.with_domain(logits, states, attention_mask)
+
+    def with_domain(
+        self, logits: tuple[Tensor, ...], states: Sequence[Tensor], mask: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The tasks' logits and, if there is a gate, those of their domains."""
+        return logits if self.gate is None else (*logits, self.gate(states, mask, logits))
 
 
 def states_of(
@@ -78,7 +94,7 @@ def logits_of(model: MultiTaskModel, ids: Sequence[Tokens]) -> dict[str, npt.NDA
         input_ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64]
     ) -> dict[str, npt.NDArray[np.float32]]:
         outputs = model(torch.from_numpy(input_ids).to(place), torch.from_numpy(mask).to(place))
-        return {t: out.cpu().numpy() for t, out in zip(model.tasks, outputs, strict=True)}
+        return {t: out.cpu().numpy() for t, out in zip(model.outputs, outputs, strict=True)}
 
     return in_batches(run, ids)
 

@@ -11,10 +11,11 @@ from mtl_edge.errors import OptionError
 from mtl_edge.training.recipe import Recipe, require_positive
 from mtl_edge.training.states import CACHE_LIMIT, default_cache
 
-__all__ = ["DEFAULT_BACKBONE", "DEFAULT_MAX_TOKENS", "TrainOptions"]
+__all__ = ["DEFAULT_BACKBONE", "DEFAULT_FOREIGN", "DEFAULT_MAX_TOKENS", "TrainOptions"]
 
 DEFAULT_BACKBONE = "distilbert-base-uncased"
 DEFAULT_MAX_TOKENS = 128
+DEFAULT_FOREIGN = 1.0  # percent
 FEWEST_TOKENS = 3  # the two around a text, and one of its own
 
 
@@ -37,6 +38,8 @@ class TrainOptions:
             on.
         abstain: accuracy that answers shall have from their label's threshold on; none: no
             thresholds.
+        in_domain: percent of a task's own texts that may be called foreign to it, for telling which
+            are; none: no text is.
         cache: folder of encoder states.
         cache_limit: gigabytes that it may take.
         baselines: whether to measure what a head has to beat.
@@ -58,6 +61,7 @@ class TrainOptions:
     recipe: Recipe = field(default_factory=Recipe)
     refit: bool = False
     abstain: float | None = None
+    in_domain: float | None = None
     cache: Path = field(default_factory=default_cache)
     cache_limit: float = CACHE_LIMIT / 10**9
     baselines: bool = True
@@ -69,6 +73,8 @@ class TrainOptions:
             raise OptionError(f"--max-tokens is {self.max_tokens}, expected 3 or more")
         if self.abstain is not None and not 0 < self.abstain < 1:
             raise OptionError(f"--abstain is {self.abstain}, expected a share between 0 and 1")
+        if self.in_domain is not None and not 0 < self.in_domain < 50:
+            raise OptionError(f"--in-domain is {self.in_domain}, expected percent, 0 to 50")
         require_positive("top_layers", self.top_layers)
         require_positive("cache_limit", self.cache_limit)
 

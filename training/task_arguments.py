@@ -65,6 +65,14 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, extends: bool = False
         "where rows are few",
     )
     parser.add_argument(
+        "--none",
+        action="append",
+        default=[],
+        metavar="[TASK=]LABEL",
+        help="what stands in the place of a label in rows that have none of them: the task is not "
+        "taught these, but what is foreign to it; see --in-domain",
+    )
+    parser.add_argument(
         "--backbone",
         default=None if extends else DEFAULT_BACKBONE,
         help="a name on the Hub, a local folder, or minilm (packaged); "
@@ -94,10 +102,14 @@ def task_files(args: argparse.Namespace) -> list[TaskFiles]:
     how = label_options(args, tasks, columns)
     orders = labels_of(args, tasks)
     described = for_each("--describe", args.describe, tasks)
+    none = for_each("--none", args.none, tasks)
     return [
-        TaskFiles(name, train, dev.get(name), how[name], orders.get(name), described.get(name))
+        TaskFiles(
+            name, train, dev.get(name), how[name], orders.get(name), described.get(name),
+            none.get(name),
+        )
         for name, train in sources.items()
-    ]
+    ]  # fmt: skip
 
 
 def _train_files(args: argparse.Namespace, columns: dict[str, str]) -> dict[str, str]:

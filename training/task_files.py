@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from mtl_edge.errors import OptionError
+from mtl_edge.errors import DataError, OptionError
 from mtl_edge.io.label_options import LabelOptions
 from mtl_edge.io.labelled import Rows, read_rows
-from mtl_edge.io.labels import NUMBER, look_alikes, ordered
+from mtl_edge.io.labels import NUMBER, label_list, look_alikes, ordered
 from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.data import TaskData, build_task, conflicts, names_of
@@ -31,6 +31,7 @@ class TaskFiles:
             ones, else see `mtl_edge.io.labels.ordered`.
         describe: a file of descriptions as texts of their labels, or `names`: the labels themselves
             say what they mean; none: they are not described.
+        none: what stands in the place of a label in rows that have none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class TaskFiles:
     how: LabelOptions = field(default_factory=LabelOptions)
     labels: Sequence[str] | None = None
     describe: str | None = None
+    none: str | None = None
 
 
 def read_tasks(
@@ -81,24 +83,53 @@ def _read_task(
         return rows
 
     order = files.labels
-    train = read(files.train, files.how, order)
+    in_place = () if files.none is None else (files.none,)
+    train, none = _without(files, read(files.train, files.how, order and [*order, *in_place]))
+    if files.none is not None and not none:
+        raise DataError(
+            f"task {files.name!r}: no row of {files.train} has the label {files.none!r} that "
+            f"--none names; expected some beside {label_list(ordered(names_of(train)))}"
+        )
     require_labels(files.name, train)
     names = names_of(train)
     if order is None and {*before} == names:
         order = before
     how = replace(files.how, kind=train.kind)
     known = None if train.kind == "score" else order or ordered(names)
-    dev = None if files.dev is None else read(files.dev, how, known)
+    dev, none_of_dev = None, ()
+    if files.dev is not None:
+        dev, none_of_dev = _without(files, read(files.dev, how, known and [*known, *in_place]))
     task = build_task(
         files.name, train, dev, seed, order,
         described=_described(files, train, lambda file: read(file, how, known)),
         set_aside=set_aside(files.name, train),
     )  # fmt: skip
+    task = replace(task, none=none, none_of_dev=none_of_dev)
     if files.how.kind is None and (said := _why(train)):
         note(f"task {files.name}: {said}")
     for remark in _remarks(train, dev):
         note(f"task {files.name}: {remark}")
     return task
+
+
+def _without(files: TaskFiles, rows: Rows) -> tuple[Rows, tuple[str, ...]]:
+    """The rows that have a label, and the texts of those that have none, as `--none` says.
+
+    Raises:
+        DataError: no other rows are there.
+    """
+    if files.none is None:
+        return rows, ()
+    marks = (files.none, (files.none,))
+    kept = [place for place, label in enumerate(rows.labels) if label not in marks]
+    if not kept:
+        raise DataError(
+            f"task {files.name!r}: all rows of {rows.source['file']} have the label {files.none!r} "
+            "that --none names; expected others as well"
+        )
+    texts = {rows.texts[place] for place in kept}
+    none = [t for t, label in zip(rows.texts, rows.labels, strict=True) if label in marks]
+    return replace(rows.take(kept), note=rows.note), tuple(t for t in none if t not in texts)
 
 
 def _described(files: TaskFiles, train: Rows, read: Callable[[str], Rows]) -> Rows | None:

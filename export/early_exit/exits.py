@@ -199,6 +199,7 @@ def exits_of(
             temperatures={t: _of_depth(checkpoint, t, depth)["temperature"] for t in found},
             thresholds={task: one.threshold for task, one in found.items()},
             promise=_record(found, depth, promise),
+            domain=() if (domain := checkpoint.at(depth).domain) is None else domain.thresholds,
             sure={
                 task: tuple(thresholds)
                 for task in found

@@ -4,7 +4,8 @@ They age differently: the encoder is frozen, and heads are taught again. Apart, 
 quantized, replaced and compared by itself; `onnx_graph.join` makes one graph of them.
 
     encoder   input_ids, attention_mask                              -> state.0, state.1, ...
-    heads     state.0, state.1, ..., attention_mask, input_ids       -> one output per task
+    heads     state.0, state.1, ..., attention_mask, input_ids       -> one output per task,
+                                                                     and `domain`
 
 `state.0` is the embeddings', or of no layers a table's (`mtl_edge.training.static`), `state.N` that
 of layer N, all float32 `[batch, tokens, width]`.
@@ -73,7 +74,7 @@ def capture_heads(checkpoint: Checkpoint, file: Path, joined: bool = True) -> No
     inputs = [*names, "attention_mask", "input_ids"]
     # Unfolded: weights of a byte a number stay so on disk.
     _export(
-        _Heads(whole, joined), (*states, mask, ids), file, inputs, list(whole.tasks), fold=False
+        _Heads(whole, joined), (*states, mask, ids), file, inputs, list(whole.outputs), fold=False
     )
 
 
@@ -92,11 +93,13 @@ class _Heads(nn.Module):
         super().__init__()
         heads: list[Head] = list(model.heads)  # type: ignore[arg-type]
         groups = [heads] if joined else [[head] for head in heads]
+        self.gate, self._with_domain = model.gate, model.with_domain
         self.heads = nn.ModuleList(JoinedHeads(group) for group in groups)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         *states, mask, ids = inputs
-        return tuple(logits for heads in self.heads for logits in heads(states, mask, ids))
+        logits = tuple(one for heads in self.heads for one in heads(states, mask, ids))
+        return self._with_domain(logits, states, mask)
 
 
 def _example(checkpoint: Checkpoint) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ of `multi` which labels a text has, bool `[n, labels]`; of `score` the score, fl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,14 +51,37 @@ def kind_of(task: Task) -> Kind:
 
 
 def predictions_of(
-    tasks: Sequence[Task], values: Mapping[str, Values], depth: int
+    tasks: Sequence[Task], values: Mapping[str, Values], depth: int, domain: Task | None = None
 ) -> list[Prediction]:
-    """A prediction for each row of `values`, `[n, outputs]` per task, all of one depth."""
+    """A prediction for each row of `values`, `[n, outputs]` per task, all of one depth.
+
+    Args:
+        domain: see `mtl_edge.bundle.Manifest`; its values are needed, too, then.
+    """
     columns = [kind_of(task).answers(task, values[task.name]) for task in tasks]
+    if domain is not None:
+        columns = [
+            _with_domain(task, answers, domain, values[domain.name])
+            for task, answers in zip(tasks, columns, strict=True)
+        ]
     names = [task.name for task in tasks]
     return [
         Prediction(dict(zip(names, answers, strict=True)), depth)
         for answers in zip(*columns, strict=True)
+    ]
+
+
+def _with_domain(task: Task, answers: list[Answer], domain: Task, values: Values) -> list[Answer]:
+    """A task's answers with whether each text is in its domain, if that was fitted."""
+    if task.name not in domain.labels:
+        return answers
+    place = domain.labels.index(task.name)
+    reached = _reached(domain, values)[:, place].tolist()
+    return [
+        replace(answer, in_domain=own, domain_probability=probability)
+        for answer, own, probability in zip(
+            answers, reached, values[:, place].tolist(), strict=True
+        )
     ]
 
 

@@ -23,6 +23,10 @@ class Answer:
             `multi` task those whose probability reaches their threshold, maybe none.
         score: of a `score` task, the number.
         spread: of a `score` task, the root mean squared error on validation rows.
+        in_domain: false where the text is of a kind that the task was not taught, so that none of
+            its answers applies. Always true if that was not fitted: see `train --in-domain`.
+        domain_probability: that the text is in the task's domain, in texts as training had them;
+            None if it was not fitted.
     """
 
     label: str
@@ -32,6 +36,8 @@ class Answer:
     labels: tuple[str, ...] = ()
     score: float | None = None
     spread: float | None = None
+    in_domain: bool = True
+    domain_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

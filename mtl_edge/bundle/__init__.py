@@ -11,7 +11,7 @@ A bundle is a folder:
 
 Every ONNX graph has the inputs `input_ids` and `attention_mask` (int64 `[batch, tokens]`) and one
 output per task, named after it (float32 logits `[batch, labels]`, of a score
-`[batch, 1]`). OpenVINO's are two: the encoder, from these inputs to `state.0`, `state.1`, ..., and
+`[batch, 1]`), and, where the manifest has a domain, one of that name `[batch, its labels]`. OpenVINO's are two: the encoder, from these inputs to `state.0`, `state.1`, ..., and
 the heads, from states and inputs to logits.
 
 What is promised, whoever made the bundle: nothing in it is unpickled or executed; no file outside
@@ -36,6 +36,7 @@ from typing import Literal, get_args
 from mtl_edge.bundle.manifest import parse_manifest
 from mtl_edge.bundle.safe_files import read_at_most, require_portable, require_unaltered
 from mtl_edge.bundle.schema import (
+    DOMAIN,
     MANIFEST,
     MOST_MANIFEST_BYTES,
     SCHEMA,
@@ -55,6 +56,7 @@ from mtl_edge.errors import BundleError, OptionError
 from mtl_edge.io.folders import sha256_of
 
 __all__ = [
+    "DOMAIN",
     "MANIFEST",
     "SCHEMA",
     "TOKENIZER",

@@ -8,7 +8,7 @@ from dataclasses import replace
 from mtl_edge.bundle.schema import Exit, Graph, Manifest, Task
 from mtl_edge.errors import OptionError
 
-__all__ = ["up_to_depth", "depths_of", "graph_at", "tasks_at"]
+__all__ = ["depths_of", "domain_at", "graph_at", "tasks_at", "up_to_depth"]
 
 
 def depths_of(manifest: Manifest) -> tuple[int, ...]:
@@ -41,6 +41,7 @@ def up_to_depth(manifest: Manifest, max_depth: int | None) -> Manifest:
         manifest,
         depth=stage.depth,
         tasks=tasks_at(manifest.tasks, stage),
+        domain=domain_at(manifest.domain, stage),
         graphs=tuple(graph_at(graph, index) for graph in manifest.graphs),
         exits=manifest.exits[:index],
     )
@@ -56,6 +57,11 @@ def tasks_at(tasks: Sequence[Task], stage: Exit) -> tuple[Task, ...]:
         )
         for task in tasks
     )
+
+
+def domain_at(domain: Task | None, stage: Exit) -> Task | None:
+    """`Manifest.domain` as a cheaper stage answers it."""
+    return domain and replace(domain, thresholds=stage.domain)
 
 
 def graph_at(graph: Graph, index: int) -> Graph:

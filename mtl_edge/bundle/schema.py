@@ -9,11 +9,13 @@ from typing import Any
 from mtl_edge.io.labels import TaskKind
 
 __all__ = [
+    "DOMAIN",
     "INPUTS",
     "MANIFEST",
     "MOST_MANIFEST_BYTES",
     "MOST_TOKENIZER_BYTES",
     "READABLE",
+    "RESERVED",
     "SCHEMA",
     "SIGNATURE",
     "SUFFIXES",
@@ -44,6 +46,8 @@ MOST_TOKENIZER_BYTES = 128 * 2**20
 
 TASK_NAME = re.compile(r"[\w-]{1,64}")
 INPUTS = ("input_ids", "attention_mask", "text")  # of graphs; the last of those with a tokenizer
+DOMAIN = "domain"  # the output that says which tasks a text is in the domain of
+RESERVED = (*INPUTS, DOMAIN)  # names that no task can have
 
 # Required ending of a graph's file, by engine. Engines tell formats by the name's ending, and only
 # these formats are checked before an engine opens them.
@@ -122,6 +126,7 @@ class Exit:
             `exit_rate`, `measured_drop` and `cost`.
         sure: by task, `Task.thresholds` for this stage's probabilities; tasks not listed keep their
             own.
+        domain: `Manifest.domain.thresholds` for this stage's probabilities.
     """
 
     depth: int
@@ -129,6 +134,7 @@ class Exit:
     thresholds: dict[str, float]
     promise: dict[str, Any] = field(default_factory=dict)
     sure: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    domain: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +210,8 @@ class Manifest:
         evaluation: what was measured at export, per task: see `mtl_edge.export.proof`.
         versions: of the packages that wrote the bundle.
         exits: cheaper stages, the cheapest first, each of fewer layers than the next and `depth`.
+        domain: which tasks a text is in the domain of: as a `multi` task, whose labels are names of
+            tasks and whose name is `DOMAIN`; none: nothing was fitted.
     """
 
     schema: int
@@ -217,3 +225,4 @@ class Manifest:
     evaluation: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     exits: tuple[Exit, ...] = ()
+    domain: Task | None = None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import PurePosixPath
 
 from mtl_edge.bundle.schema import (
-    INPUTS,
+    DOMAIN,
     MANIFEST,
+    RESERVED,
     SIGNATURE,
     SUFFIXES,
     TASK_NAME,
@@ -48,6 +50,7 @@ def check_manifest(manifest: Manifest) -> None:
     _require_distinct((task.name for task in manifest.tasks), "task")
     for task in manifest.tasks:
         _check_task(task)
+    _check_domain(manifest)
     backbone = manifest.backbone
     _require(
         backbone.hidden_size > 0 and backbone.vocabulary > 0 and backbone.layers >= 0,
@@ -140,6 +143,12 @@ def _check_exits(manifest: Manifest) -> None:
         )
     for stage in manifest.exits:
         _check_exit(stage, manifest.tasks)
+        if manifest.domain is not None:
+            _require_threshold_each(replace(manifest.domain, thresholds=stage.domain))
+        _require(
+            manifest.domain is not None or not stage.domain,
+            f"the exit at depth {stage.depth} has thresholds of a domain that is not there",
+        )
 
 
 def _check_exit(stage: Exit, tasks: Sequence[Task]) -> None:
@@ -163,9 +172,9 @@ def _check_exit(stage: Exit, tasks: Sequence[Task]) -> None:
 def _check_task(task: Task) -> None:
     name = task.name
     _require(
-        TASK_NAME.fullmatch(name) is not None and name not in INPUTS,
-        f"{name!r:.80} cannot name a task: expected letters, digits, '_' and '-', and not the name "
-        "of an input",
+        TASK_NAME.fullmatch(name) is not None and name not in RESERVED,
+        f"{name!r:.80} cannot name a task: expected letters, digits, '_' and '-', and none of "
+        f"{', '.join(RESERVED)}",
     )
     scored = task.kind == "score"
     _require(
@@ -182,13 +191,37 @@ def _check_task(task: Task) -> None:
             task.scale.width > 0 and task.scale.low <= task.scale.high and task.scale.spread >= 0,
             f"task {name!r} has a scale that is out of range",
         )
-    _require(
-        task.kind != "multi" or len(task.thresholds) == len(task.labels),
-        f"task {name!r} of kind multi needs a threshold for each label",
-    )
+    if task.kind == "multi":
+        _require_threshold_each(task)
     _require_distinct(task.labels, f"label of task {name!r}")
     _require(task.temperature > 0, f"task {name!r} has the temperature {task.temperature}")
     _check_thresholds(task, task.thresholds)
+
+
+def _check_domain(manifest: Manifest) -> None:
+    domain = manifest.domain
+    if domain is None:
+        return
+    names = {task.name for task in manifest.tasks}
+    _require(
+        domain.name == DOMAIN and domain.kind == "multi" and domain.scale is None,
+        f"domain is {domain.name!r:.80} of kind {domain.kind}, expected {DOMAIN!r} of kind multi",
+    )
+    _require(
+        bool(domain.labels) and names.issuperset(domain.labels),
+        "domain has a label that is no task, or none at all",
+    )
+    _require_distinct(domain.labels, "label of domain")
+    _require(domain.temperature > 0, f"domain has the temperature {domain.temperature}")
+    _require_threshold_each(domain)
+    _check_thresholds(domain, domain.thresholds)
+
+
+def _require_threshold_each(task: Task) -> None:
+    _require(
+        len(task.thresholds) == len(task.labels),
+        f"task {task.name!r} of kind multi needs a threshold for each label",
+    )
 
 
 def _check_thresholds(task: Task, thresholds: Sequence[float]) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mtl_edge.bundle import TOKENIZER, Exit, Task, Verify, open_bundle
-from mtl_edge.bundle.depths import graph_at, tasks_at, up_to_depth
+from mtl_edge.bundle import TOKENIZER, Exit, Manifest, Verify, open_bundle
+from mtl_edge.bundle.depths import domain_at, graph_at, tasks_at, up_to_depth
 from mtl_edge.cascade.latency import LatencyEstimator
 from mtl_edge.cascade.session import Session
 from mtl_edge.cascade.stage import Stage
@@ -68,26 +68,29 @@ def open_session(
         for index, cheaper in enumerate(manifest.exits):
             graph = graph_at(choice.graph, index)
             started = bundle_engine(bundle, graph, setup)
-            stages.append(_exit_stage(cheaper, started, manifest.tasks, limits, first=not index))
+            stages.append(_exit_stage(cheaper, started, manifest, limits, first=not index))
     except BaseException:
         for running in (deepest, *(stage.engine for stage in stages)):
             running.close()
         raise
     tokens = _batch_tokens(manifest.depth, deepest, limits)
     latency = LatencyEstimator() if stages else None
-    stages.append(Stage(manifest.depth, deepest, manifest.tasks, None, tokens, latency))
+    stages.append(
+        Stage(manifest.depth, deepest, manifest.tasks, None, tokens, latency, manifest.domain)
+    )
     return Session(
         bundle, opened.manifest, choice, tuple(stages), encoder, setup, limits, os.getpid()
     )
 
 
 def _exit_stage(
-    cheaper: Exit, engine: Engine, tasks: Sequence[Task], limits: Limits, *, first: bool
+    cheaper: Exit, engine: Engine, manifest: Manifest, limits: Limits, *, first: bool
 ) -> Stage:
     return Stage(
         depth=cheaper.depth,
         engine=engine,
-        tasks=tasks_at(tasks, cheaper),
+        tasks=tasks_at(manifest.tasks, cheaper),
+        domain=domain_at(manifest.domain, cheaper),
         exit_thresholds=cheaper.thresholds,
         batch_tokens=_batch_tokens(cheaper.depth, engine, limits),
         latency=None if first else LatencyEstimator(),  # the first runs in any case
@@ -136,4 +139,8 @@ def _stage_for_tasks(stage: Stage, names: Sequence[str], deciding: Sequence[str]
     thresholds = stage.exit_thresholds
     if thresholds is not None:
         thresholds = {name: thresholds[name] for name in deciding}
-    return replace(stage, tasks=tuple(tasks[name] for name in names), exit_thresholds=thresholds)
+    asked = tuple(tasks[name] for name in names)
+    domain = stage.domain
+    if domain is not None and not set(names) & set(domain.labels):
+        domain = None
+    return replace(stage, tasks=asked, exit_thresholds=thresholds, domain=domain)

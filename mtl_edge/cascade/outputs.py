@@ -26,7 +26,8 @@ class StageOutput:
 
     Attributes:
         rows: the texts' positions in the call, `[n]`.
-        logits, probabilities: by task, `[n, outputs]`; of a score task the score.
+        logits, probabilities: by task, `[n, outputs]`; of a score task the score. Those of
+            `Stage.domain` under its name.
     """
 
     stage: Stage
@@ -55,7 +56,8 @@ def predictions(outputs: Iterable[StageOutput]) -> list[Prediction]:
     """
     found: dict[int, Prediction] = {}
     for output in outputs:
-        made = predictions_of(output.stage.tasks, output.probabilities, output.stage.depth)
+        stage = output.stage
+        made = predictions_of(stage.tasks, output.probabilities, stage.depth, stage.domain)
         found.update(zip(map(int, output.rows), made, strict=True))
     return [found[row] for row in range(len(found))]
 
@@ -71,10 +73,12 @@ def in_order(
         values: the arrays of an output, by task: its logits or its probabilities.
     """
     if len(outputs) == 1 and isinstance(outputs[0].rows, range):  # in order, and all of them
-        return dict(values(outputs[0]))
+        found = values(outputs[0])
+        return {task.name: found[task.name] for task in tasks}
     count = sum(map(len, outputs))
     result = {task.name: np.empty((count, task.outputs), np.float32) for task in tasks}
     for output in outputs:
-        for name, array in values(output).items():
-            result[name][output.rows] = array
+        found = values(output)
+        for name, array in result.items():
+            array[output.rows] = found[name]
     return result

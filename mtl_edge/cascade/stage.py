@@ -31,6 +31,8 @@ class Stage:
         exit_thresholds: the certainty from which on a text exits here, by task; tasks that are
             not listed have no say. None: the last stage, where every text ends.
         batch_tokens: tokens in a batch, padding included.
+        domain: see `mtl_edge.bundle.Manifest`, with this stage's thresholds; None also where none
+            of the tasks that are asked has a label there.
         latency: estimates what the next batch takes, for calls with a deadline. None for the first
             stage of several, which always runs, and where there is only one.
     """
@@ -41,6 +43,12 @@ class Stage:
     exit_thresholds: Mapping[str, float] | None
     batch_tokens: int
     latency: LatencyEstimator | None = None
+    domain: Task | None = None
+
+    @property
+    def outputs(self) -> tuple[Task, ...]:
+        """What is taken of the graph's outputs: the tasks', and the domain's."""
+        return self.tasks if self.domain is None else (*self.tasks, self.domain)
 
     def run(self, input_ids: Ids, attention_mask: Ids) -> Logits:
         """One batch's logits, `[batch, labels]` per task, checked against the manifest.
@@ -69,11 +77,11 @@ class Stage:
             return joined(parts)
         if self.latency is not None:
             self.latency.add(input_ids.size, time.perf_counter() - began)
-        return {task.name: _checked(outputs, task, len(input_ids)) for task in self.tasks}
+        return {task.name: _checked(outputs, task, len(input_ids)) for task in self.outputs}
 
     def probabilities(self, logits: Logits) -> Probabilities:
         """Each task's probabilities, or its score, `[n, outputs]`."""
-        return {task.name: kind_of(task).values(task, logits[task.name]) for task in self.tasks}
+        return {task.name: kind_of(task).values(task, logits[task.name]) for task in self.outputs}
 
     def exits(self, probabilities: Probabilities) -> bool:
         """Whether a single text exits here; the same as that its margin is 0 or more."""

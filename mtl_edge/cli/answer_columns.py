@@ -29,12 +29,17 @@ COLUMNS: Mapping[TaskKind, Sequence[tuple[str, Kind, Callable[[Answer], Any]]]] 
 }
 
 
-def added_columns(tasks: Sequence[Task], args: argparse.Namespace) -> Mapping[str, Kind]:
+def added_columns(
+    tasks: Sequence[Task], args: argparse.Namespace, domain: Task | None = None
+) -> Mapping[str, Kind]:
     """Names and kinds of the columns that hold what `values_of` gives.
 
     These are TASK, then TASK_probability and TASK_sure of one label a text, TASK_spread of a score;
-    if asked for, one per label, and the depth of the stage that answered. TASK of several labels is
-    a list.
+    TASK_in_domain, where that was fitted; if asked for, one per label, and the depth of the stage
+    that answered. TASK of several labels is a list.
+
+    Args:
+        domain: see `mtl_edge.bundle.Manifest`.
 
     Raises:
         OptionError: two of them would have the same name.
@@ -43,6 +48,8 @@ def added_columns(tasks: Sequence[Task], args: argparse.Namespace) -> Mapping[st
     for task in tasks:
         name = args.prefix + task.name
         columns += [(f"{name}{ending}", kind) for ending, kind, _ in COLUMNS[task.kind]]
+        if domain is not None and task.name in domain.labels:
+            columns.append((f"{name}_in_domain", "truth"))
         if args.probabilities:
             columns += [(f"{name}_probability_{label}", "number") for label in task.labels]
     if args.depth_column:
@@ -65,6 +72,8 @@ def values_of(
     for task in tasks:
         answer = prediction[task.name]
         values += [value(answer) for _, _, value in COLUMNS[task.kind]]
+        if answer.domain_probability is not None:
+            values.append(answer.in_domain)
         if args.probabilities:
             values += [round(value, 6) for value in answer.probabilities.values()]
     if args.depth_column:

@@ -46,6 +46,7 @@ def describe(bundle: Bundle, choice: Choice | None) -> str:
             "",
             text_table(["task", "labels", "temperature"], tasks),
             "",
+            *([_domain(manifest.domain), ""] if manifest.domain is not None else []),
             *stages,
             text_table(
                 ["graph", "engine", "installed", "precision", "MB", "ms at export", "chosen by"],
@@ -72,6 +73,15 @@ def _labels(task: Task) -> str:
             for label, value in pairs
         ]
     )
+
+
+def _domain(domain: Task) -> str:
+    """From which probability on a text is in each task's domain."""
+    pairs = zip(domain.labels, domain.thresholds, strict=True)
+    said = ", ".join(
+        f"{task} from {value:.3f}" if value > 0 else f"{task} always" for task, value in pairs
+    )
+    return f"in domain: {said}"
 
 
 def _stages(exits: Sequence[Exit], depth: int) -> str:

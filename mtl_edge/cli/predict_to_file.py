@@ -49,7 +49,7 @@ def write_predictions(
     store = Store(args.out, settings, restart=args.restart, resumable=file is not None)
     try:
         with store, load(args, store.facts) as classifier:
-            added = added_columns(classifier.tasks, args)
+            added = added_columns(classifier.tasks, args, classifier.manifest.domain)
             facts = store.facts or _surveyed(source, file, options, classifier, added)
             with open_table(source, options) as table:
                 columns = _columns(facts, args.out) if table.columns is None else table.columns

@@ -32,11 +32,13 @@ def print_json(tasks: Sequence[Task], texts: Texts, predictions: Predictions) ->
 def _entry(prediction: Prediction, task: Task) -> dict[str, object]:
     """What its kind of task has to say."""
     answer = prediction[task.name]
+    rest: dict[str, object] = {"depth": prediction.depth}
+    if answer.domain_probability is not None:
+        rest["in_domain"] = answer.in_domain
+        rest["domain_probability"] = round(answer.domain_probability, 6)
     if answer.score is not None and answer.spread is not None:
-        found = {"score": round(answer.score, 6), "spread": round(answer.spread, 6)}
-        return {**found, "depth": prediction.depth}
-    probabilities = {k: round(v, 6) for k, v in answer.probabilities.items()}
-    rest = {"depth": prediction.depth, "probabilities": probabilities}
+        return {"score": round(answer.score, 6), "spread": round(answer.spread, 6), **rest}
+    rest["probabilities"] = {k: round(v, 6) for k, v in answer.probabilities.items()}
     if task.kind == "multi":
         return {"labels": list(answer.labels), **rest}
     probability = round(answer.probability, 6)
@@ -57,6 +59,8 @@ def print_table(tasks: Sequence[Task], texts: Texts, predictions: Predictions) -
 
 
 def _short(task: Task, answer: Answer) -> str:
+    if not answer.in_domain:
+        return "none of these"
     if answer.score is not None:
         return f"{answer.score:.3g} ± {answer.spread:.2g}"
     if task.kind == "multi":

@@ -5,6 +5,7 @@ heads.safetensors    the heads' weights, as `0.mix`, `0.query.weight`, ... in th
 depth-N.safetensors  the same for heads on the first N layers, if they were trained
 folds.safetensors    per task, out-of-fold logits, if `--exits` was given: `0.right`,
                      `0.depth-6`, ...
+domains.safetensors  the tasks' gates, if `--in-domain` was given: `0.depth-6`, ...
 backbone/            configuration, weights and tokenizer, as transformers writes them
 samples.jsonl        texts for calibrating int8 and for comparing what export makes
 config.toml          the options of the run: `mtl-edge train --config` repeats it

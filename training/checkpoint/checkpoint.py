@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mtl_edge.bundle import Task
+from mtl_edge.bundle import DOMAIN, Task
 from mtl_edge.errors import OptionError
 from mtl_edge.io.labels import Label
 from mtl_edge.training.backbone import Backbone
+from mtl_edge.training.domain.gate import DomainGate, GateWeights
 from mtl_edge.training.folds import OutOfFold
 from mtl_edge.training.heads import Head
 from mtl_edge.training.kinds import with_fitted
@@ -50,6 +51,7 @@ class Checkpoint:
         metrics: lines of figures by epoch: see `mtl_edge.training.loop`.
         out_of_fold: by task, logits that thresholds of early exits are fitted on, if `--exits` was
             given: see `mtl_edge.training.folds`.
+        gates: by depth, of tasks that have a domain: see `mtl_edge.training.domain`.
     """
 
     backbone: Backbone
@@ -64,6 +66,7 @@ class Checkpoint:
     config: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[Mapping[str, Any]] = ()
     out_of_fold: Mapping[str, OutOfFold] = field(default_factory=dict)
+    gates: Mapping[int, GateWeights] = field(default_factory=dict)
 
     def at(self, depth: int) -> Checkpoint:
         """The same with fewer layers, and the heads that were trained for them.
@@ -97,6 +100,16 @@ class Checkpoint:
         found = self.report[task.name]["depths"][str(depth)]
         return with_fitted(task, found)
 
+    @property
+    def domain(self) -> Task | None:
+        """The tasks' domains as a task: see `mtl_edge.bundle.Manifest`."""
+        gated = [t.name for t in self.tasks if t.name in self.gates.get(self.depth, ())]
+        if not gated:
+            return None
+        found = [self.report[name]["domain"]["depths"][str(self.depth)] for name in gated]
+        thresholds = tuple(float(one["threshold"]) for one in found)
+        return Task(DOMAIN, tuple(gated), thresholds=thresholds, kind="multi")
+
     def refitted(self, task: str) -> bool:
         """Whether the task's heads were trained on validation rows as well."""
         # Reports of earlier releases do not say; of those, the run does for all tasks.
@@ -105,5 +118,7 @@ class Checkpoint:
 
     def model(self) -> MultiTaskModel:
         """Encoder and heads in one module, in evaluation mode."""
-        model = MultiTaskModel(self.backbone.encoder, self.heads)
+        gates = self.gates.get(self.depth)
+        gate = DomainGate(gates, self.tasks) if gates else None
+        model = MultiTaskModel(self.backbone.encoder, self.heads, gate)
         return model.eval().requires_grad_(False)

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy.typing as npt
 import safetensors.numpy
+import safetensors.torch
 
+from mtl_edge.training.domain.gate import GateWeights
 from mtl_edge.training.folds import OutOfFold
 
 __all__ = [
     "BACKBONE",
     "CONFIG",
+    "DOMAINS",
     "FOLDS",
     "HEADS",
     "METRICS",
@@ -22,12 +25,15 @@ __all__ = [
     "SCHEMA",
     "heads_file",
     "read_folds",
+    "read_gates",
     "save_folds",
+    "save_gates",
 ]
 
 SCHEMA = 3
 RECORD, HEADS, BACKBONE = "checkpoint.json", "heads.safetensors", "backbone"
 FOLDS = "folds.safetensors"
+DOMAINS = "domains.safetensors"
 SAMPLES, CONFIG, METRICS = "samples.jsonl", "config.toml", "metrics.jsonl"
 
 
@@ -59,3 +65,25 @@ def read_folds(file: Path, names: Sequence[str]) -> dict[str, OutOfFold]:
     return {
         name: OutOfFold(found, dict(sorted(logits[name].items()))) for name, found in right.items()
     }
+
+
+def save_gates(gates: Mapping[int, GateWeights], names: Sequence[str], file: Path) -> None:
+    """Write the gates of all depths, by the tasks' places in `names`."""
+    place = {name: i for i, name in enumerate(names)}
+    safetensors.torch.save_file(
+        {
+            f"{place[name]}.depth-{depth}": weights.contiguous()
+            for depth, of_depth in gates.items()
+            for name, weights in of_depth.items()
+        },
+        file,
+    )
+
+
+def read_gates(file: Path, names: Sequence[str]) -> dict[int, GateWeights]:
+    """What `save_gates` wrote."""
+    found: dict[int, dict[str, Any]] = {}
+    for key, weights in safetensors.torch.load_file(file).items():
+        place, depth = key.split(".depth-")
+        found.setdefault(int(depth), {})[names[int(place)]] = weights
+    return dict(found)

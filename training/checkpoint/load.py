@@ -21,6 +21,7 @@ from mtl_edge.training.checkpoint.checkpoint import Checkpoint, Sample
 from mtl_edge.training.checkpoint.layout import (
     BACKBONE,
     CONFIG,
+    DOMAINS,
     FOLDS,
     HEADS,
     METRICS,
@@ -29,6 +30,7 @@ from mtl_edge.training.checkpoint.layout import (
     SCHEMA,
     heads_file,
     read_folds,
+    read_gates,
 )
 from mtl_edge.training.heads import Head, HeadConfig, build_head
 
@@ -72,6 +74,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             report=record["report"],
             run=record["run"],
             out_of_fold=read_folds(folds, names) if folds.is_file() else {},
+            gates=read_gates(folder / DOMAINS, names) if (folder / DOMAINS).is_file() else {},
             config=_optional(folder / CONFIG, tomllib.loads, {}),
             metrics=_optional(
                 folder / METRICS, lambda text: list(map(json.loads, text.splitlines())), []

@@ -18,6 +18,7 @@ from mtl_edge.training.checkpoint.checkpoint import Checkpoint
 from mtl_edge.training.checkpoint.layout import (
     BACKBONE,
     CONFIG,
+    DOMAINS,
     FOLDS,
     HEADS,
     METRICS,
@@ -26,6 +27,7 @@ from mtl_edge.training.checkpoint.layout import (
     SCHEMA,
     heads_file,
     save_folds,
+    save_gates,
 )
 from mtl_edge.training.drawing import drawn
 from mtl_edge.training.figures import draw_curves, draw_errors
@@ -66,6 +68,8 @@ def _write_weights(checkpoint: Checkpoint, stage: Path) -> None:
         safetensors.torch.save_file(modules.state_dict(), stage / name)
     if checkpoint.out_of_fold:
         save_folds(checkpoint.out_of_fold, names, stage / FOLDS)
+    if any(checkpoint.gates.values()):
+        save_gates(checkpoint.gates, names, stage / DOMAINS)
     checkpoint.backbone.save(stage / BACKBONE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,26 @@ class Corpus:
         max_tokens: of a text.
         cut: how many texts are longer.
         training, validation, reported, described: by task, rows of these splits.
+        none, none_of_dev: by task, positions of texts that have none of its labels.
+        learned_from: by task, positions of training and validation texts; of tasks without rows
+            here those of `kept`.
     """
 
-    def __init__(self, tasks: Sequence[TaskData], encoder: TextEncoder) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[TaskData],
+        encoder: TextEncoder,
+        kept: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
+        """
+        Args:
+            kept: texts of tasks without rows here.
+        """
         place: dict[str, int] = {}
+
+        def positions_of(texts: Sequence[str]) -> list[int]:
+            return [place.setdefault(text, len(place)) for text in texts]
+
         self.training: dict[str, Labelled] = {}
         self.validation: dict[str, Labelled] = {}
         self.reported: dict[str, Labelled] = {}
@@ -45,10 +62,16 @@ class Corpus:
                 (self.reported, task.report[1]),
                 (self.described, task.described or task.train.take([])),
             ):
-                positions = [place.setdefault(text, len(place)) for text in rows.texts]
                 split[task.name] = Labelled(
-                    task.task, positions, targets_of(task.task, rows.labels)
+                    task.task, positions_of(rows.texts), targets_of(task.task, rows.labels)
                 )
+        self.none = {task.name: positions_of(task.none) for task in tasks}
+        self.none_of_dev = {task.name: positions_of(task.none_of_dev) for task in tasks}
+        self.learned_from = {
+            **{name: [*rows.rows, *self.validation[name].rows]
+               for name, rows in self.training.items()},
+            **{name: positions_of(texts) for name, texts in kept.items()},
+        }  # fmt: skip
         self.texts = list(place)
         self.ids, self.cut = _encoded(encoder, self.texts)
         self.max_tokens = encoder.max_tokens

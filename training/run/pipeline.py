@@ -12,6 +12,7 @@ from mtl_edge.training.data import TaskData
 from mtl_edge.training.journal import Journal
 from mtl_edge.training.options import DEFAULT_MAX_TOKENS, TrainOptions
 from mtl_edge.training.run.corpus import Corpus
+from mtl_edge.training.run.domains import fit_domains, kept_texts
 from mtl_edge.training.run.initial_heads import initial_heads_by_depth
 from mtl_edge.training.run.learn import Heads, learn, out_of_fold_logits, refit_heads
 from mtl_edge.training.run.plan import plan_run
@@ -48,7 +49,7 @@ def train(
     require_cache(options.cache)
     heads: Heads = initial_heads_by_depth(plan, backbone)
     max_tokens = start.max_tokens if start else options.max_tokens or DEFAULT_MAX_TOKENS
-    corpus = Corpus(tasks, backbone.text_encoder(max_tokens))
+    corpus = Corpus(tasks, backbone.text_encoder(max_tokens), kept_texts(plan))
     cache = StateCache(options.cache, options.cache_bytes)
     states = cache.states(backbone, corpus.ids, without_layers=0 in plan.depths)
     backbone.encoder.cpu()
@@ -65,7 +66,12 @@ def train(
     }
     if options.refit:
         heads = refit_heads(plan, learned, heads, corpus, states, journal)
+    domains = fit_domains(plan, corpus, learned, heads, validation, out_of_fold)
     seconds = time.monotonic() - began
 
     reports = task_reports(plan, corpus, learned, heads, before, validation)
-    return checkpoint_of(plan, learned, heads, reports, out_of_fold, corpus, journal, seconds)
+    for name, found in domains.reports.items():
+        reports[name]["domain"] = found
+    return checkpoint_of(
+        plan, learned, heads, reports, out_of_fold, domains.gates, corpus, journal, seconds
+    )

@@ -29,8 +29,12 @@ class Predictor(Protocol):
         """By depth, logits `[texts, labels]` of the task's heads for texts by their positions."""
         ...
 
-    def pooled(self, texts: Sequence[int]) -> Values:
-        """Means over tokens of the last layer's states, `[texts, width]`."""
+    def pooled(self, texts: Sequence[int], depth: int | None = None) -> Values:
+        """Means over tokens of the last layer's states, `[texts, width]`.
+
+        Args:
+            depth: that heads have; None: the model's.
+        """
         ...
 
 
@@ -50,8 +54,8 @@ class StatesPredictor:
     ) -> dict[int, Values]:
         return {depth: predict(head, self._states, texts).numpy() for depth, head in heads.items()}
 
-    def pooled(self, texts: Sequence[int]) -> Values:
-        return self._states.means(texts, self._depth)
+    def pooled(self, texts: Sequence[int], depth: int | None = None) -> Values:
+        return self._states.means(texts, self._depth if depth is None else depth)
 
 
 class ModelPredictor:
@@ -69,7 +73,7 @@ class ModelPredictor:
     ) -> dict[int, Values]:
         return {self._depth: logits_of(self._model, [self._ids[text] for text in texts])[task]}
 
-    def pooled(self, texts: Sequence[int]) -> Values:
+    def pooled(self, texts: Sequence[int], depth: int | None = None) -> Values:
         return means_of(self._model.encoder, [self._ids[text] for text in texts])
 
 

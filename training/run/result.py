@@ -10,6 +10,7 @@ from mtl_edge.bundle import Task
 from mtl_edge.training.checkpoint import Checkpoint, Sample
 from mtl_edge.training.data import TaskData
 from mtl_edge.training.device import device
+from mtl_edge.training.domain.gate import GateWeights
 from mtl_edge.training.folds import OutOfFold
 from mtl_edge.training.journal import Journal
 from mtl_edge.training.kinds import with_fitted
@@ -29,6 +30,7 @@ def checkpoint_of(
     heads: Heads,
     reports: Mapping[str, Mapping[str, Any]],
     out_of_fold: Mapping[str, OutOfFold],
+    gates: Mapping[int, GateWeights],
     corpus: Corpus,
     journal: Journal,
     seconds: float,
@@ -51,6 +53,7 @@ def checkpoint_of(
         samples=[*kept_samples, *export_samples(plan.tasks, len(plan.names))],
         report={**kept_reports, **reports},
         out_of_fold={**kept_folds, **out_of_fold},
+        gates=_with_kept(plan, gates),
         run=_record(plan, learned, corpus, seconds),
         metrics=[*_kept_metrics(plan.start, journal), *journal.metrics],
     )
@@ -73,6 +76,19 @@ def _kept(
         {name: {**start.report[name], "refitted": start.refitted(name)} for name in names},
         {name: start.out_of_fold[name] for name in names if name in start.out_of_fold},
     )
+
+
+def _with_kept(plan: RunPlan, gates: Mapping[int, GateWeights]) -> dict[int, GateWeights]:
+    """The gates, and those of the start's tasks without rows here."""
+    names = [task.name for task in plan.kept_tasks]
+    before = plan.start.gates if plan.start else {}
+    return {
+        depth: {
+            **{name: own for name, own in before.get(depth, {}).items() if name in names},
+            **of_depth,
+        }
+        for depth, of_depth in gates.items()
+    }
 
 
 def _kept_metrics(start: Checkpoint | None, journal: Journal) -> list[Mapping[str, Any]]:
