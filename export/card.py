@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from mtl_edge.bundle import Manifest, Task
 from mtl_edge.export.budget_search.frontier import FRONTIER, Frontier, table
@@ -50,10 +52,9 @@ rows set aside on which it gives the fp32 model's answer.
 
 {figures}
 
-{exits}{frontier}## Limits
+{exits}{domain}{frontier}## Limits
 
-The figures hold for texts like those it was trained on. Texts of another domain or language get an
-answer too, and nothing here says how good it is.{reduced} The encoder's own biases are its authors'
+The figures hold for texts like those it was trained on. {foreign}{reduced} The encoder's own biases are its authors'
 to describe: see the card of `{base}`.
 """
 
@@ -77,6 +78,19 @@ Measured on the rows that training reported on:
 
 What a stage takes of the time of full depth, for one text of 32 tokens: {costs}. `mtl-edge export
 --check-exits TASK=FILE BUNDLE` measures the promise on rows of yours.
+
+"""
+
+
+DOMAIN = """## None of these
+
+`in_domain` is false where a text is foreign to a task, so that none of its answers applies. The
+promise: of a task's own texts, such as those it was trained on, at most {share} are called foreign
+by each stage, with {confidence} confidence. What foreign texts are was learned from examples: texts
+of other tasks and texts that were marked as having no label. Others are found as far as they are
+like these, or as the task's own logits are less certain of them than of its own texts.
+
+{figures}
 
 """
 
@@ -117,8 +131,53 @@ def model_card(manifest: Manifest, frontier: Frontier | None = None) -> str:
         seen=_seen(manifest),
         figures=_figures(manifest),
         exits=_exits(manifest),
+        domain=_domain(manifest),
         frontier="" if frontier is None else _frontier(frontier),
+        foreign=_foreign(manifest),
         reduced=_reduced(manifest),
+    )
+
+
+def _domain(manifest: Manifest) -> str:
+    """What is promised of telling foreign texts, and what was measured."""
+    if manifest.domain is None:
+        return ""
+    rows = []
+    for task, threshold in zip(manifest.domain.labels, manifest.domain.thresholds, strict=True):
+        found = manifest.evaluation[task]["domain"]
+        reported = found["reported"]
+        foreign = [_told(reported, "none"), _told(reported, "other_tasks")]
+        own = f"{100 * reported['refused']:.2f} of {reported['rows']}"
+        promised = "yes" if threshold else "too few rows: none is called foreign"
+        rows.append([task, reported["split"], promised, own, *foreign])
+    header = ["task", "measured on", "promised", "% of own", "% of marked", "% of other tasks'"]
+    return DOMAIN.format(
+        share=f"{found['share']:.2%}",
+        confidence=f"{found['confidence']:.0%}",
+        figures=f"Called foreign by the fp32 model:\n\n{markdown_table(header, rows)}",
+    )
+
+
+def _told(reported: Mapping[str, Any], part: str) -> str:
+    found = reported.get(part)
+    if found is None:
+        return ""
+    return f"{100 * found['refused']:.1f} of {found['rows']}, AUROC {found['auroc']:.3f}"
+
+
+def _foreign(manifest: Manifest) -> str:
+    """What becomes of texts that are not like those."""
+    gated = () if manifest.domain is None else manifest.domain.labels
+    if len(gated) == len(manifest.tasks):
+        return "Texts unlike these and unlike the foreign ones above may still be answered."
+    which = (
+        ""
+        if not gated
+        else f" by {' and '.join(sorted({t.name for t in manifest.tasks} - {*gated}))}"
+    )
+    return (
+        f"Texts of another domain or language get an\nanswer{which} too, and nothing here says how "
+        "good it is."
     )
 
 

@@ -11,7 +11,12 @@ The manifest's `evaluation` has, per task:
     graphs                        per target: its figures (not of cross-validation: graphs have seen
                                   the rows); and on all rows that training set aside
                                   (compared_on; see `held_out`) those of `compared`; before_refit:
-                                  the same before heads were fitted to int8
+                                  the same before heads were fitted to int8; domain: see below
+    domain                        where one was fitted: what training measured of it, see
+                                  `mtl_edge.training.run.domains`; by graph `agreement`, the share of
+                                  the rows set aside, of all tasks, on which it says the same of the
+                                  task's domain as torch does, and `refused`, the share of the task's
+                                  own that are called foreign
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mtl_edge.answers.kinds import kind_of
 from mtl_edge.bundle import Task
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.errors import ExportError
@@ -86,13 +92,16 @@ def evaluate(
             **report["reported"],
             **_baselines(report),
             "fp32": _reported(checkpoint, task, rows[name], before) or report["head"],
+            **({"domain": report["domain"]} if "domain" in report else {}),
             "graphs": {},
         }
     for target in targets:
         with EdgeClassifier.load(bundle, target=target, verify="size") as classifier:
             logits = classifier.logits(texts)
             fp32 = classifier.graph.precision == "fp32"
-        _require_faithful(target, fp32, list(tasks.values()), reference, logits)
+        domain = checkpoint.domain
+        compared_tasks = [*tasks.values(), *([] if domain is None else [domain])]
+        _require_faithful(target, fp32, compared_tasks, reference, logits)
         for name, task in tasks.items():
             before, after = reference[name][parts[name]], logits[name][parts[name]]
             found = compared(task, [sample.label for sample in rows[name]], before, after)
@@ -100,8 +109,28 @@ def evaluate(
             result[name]["graphs"][target] = {
                 **_reported(checkpoint, task, rows[name], after),
                 **found,
+                **_domain_of(domain, name, parts[name], reference, logits),
             }
     return result
+
+
+def _domain_of(
+    domain: Task | None, task: str, own: slice, reference: Logits, logits: Logits
+) -> dict[str, Any]:
+    """Whether a graph and torch say the same of the task's domain, if one was fitted."""
+    if domain is None or task not in domain.labels:
+        return {}
+    place, kind = domain.labels.index(task), kind_of(domain)
+    before, after = (
+        kind.decisions(domain, kind.values(domain, one[domain.name]))[:, place]
+        for one in (reference, logits)
+    )
+    return {
+        "domain": {
+            "agreement": float((before == after).mean()),
+            "refused": float(1 - after[own].mean()),
+        }
+    }
 
 
 def _baselines(report: Mapping[str, Any]) -> dict[str, Any]:

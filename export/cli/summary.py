@@ -69,6 +69,8 @@ def summary(manifest: Manifest) -> str:
     table = text_table([*header, "rows lost / won", "paired p"], rows)
     if manifest.exits:
         table = f"{table}\n\n{_exits_table(manifest)}"
+    if manifest.domain is not None:
+        table = f"{table}\n\n{_domain_table(manifest)}"
     return "\n".join([table, *_accounts(manifest)])
 
 
@@ -94,6 +96,19 @@ def _accounts(manifest: Manifest) -> list[str]:
         + ("" if share is None else f", {share:.2%} of the tokens in the rows set aside")
         + "; texts of these alone are answered as before, any other token reads as unknown"
     ]
+
+
+def _domain_table(manifest: Manifest) -> str:
+    """What each graph calls foreign of each task's own rows, and whether torch says the same."""
+    assert manifest.domain is not None
+    rows = [
+        [task, graph.target, f"{found['refused']:.2%}", f"{found['agreement']:.1%}"]
+        for task in manifest.domain.labels
+        for graph in manifest.graphs
+        for found in [manifest.evaluation[task]["graphs"][graph.target]["domain"]]
+    ]
+    header = ["task", "graph", "own rows called foreign", "agrees on all rows"]
+    return text_table(header, rows)
 
 
 def _exits_table(manifest: Manifest) -> str:

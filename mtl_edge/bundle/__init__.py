@@ -10,9 +10,10 @@ A bundle is a folder:
                      for each cheaper stage, if there are any
 
 Every ONNX graph has the inputs `input_ids` and `attention_mask` (int64 `[batch, tokens]`) and one
-output per task, named after it (float32 logits `[batch, labels]`, of a score
-`[batch, 1]`), and, where the manifest has a domain, one of that name `[batch, its labels]`. OpenVINO's are two: the encoder, from these inputs to `state.0`, `state.1`, ..., and
-the heads, from states and inputs to logits.
+output per task, named after it (float32 logits `[batch, labels]`, of a score `[batch, 1]`), and,
+where the manifest has a domain, one of that name `[batch, its labels]`. OpenVINO's are two: the
+encoder, from these inputs to `state.0`, `state.1`, ..., and the heads, from states and inputs to
+logits.
 
 What is promised, whoever made the bundle: nothing in it is unpickled or executed; no file outside
 the folder is read, by us or by an engine that we start, whatever the manifest, a link or a graph
