@@ -54,8 +54,8 @@ rows set aside on which it gives the fp32 model's answer.
 
 {exits}{domain}{frontier}## Limits
 
-The figures hold for texts like those it was trained on. {foreign}{reduced} The encoder's own biases are its authors'
-to describe: see the card of `{base}`.
+The figures hold for texts like those it was trained on. {foreign}{reduced} The
+encoder's own biases are its authors' to describe: see the card of `{base}`.
 """
 
 

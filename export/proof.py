@@ -13,10 +13,10 @@ The manifest's `evaluation` has, per task:
                                   (compared_on; see `held_out`) those of `compared`; before_refit:
                                   the same before heads were fitted to int8; domain: see below
     domain                        where one was fitted: what training measured of it, see
-                                  `mtl_edge.training.run.domains`; by graph `agreement`, the share of
-                                  the rows set aside, of all tasks, on which it says the same of the
-                                  task's domain as torch does, and `refused`, the share of the task's
-                                  own that are called foreign
+                                  `mtl_edge.training.run.domains`; by graph `agreement`, the share
+                                  of the rows set aside, of all tasks, on which it says the same of
+                                  the task's domain as torch does, and `refused`, the share of the
+                                  task's own that are called foreign
 """
 
 from __future__ import annotations

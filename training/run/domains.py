@@ -13,6 +13,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from mtl_edge.answers.kinds import kind_of
+from mtl_edge.errors import OptionError
 from mtl_edge.training.data import TaskData, spread
 from mtl_edge.training.domain.gate import GateWeights, certainty_of
 from mtl_edge.training.domain.solve import (
@@ -29,7 +30,7 @@ from mtl_edge.training.run.learn import Heads, Learned
 from mtl_edge.training.run.plan import RunPlan
 from mtl_edge.training.run.predictors import Predictor, Values
 
-__all__ = ["Domains", "fit_domains", "kept_texts"]
+__all__ = ["Domains", "fit_domains", "kept_texts", "require_foreign"]
 
 MOST_OWN = 10_000
 MOST_OTHERS = 3_000  # texts of other tasks
@@ -87,6 +88,20 @@ def kept_texts(plan: RunPlan) -> dict[str, list[str]]:
         return {}
     names = [task.name for task in plan.kept_tasks]
     return {name: [s.text for s in plan.start.samples if s.task == name] for name in names}
+
+
+def require_foreign(plan: RunPlan, corpus: Corpus) -> None:
+    """
+    Raises:
+        OptionError: a task's domain is to be fitted, and there is no text that is foreign to it.
+    """
+    for task in plan.tasks if plan.options.in_domain is not None else ():
+        own = {*corpus.learned_from[task.name], *corpus.reported[task.name].rows}
+        if not corpus.none[task.name] and not _others(corpus.learned_from, task.name, own):
+            raise OptionError(
+                f"--in-domain learns what is foreign to task {task.name!r} from texts that are not "
+                "among its own, and there is none; give other tasks, or mark rows with --none LABEL"
+            )
 
 
 def fit_domains(

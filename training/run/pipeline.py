@@ -12,7 +12,7 @@ from mtl_edge.training.data import TaskData
 from mtl_edge.training.journal import Journal
 from mtl_edge.training.options import DEFAULT_MAX_TOKENS, TrainOptions
 from mtl_edge.training.run.corpus import Corpus
-from mtl_edge.training.run.domains import fit_domains, kept_texts
+from mtl_edge.training.run.domains import fit_domains, kept_texts, require_foreign
 from mtl_edge.training.run.initial_heads import initial_heads_by_depth
 from mtl_edge.training.run.learn import Heads, learn, out_of_fold_logits, refit_heads
 from mtl_edge.training.run.plan import plan_run
@@ -50,6 +50,7 @@ def train(
     heads: Heads = initial_heads_by_depth(plan, backbone)
     max_tokens = start.max_tokens if start else options.max_tokens or DEFAULT_MAX_TOKENS
     corpus = Corpus(tasks, backbone.text_encoder(max_tokens), kept_texts(plan))
+    require_foreign(plan, corpus)
     cache = StateCache(options.cache, options.cache_bytes)
     states = cache.states(backbone, corpus.ids, without_layers=0 in plan.depths)
     backbone.encoder.cpu()

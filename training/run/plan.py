@@ -86,8 +86,6 @@ def plan_run(
             "each task, and a --scenario that leaves the backbone frozen"
         )
     _require_kinds(tasks, options)
-    if options.in_domain is not None:
-        _require_foreign(tasks, kept)
     if start is not None:
         _require_same_limits(options, tasks, start)
     if options.exits:
@@ -120,18 +118,6 @@ def _require_kinds(tasks: Sequence[TaskData], options: TrainOptions) -> None:
             )
         if kind == "score" and options.recipe.class_weights:
             raise OptionError(f"--class-weights is about labels, and {task.name!r} is a score")
-
-
-def _require_foreign(tasks: Sequence[TaskData], kept: Sequence[Task]) -> None:
-    """
-    Raises:
-        OptionError: a task has no text to learn from that is foreign to it.
-    """
-    if len(tasks) + len(kept) == 1 and not tasks[0].none:
-        raise OptionError(
-            f"--in-domain learns what is foreign to task {tasks[0].name!r} from texts of other "
-            "tasks, and there is none; give some, or mark rows with --none LABEL"
-        )
 
 
 def _require_same_limits(
