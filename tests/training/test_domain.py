@@ -71,7 +71,8 @@ def test_how_certain_a_task_is_counts_where_the_states_do_not_tell() -> None:
         ((np.tanh(gate.logits[~own] / 2) + 1) / 2 < gate.threshold).mean()
         for gate in (blind, seeing)
     ]
-    assert found[0] < 0.15 and found[1] > 0.6
+    assert found[0] < 0.15
+    assert found[1] > 0.6
 
 
 def test_a_gate_s_logits_are_the_states_and_the_certainty_of_its_task_alone() -> None:
@@ -113,7 +114,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Pa
     place = written(folder / "place.csv", PLACE, 120, 2)
     command = ["train", "--backbone", str(tiny_backbone), "--task", f"mood={mood}"]
     command += ["--task", f"place={place}", "--dev", f"mood={mood_dev}", "--in-domain", "5"]
-    command += ["--none", "mood=neither", "--head", "linear", "--all-depths", "--no-baselines"]
+    command += [
+        "--none",
+        "mood=neither",
+        "--head",
+        "mlp",
+        "--epochs",
+        "2",
+        "--all-depths",
+        "--no-baselines",
+    ]
     assert main([*command, "--out", str(folder / "checkpoint")]) == 0
     return folder / "checkpoint"
 
@@ -130,15 +140,18 @@ def test_rows_marked_as_none_are_no_label_and_are_found(trained: Path) -> None:
     checkpoint = load_checkpoint(trained)
     assert checkpoint.tasks[0].labels == ("bad", "good")
     assert all(sample.label != "neither" for sample in checkpoint.samples)
-    assert checkpoint.domain is not None and checkpoint.domain.labels == ("mood", "place")
+    assert checkpoint.domain is not None
+    assert checkpoint.domain.labels == ("mood", "place")
     found = checkpoint.report["mood"]["domain"]
-    assert found["reported"]["split"] == "dev" and found["reported"]["rows"] == 40
+    assert found["reported"]["split"] == "dev"
+    assert found["reported"]["rows"] == 40
     assert found["reported"]["none"]["refused"] > 0.9
     assert found["reported"]["none"]["auroc"] > 0.95
     assert found["reported"]["refused"] <= 0.1
     assert set(checkpoint.gates) == {0, 1, 2}
     shallow = checkpoint.at(0).domain
-    assert shallow is not None and len(shallow.thresholds) == 2
+    assert shallow is not None
+    assert len(shallow.thresholds) == 2
 
 
 def test_an_app_is_told_what_is_foreign_to_which_task(gated: Path) -> None:
@@ -146,14 +159,17 @@ def test_an_app_is_told_what_is_foreign_to_which_task(gated: Path) -> None:
         mood, place, none = classifier.predict(
             ["happy warm bright lovely", "waves tide harbour ship", NONE]
         )
-        assert mood["mood"].in_domain and not mood["place"].in_domain
-        assert place["place"].in_domain and not place["mood"].in_domain
+        assert mood["mood"].in_domain
+        assert not mood["place"].in_domain
+        assert place["place"].in_domain
+        assert not place["mood"].in_domain
         assert not none["mood"].in_domain
         assert 0 <= (mood["place"].domain_probability or 0) < (mood["mood"].domain_probability or 0)
         assert set(classifier.predict_proba(["happy"])) == {"mood", "place"}
     with EdgeClassifier.load(gated, target="onnx-fp32", tasks=["place"]) as classifier:
         alone = classifier.predict("waves tide harbour ship")
-        assert list(alone) == ["place"] and alone["place"] == place["place"]
+        assert list(alone) == ["place"]
+        assert alone["place"] == place["place"]
 
 
 def test_the_graph_s_domain_is_torch_s(trained: Path, gated: Path) -> None:
@@ -173,7 +189,8 @@ def test_predict_says_what_is_foreign(
     capsys.readouterr()
     assert main(["predict", str(gated), NONE, "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)["mood"]
-    assert answer["in_domain"] is False and 0 <= answer["domain_probability"] <= 1
+    assert answer["in_domain"] is False
+    assert 0 <= answer["domain_probability"] <= 1
     assert main(["predict", str(gated), NONE]) == 0
     assert "none of these" in capsys.readouterr().out
     out = tmp_path / "answers.csv"
@@ -192,15 +209,25 @@ def test_a_task_that_is_kept_keeps_its_domain_to_the_bit(
 ) -> None:
     pets = written(tmp_path / "pets.csv", {"cat": "purr claw", "dog": "bark leash"}, 120, 3)
     command = ["train", "--extend", str(trained), "--task", f"pets={pets}", "--in-domain", "5"]
-    command += ["--head", "linear", "--no-baselines", "--out", str(tmp_path / "extended")]
+    command += [
+        "--head",
+        "mlp",
+        "--epochs",
+        "2",
+        "--no-baselines",
+        "--out",
+        str(tmp_path / "extended"),
+    ]
     assert main(command) == 0
     before, after = load_checkpoint(trained), load_checkpoint(tmp_path / "extended")
-    assert after.domain is not None and after.domain.labels == ("mood", "place", "pets")
+    assert after.domain is not None
+    assert after.domain.labels == ("mood", "place", "pets")
     assert torch.equal(after.gates[2]["mood"], before.gates[2]["mood"])
     assert main(["export", "--heads-only", str(tmp_path / "extended"), "--into", str(gated)]) == 0
     with EdgeClassifier.load(gated, target="onnx-fp32") as classifier:
         found = classifier.predict("purr claw purr claw")
-        assert found["pets"].in_domain and not found["mood"].in_domain
+        assert found["pets"].in_domain
+        assert not found["mood"].in_domain
     model = ort.InferenceSession(str(gated / "model.fp32.onnx"))
     assert [output.name for output in model.get_outputs()][-1] == DOMAIN
 
