@@ -54,8 +54,8 @@ rows set aside on which it gives the fp32 model's answer.
 
 {exits}{domain}{frontier}## Limits
 
-The figures hold for texts like those it was trained on. {foreign}{reduced} The
-encoder's own biases are its authors' to describe: see the card of `{base}`.
+The figures hold for texts like those it was trained on. {foreign}{reduced}
+The encoder's own biases are its authors' to describe: see the card of `{base}`.
 """
 
 
@@ -169,7 +169,7 @@ def _foreign(manifest: Manifest) -> str:
     """What becomes of texts that are not like those."""
     gated = () if manifest.domain is None else manifest.domain.labels
     if len(gated) == len(manifest.tasks):
-        return "Texts unlike these and unlike the foreign ones above may still be answered."
+        return "Texts unlike these,\nand unlike the foreign ones above, may still be answered."
     which = (
         ""
         if not gated

@@ -24,6 +24,8 @@ from mtl_edge.training.model import logits_of
 Fails = Callable[..., str]
 MOOD = {"good": "bright warm happy lovely", "bad": "grey cold sad awful"}
 PLACE = {"sea": "waves ship harbour tide", "hill": "rocks ridge valley summit"}
+MOOD_TEXT = "happy warm bright lovely warm bright"
+PLACE_TEXT = "waves tide harbour ship tide waves"
 NONE = "asdf qwer zxcv 42 17"
 
 
@@ -156,9 +158,7 @@ def test_rows_marked_as_none_are_no_label_and_are_found(trained: Path) -> None:
 
 def test_an_app_is_told_what_is_foreign_to_which_task(gated: Path) -> None:
     with EdgeClassifier.load(gated, target="onnx-fp32") as classifier:
-        mood, place, none = classifier.predict(
-            ["happy warm bright lovely", "waves tide harbour ship", NONE]
-        )
+        mood, place, none = classifier.predict([MOOD_TEXT, PLACE_TEXT, NONE])
         assert mood["mood"].in_domain
         assert not mood["place"].in_domain
         assert place["place"].in_domain
@@ -167,7 +167,7 @@ def test_an_app_is_told_what_is_foreign_to_which_task(gated: Path) -> None:
         assert 0 <= (mood["place"].domain_probability or 0) < (mood["mood"].domain_probability or 0)
         assert set(classifier.predict_proba(["happy"])) == {"mood", "place"}
     with EdgeClassifier.load(gated, target="onnx-fp32", tasks=["place"]) as classifier:
-        alone = classifier.predict("waves tide harbour ship")
+        alone = classifier.predict(PLACE_TEXT)
         assert list(alone) == ["place"]
         assert alone["place"] == place["place"]
 
@@ -225,7 +225,7 @@ def test_a_task_that_is_kept_keeps_its_domain_to_the_bit(
     assert torch.equal(after.gates[2]["mood"], before.gates[2]["mood"])
     assert main(["export", "--heads-only", str(tmp_path / "extended"), "--into", str(gated)]) == 0
     with EdgeClassifier.load(gated, target="onnx-fp32") as classifier:
-        found = classifier.predict("purr claw purr claw")
+        found = classifier.predict("purr claw purr claw claw purr")
         assert found["pets"].in_domain
         assert not found["mood"].in_domain
     model = ort.InferenceSession(str(gated / "model.fp32.onnx"))
