@@ -123,7 +123,7 @@ def _read_chunks(
     known: Sequence[str] | None,
     wanted: Sequence[str],
 ) -> tuple[list[str | None], dict[str, list[tuple[int, Any]]], LabelColumns]:
-    """Each row's text; each wanted column's places and values; and what the labels' columns hold."""
+    """Each row's text, each wanted column's places and values, and what a column a label holds."""
     texts: list[str | None] = []
     found: dict[str, list[tuple[int, Any]]] = {name: [] for name in wanted}
     by_label = LabelColumns(table, task, how, known)
