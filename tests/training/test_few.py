@@ -269,7 +269,7 @@ def test_a_few_rows_of_other_kinds_train(kind: str, tmp_path: Path, tiny_backbon
     ]
     file.write_text("\n".join(map(json.dumps, lines)))
     command = ["train", "--backbone", str(tiny_backbone), "--out", str(tmp_path / "c")]
-    assert main([*command, "--task", f"parcel={file}", "--kind", kind]) == 0
+    assert main([*command, "--task", f"parcel={file}", "--kind", f"parcel={kind}"]) == 0
     report = load_checkpoint(tmp_path / "c").report["parcel"]
     assert report["kind"] == kind
     assert report["selection"]["rows"] == 16
