@@ -6,7 +6,9 @@ import json
 
 from mtl_edge.bundle import Manifest, Task
 from mtl_edge.export.budget_search.frontier import FRONTIER, Frontier, table
+from mtl_edge.io.labels import label_list
 from mtl_edge.table import markdown_table
+from mtl_edge.training.baselines import BASELINES
 from mtl_edge.training.data import CROSS_VALIDATION
 from mtl_edge.training.kinds import shown
 from mtl_edge.training.static import WIDTH
@@ -14,7 +16,6 @@ from mtl_edge.training.static import WIDTH
 __all__ = ["CARD", "model_card"]
 
 CARD = "README.md"
-BASELINES = {"bag of words": "bag_of_words", "usual recipe": "mean_pooling"}
 LEARNED = ", fine-tuned ("  # in a backbone's name, behind the name of what it was before
 
 TEMPLATE = """---
@@ -45,8 +46,7 @@ classifier.predict("some text")
 
 Figures of the rows set aside by training; below the fp32 model, each graph with the share of all
 rows set aside on which it gives the fp32 model's answer.
-*Usual recipe*: mean pooling and logistic regression on the {usual}. *Bag of words*: TF-IDF and
-logistic regression, no encoder.{seen}
+{baselines}{seen}
 
 {figures}
 
@@ -111,7 +111,7 @@ def model_card(manifest: Manifest, frontier: Frontier | None = None) -> str:
         tasks=" and ".join(t.name for t in tasks),
         count="1 task" if len(tasks) == 1 else f"{len(tasks)} tasks",
         encoder=_encoder(manifest, base, bool(learned)),
-        usual=_usual(manifest),
+        baselines=_baselines(manifest),
         max_tokens=manifest.max_tokens,
         labels=markdown_table(["task", "answers", "labels", "temperature"], labels),
         seen=_seen(manifest),
@@ -129,9 +129,9 @@ def _answered(task: Task) -> list[str]:
         return ["a score", f"{scale.low:g} to {scale.high:g}, ± {scale.spread:.2g}", ""]
     if task.kind == "multi":
         pairs = zip(task.labels, task.thresholds, strict=True)
-        labels = ", ".join(f"{label} (from {value:.2f})" for label, value in pairs)
+        labels = label_list([f"{label} (from {value:.2f})" for label, value in pairs])
         return ["any number of labels", labels, f"{task.temperature:.3f}"]
-    return ["one label", ", ".join(task.labels), f"{task.temperature:.3f}"]
+    return ["one label", label_list(task.labels), f"{task.temperature:.3f}"]
 
 
 def _encoder(manifest: Manifest, base: str, learned: bool) -> str:
@@ -147,11 +147,21 @@ def _encoder(manifest: Manifest, base: str, learned: bool) -> str:
     return f"One pass of a {kind} `{base}` encoder ({manifest.depth} layers, {width} wide)"
 
 
-def _usual(manifest: Manifest) -> str:
-    """The encoder whose means the usual recipe read."""
-    found = manifest.evaluation.values()
-    depth = max((one["mean_pooling"]["depth"] for one in found if "mean_pooling" in one), default=0)
-    return "same encoder" if depth == manifest.depth else f"whole encoder, {depth} layers"
+def _baselines(manifest: Manifest) -> str:
+    """What the baselines are, if some were measured, and which encoder's means are read."""
+    depths = [
+        found["mean_pooling"]["depth"]
+        for found in manifest.evaluation.values()
+        if "mean_pooling" in found
+    ]
+    if not depths:
+        return ""
+    depth = max(depths)
+    encoder = "same encoder" if depth == manifest.depth else f"whole encoder, {depth} layers"
+    return (
+        f"*Usual recipe*: mean pooling and logistic regression on the {encoder}. *Bag of words*: "
+        "TF-IDF and\nlogistic regression, no encoder.\n"
+    )
 
 
 def _reduced(manifest: Manifest) -> str:
@@ -180,7 +190,7 @@ def _seen(manifest: Manifest) -> str:
     if not names:
         return ""
     return (
-        f" Of {' and '.join(names)} there were so few rows that none was set aside: figures are by "
+        f"Of {' and '.join(names)} there were so few rows that none was set aside: figures are by "
         "cross-validation, each row asked of heads that had not seen it, and of few rows; and "
         "graphs were compared on rows that their heads had seen, which shows whether they agree, "
         "not how often they are right."
@@ -189,22 +199,24 @@ def _seen(manifest: Manifest) -> str:
 
 def _figures(manifest: Manifest) -> str:
     header = ["model"]
-    measured = any("mean_pooling" in found for found in manifest.evaluation.values())
-    rows: dict[str, list[str]] = {name: [] for name in BASELINES}
-    rows["fp32 (torch)"] = []
-    rows |= {graph.target: [] for graph in manifest.graphs}
+    measured = [
+        name
+        for name in reversed(BASELINES)
+        if any(name in found for found in manifest.evaluation.values())
+    ]
+    rows: dict[str, list[str]] = {BASELINES[name]: [] for name in measured}
+    rows |= {"fp32 (torch)": [], **{graph.target: [] for graph in manifest.graphs}}
     for task in manifest.tasks:
         found = manifest.evaluation[task.name]
         header.append(f"{task.name}, {found['rows']} rows of {found['split']}")
-        for name, key in BASELINES.items():
-            rows[name].append(shown(task, found[key]) if key in found else "")
+        for name in measured:
+            rows[BASELINES[name]].append(shown(task, found[name]) if name in found else "")
         rows["fp32 (torch)"].append(shown(task, found["fp32"]))
         for graph in manifest.graphs:
             score = found["graphs"][graph.target]
             agrees = f"agrees {100 * score['agreement']:.1f}"
             rows[graph.target].append("; ".join(filter(None, (shown(task, score), agrees))))
-    kept = {name: cells for name, cells in rows.items() if measured or name not in BASELINES}
-    return markdown_table(header, [[name, *cells] for name, cells in kept.items()])
+    return markdown_table(header, [[name, *cells] for name, cells in rows.items()])
 
 
 def _exits(manifest: Manifest) -> str:

@@ -27,6 +27,7 @@ from mtl_edge.bundle import Task
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.errors import ExportError
 from mtl_edge.export.compared import agreement, compared
+from mtl_edge.training.baselines import BASELINES
 from mtl_edge.training.checkpoint import Checkpoint, Sample
 from mtl_edge.training.data import CROSS_VALIDATION
 from mtl_edge.training.kinds import figures_of, headline_name, right_answers
@@ -104,14 +105,11 @@ def evaluate(
 
 
 def _baselines(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What a head has to beat, if it was measured."""
-    if "mean_pooling" not in report:
-        return {}
-    depth = max(map(int, report["depths"]))
-    return {
-        "mean_pooling": {**report["mean_pooling"], "depth": depth},
-        "bag_of_words": report["bag_of_words"],
-    }
+    """What training measured of them."""
+    found = {name: dict(report[name]) for name in BASELINES if name in report}
+    if "mean_pooling" in found:
+        found["mean_pooling"]["depth"] = max(map(int, report["depths"]))
+    return found
 
 
 def _reported(

@@ -28,6 +28,11 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--class-weights", action="store_true", help="weight each label's loss by its rarity"
     )
+    parser.add_argument(
+        "--no-baselines",
+        action="store_true",
+        help="do not measure what a head has to beat: the usual recipe and a bag of words",
+    )
     _add_model_arguments(parser.add_argument_group("model"))
     add_cache_arguments(parser)
 
@@ -166,6 +171,7 @@ def train_options(args: argparse.Namespace, tasks: Sequence[str]) -> TrainOption
         abstain=args.abstain,
         cache=args.cache,
         cache_limit=args.cache_limit,
+        baselines=not args.no_baselines,
     )
 
 

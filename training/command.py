@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 
+from mtl_edge.bundle import Task
 from mtl_edge.cli.reading import note, read_options
 from mtl_edge.errors import OptionError
 from mtl_edge.io.folders import require_free, sha256_of
 from mtl_edge.table import text_table
 from mtl_edge.training.arguments import add_train_arguments, depths_of, train_options
 from mtl_edge.training.backbone import Backbone, load_backbone
+from mtl_edge.training.baselines import BASELINES
 from mtl_edge.training.checkpoint import RECORD, Checkpoint, load_checkpoint, save_checkpoint
 from mtl_edge.training.data import TaskData
 from mtl_edge.training.device import device
@@ -32,6 +34,11 @@ from mtl_edge.training.task_arguments import add_data_arguments, task_files
 from mtl_edge.training.task_files import read_tasks
 
 __all__ = ["add_arguments", "run"]
+
+EXPLAINED = (
+    "usual recipe: mean of the last layer + logistic regression on the same encoder; "
+    "bag of words: TF-IDF + logistic regression, no encoder"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -162,10 +169,12 @@ def _identity(
 
 def _summary(checkpoint: Checkpoint) -> str:
     """The table that ends a run: each task's head beside what it has to beat."""
+    reports = {task.name: checkpoint.report[task.name] for task in checkpoint.tasks}
+    # Tasks that a run with --no-baselines began with may have them from before.
+    measured = [name for name in BASELINES if any(name in report for report in reports.values())]
     rows = []
     for task in checkpoint.tasks:
-        report = checkpoint.report[task.name]
-        baselines = (report[name] for name in ("mean_pooling", "bag_of_words"))
+        report = reports[task.name]
         rows.append(
             [
                 task.name,
@@ -173,15 +182,17 @@ def _summary(checkpoint: Checkpoint) -> str:
                 "score" if task.kind == "score" else str(len(task.labels)),
                 f"{report['reported']['split']} ({report['reported']['rows']})",
                 shown(task, report["head"]) or "-",
-                *(f"{headline(task, found):.1%}" if found else "-" for found in baselines),
+                *(_headline(task, report.get(name)) for name in measured),
             ]
         )
     header = ["task", "train rows", "labels", "reported on", "head"]
-    return text_table([*header, "usual recipe", "bag of words"], rows) + (
-        "\n\nusual recipe: mean of the last layer + logistic regression on the same encoder; "
-        "bag of words: TF-IDF + logistic regression, no encoder"
-        + "".join(_few_remark(task.name, checkpoint.report[task.name]) for task in checkpoint.tasks)
-    )
+    table = text_table([*header, *(BASELINES[name] for name in measured)], rows)
+    remarks = [_few_remark(task.name, checkpoint.report[task.name]) for task in checkpoint.tasks]
+    return "\n\n".join(filter(None, [table, EXPLAINED if measured else "", *remarks]))
+
+
+def _headline(task: Task, figures: Mapping[str, float] | None) -> str:
+    return f"{headline(task, figures):.1%}" if figures else "-"
 
 
 def _few_remark(task: str, report: Mapping[str, Any]) -> str:
@@ -189,7 +200,7 @@ def _few_remark(task: str, report: Mapping[str, Any]) -> str:
     selection = report["selection"]
     if "folds" not in selection:
         return ""
-    said = f"\ntask {task}: so few rows that none was set aside; "
+    said = f"task {task}: so few rows that none was set aside; "
     if not selection["rows"]:
         return said + "no label has two texts, so that nothing could be measured on them"
     said += f"{selection['folds']}-fold cross-validation on {selection['rows']} of them"

@@ -14,7 +14,7 @@ from mtl_edge.bundle import Task
 from mtl_edge.bundle.schema import INPUTS, TASK_NAME
 from mtl_edge.errors import DataError
 from mtl_edge.io.labelled import Rows
-from mtl_edge.io.labels import Label, SoftLabel, names_in, ordered
+from mtl_edge.io.labels import Label, SoftLabel, label_list, names_in, ordered
 from mtl_edge.training.kinds import blank_task, scale_of
 
 __all__ = [
@@ -154,7 +154,7 @@ def _labels(
         if unknown := sorted(names_of(rows) - set(labels)):
             raise DataError(
                 f"task {name!r}: {rows.source['file']} has the label {unknown[0]!r}, which "
-                f"{train.source['file']} lacks; expected {', '.join(labels)}"
+                f"{train.source['file']} lacks; expected {label_list(labels)}"
             )
     return labels
 

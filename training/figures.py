@@ -20,6 +20,7 @@ __all__ = ["draw_curves", "draw_errors"]
 
 MOST_CURVES = 8
 MOST_NAMED, WIDEST = 72, 32  # labels that have room beside each other, and columns of one
+MOST_PAIRS = 40  # of labels that are confused
 WITH_NUMBERS = 12  # labels up to which cells are large enough to be read
 TRAINING, VALIDATION = "#8fa3b3", "#c0562b"
 
@@ -84,6 +85,9 @@ def draw_errors(tasks: Sequence[Task], report: Mapping[str, Any]) -> Figure:
 
 def _confusion(axis: Any, task: Task, found: Mapping[str, Any]) -> None:
     """Rows are the right labels, columns the answers, shade the row's share."""
+    if "confused" in found:
+        _confused(axis, task, found["confused"])
+        return
     counts = np.array(found["confusion"])
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axis.imshow(shares, cmap="Oranges", vmin=0, vmax=1)
@@ -100,6 +104,20 @@ def _confusion(axis: Any, task: Task, found: Mapping[str, Any]) -> None:
                           fontsize=8, color=color)  # fmt: skip
     axis.set_xlabel("answer", fontsize=8)
     axis.set_ylabel("right", fontsize=8)
+
+
+def _confused(axis: Any, task: Task, pairs: Sequence[Sequence[int]]) -> None:
+    """Of more labels than a matrix has room for: what is most often taken for what."""
+    shown = pairs[:MOST_PAIRS][::-1]
+    names = [
+        f"{clip(task.labels[right], WIDEST)} → {clip(task.labels[answer], WIDEST)}"
+        for right, answer, _ in shown
+    ]
+    axis.barh(range(len(shown)), [rows for *_, rows in shown], color=VALIDATION)
+    axis.set_yticks(range(len(shown)), names, fontsize=7)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set_xlabel("rows of the first label that got the second as answer", fontsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def _by_label(axis: Any, task: Task, found: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from mtl_edge.io.labels import NUMBER, look_alikes, ordered
 from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.data import TaskData, build_task, conflicts, names_of
+from mtl_edge.training.label_counts import require_labels, seen_once
 
 __all__ = ["LABEL_NAMES", "TaskFiles", "read_tasks"]
 
@@ -81,6 +82,7 @@ def _read_task(
 
     order = files.labels
     train = read(files.train, files.how, order)
+    require_labels(files.name, train)
     names = names_of(train)
     if order is None and {*before} == names:
         order = before
@@ -134,6 +136,8 @@ def _remarks(train: Rows, dev: Rows | None) -> list[str]:
     if alike := look_alikes(ordered(names_of(train))):
         pairs = ", ".join(f"{one!a} and {other!a}" for one, other in alike[:3])
         remarks.append(f"the labels {pairs} look alike and are taken for different ones")
+    if once := seen_once(train):
+        remarks.append(once)
     if count := sum(not text.strip() for text in train.texts):
         remarks.append(f"{count} texts of train are empty")
     if count := conflicts(train):

@@ -14,12 +14,12 @@ from mtl_edge.benchmarks.core.system import TORCH, System
 from mtl_edge.bundle import Bundle, Task
 from mtl_edge.engines import Logits
 from mtl_edge.io.labelled import Rows
+from mtl_edge.training.baselines import BASELINES
 from mtl_edge.training.kinds import right_answers
 from mtl_edge.training.progress import Progress
 
 __all__ = ["BASELINES", "LabelledFile", "measure", "point"]
 
-BASELINES = {"mean_pooling": "usual recipe", "bag_of_words": "bag of words"}
 AT_ONCE = 512  # texts between two reports of progress
 
 

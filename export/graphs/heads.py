@@ -54,8 +54,9 @@ class JoinedHeads(nn.Module):
 
 
 def _shared_config(config: HeadConfig) -> HeadConfig:
-    """The configuration that heads must share to be joined: all but labels and dropout."""
+    """The configuration that heads must share to be joined: all but labels, tables, dropout."""
     values = {**config.to_json(), "labels": 0, "dropout": 0.0, "relative": True}
+    values |= {"buckets": 0, "rank": 0}
     return HeadConfig(**{**values, "token_dropout": 0.0, "ngram_dropout": 0.0})
 
 
@@ -86,7 +87,7 @@ class SharedHeads(nn.Module):
             _constant(head.output.flatten(0, 1) / members) for head in heads
         )
         self.biases = nn.ParameterList(_constant(head.output_bias.mean(0)) for head in heads)
-        self.ngrams = JoinedNgrams([h.ngrams for h in heads if h.ngrams is not None])
+        self.ngrams = JoinedNgrams([head.ngrams for head in heads])
 
     def forward(self, states: Sequence[Tensor], mask: Tensor, ids: Tensor) -> list[Tensor]:
         config = self._config
@@ -112,10 +113,9 @@ class SharedHeads(nn.Module):
             hidden[place] @ output + bias
             for place, (output, bias) in enumerate(zip(self.outputs, self.biases, strict=True))
         ]
-        if not config.buckets:
-            return logits
-        wide = self.ngrams(ids, real)
-        return [deep + other for deep, other in zip(logits, wide, strict=True)]
+        for place, wide in self.ngrams(ids, real).items():
+            logits[place] = logits[place] + wide
+        return logits
 
     def _joined(self, values: Tensor) -> Tensor:
         """Values `[H, M, ...]` with all members as those of one head, if they read one state."""
@@ -155,31 +155,66 @@ class ByteWeights(nn.Module):
 
 
 class JoinedNgrams(nn.Module):
-    """Several tasks' n-gram tables side by side, a byte a number and a scale a label.
+    """Several tasks' n-gram tables, those with as many buckets side by side as one."""
+
+    def __init__(self, tables: Sequence[NgramTable | None]) -> None:
+        """
+        Args:
+            tables: one a head, None where it has none.
+        """
+        super().__init__()
+        by_buckets: dict[int, list[int]] = {}
+        for place, table in enumerate(tables):
+            if table is not None:
+                by_buckets.setdefault(len(table.weight), []).append(place)
+        self._places = list(by_buckets.values())
+        self._most = max(by_buckets, default=0)
+        self.tables = nn.ModuleList(
+            ByteTable([tables[place] for place in places])  # type: ignore[misc]
+            for places in self._places
+        )
+
+    def forward(self, ids: Tensor, real: Tensor) -> dict[int, Tensor]:
+        """Logits `[batch, labels]` by place of the head, of heads that have a table."""
+        if not self._places:
+            return {}
+        hashes, present = hashes_of(ids, real, self._most)
+        places, seen = torch.cat(hashes, 1), torch.cat(present, 1)
+        found: dict[int, Tensor] = {}
+        for table, heads in zip(self.tables, self._places, strict=True):
+            found |= zip(heads, table(places, seen, self._most), strict=True)
+        return found
+
+
+class ByteTable(nn.Module):
+    """Tables with as many buckets side by side, a byte a number and a scale a column.
 
     Where logits are relative to a task's last label, it needs no column.
     """
 
     def __init__(self, tables: Sequence[NgramTable]) -> None:
         super().__init__()
-        self._labels = [table.weight.shape[1] for table in tables]
-        if tables:
-            weights = [
-                (table.weight - table.weight[:, -1:])[:, :-1] if table.relative else table.weight
-                for table in tables
-            ]
-            codes, scales = packed(torch.cat(weights, 1), 0)
-            self.codes = nn.Parameter(codes, requires_grad=False)
-            spread = torch.block_diag(  # type: ignore[no-untyped-call]
-                *(torch.eye(w.shape[1], n) for w, n in zip(weights, self._labels, strict=True))
-            )
-            self.scales = nn.Parameter(scales.T * spread, requires_grad=False)
+        columns, maps = zip(*map(_columns, tables), strict=True)
+        codes, scales = packed(torch.cat(columns, 1), 0)
+        self._labels = [labels.shape[1] for labels in maps]
+        self.codes = nn.Parameter(codes, requires_grad=False)
+        spread = torch.block_diag(*maps)  # type: ignore[no-untyped-call]
+        self.scales = nn.Parameter(scales.T * spread, requires_grad=False)
 
-    def forward(self, ids: Tensor, real: Tensor) -> tuple[Tensor, ...]:
-        """Each task's logits `[batch, labels]`."""
-        hashes, present = hashes_of(ids, real, self.codes.shape[0])
-        rows = self.codes[torch.cat(hashes, 1)].to(real.dtype)
-        seen = torch.cat(present, 1)
+    def forward(self, hashes: Tensor, seen: Tensor, most: int) -> tuple[Tensor, ...]:
+        """Each task's logits `[batch, labels]`, of n-grams hashed to `most` buckets."""
+        buckets = self.codes.shape[0]
+        # All are powers of two, so that a hash to fewer buckets is the rest of one to more.
+        rows = self.codes[hashes if buckets == most else hashes % buckets].to(seen.dtype)
         total = (seen.unsqueeze(1) @ rows).squeeze(1)
         logits = total @ self.scales / seen.sum(1, keepdim=True).sqrt()
         return torch.split(logits, self._labels, 1)
+
+
+def _columns(table: NgramTable) -> tuple[Tensor, Tensor]:
+    """What a table has to keep `[buckets, columns]`, and what makes logits of it."""
+    weight = table.weight.detach()
+    if table.projection is not None:
+        return weight, table.projection.detach()
+    own = torch.eye(weight.shape[1])
+    return ((weight - weight[:, -1:])[:, :-1], own[:-1]) if table.relative else (weight, own)

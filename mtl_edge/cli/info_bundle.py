@@ -8,6 +8,7 @@ from typing import Any
 from mtl_edge import engines
 from mtl_edge.bundle import Bundle, Exit, Task
 from mtl_edge.choosing import Choice
+from mtl_edge.io.labels import label_list
 from mtl_edge.table import clip, text_table
 
 __all__ = ["describe"]
@@ -61,13 +62,15 @@ def _labels(task: Task) -> str:
         return f"a score from {scale.low:g} to {scale.high:g}, ± {scale.spread:.2g}"
     if task.kind == "multi":
         pairs = zip(task.labels, task.thresholds, strict=True)
-        return "several of " + ", ".join(f"{name} (from {value:.2f})" for name, value in pairs)
+        return "several of " + label_list([f"{name} (from {value:.2f})" for name, value in pairs])
     if not task.thresholds:
-        return ", ".join(task.labels)
+        return label_list(task.labels)
     pairs = zip(task.labels, task.thresholds, strict=True)
-    return ", ".join(
-        f"{label} ({f'sure from {value:.2f}' if value <= 1 else 'never sure'})"
-        for label, value in pairs
+    return label_list(
+        [
+            f"{label} ({f'sure from {value:.2f}' if value <= 1 else 'never sure'})"
+            for label, value in pairs
+        ]
     )
 
 

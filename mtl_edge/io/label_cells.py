@@ -10,7 +10,16 @@ from typing import Any
 from mtl_edge.errors import DataError
 from mtl_edge.io.chunks import MERGED, OpenedTable, decoded
 from mtl_edge.io.label_options import LabelOptions
-from mtl_edge.io.labels import Label, TaskKind, label_of, labels_of, names_in, score_of, skeleton
+from mtl_edge.io.labels import (
+    Label,
+    TaskKind,
+    label_list,
+    label_of,
+    labels_of,
+    names_in,
+    score_of,
+    skeleton,
+)
 from mtl_edge.io.read_options import ReadOptions
 
 __all__ = ["LabelCells", "unknown_label"]
@@ -107,8 +116,7 @@ def unknown_label(where: str, label: str, task: str, known: Sequence[str]) -> Da
     """The error of a label that a task does not have."""
     like = next((k for k in known if skeleton(k) == skeleton(label)), None)
     hint = "" if like is None else f"; it looks like {like!r} and is written otherwise"
-    shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
     return DataError(
-        f"{where} has the label {label!r:.60}, which task {task!r} does not know; expected {shown}"
-        f"{hint}"
+        f"{where} has the label {label!r:.60}, which task {task!r} does not know; expected "
+        f"{label_list(known)}{hint}"
     )

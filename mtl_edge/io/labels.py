@@ -17,6 +17,7 @@ __all__ = [
     "SoftLabel",
     "TaskKind",
     "is_plain",
+    "label_list",
     "label_of",
     "labels_of",
     "look_alikes",
@@ -29,6 +30,7 @@ __all__ = [
 # One label a text, any number of labels, or a number.
 TaskKind: TypeAlias = Literal["single", "multi", "score"]
 
+MOST_LISTED = 20
 NUMBER = re.compile(r"[+-]?\d{1,300}(\.\d+)?")
 # Letters of Cyrillic and Greek that look like Latin ones.
 LATIN = str.maketrans("аеорсухіјѕһԁԛԝνοκρτυχ", "aeopcyxijshdqwvokptux")
@@ -157,6 +159,14 @@ def ordered(labels: Iterable[str]) -> tuple[str, ...]:
     if all(NUMBER.fullmatch(label) for label in distinct):
         return tuple(sorted(distinct, key=lambda label: (float(label), label)))
     return tuple(sorted(distinct))
+
+
+def label_list(labels: Sequence[str]) -> str:
+    """Labels for people, the first of them where there are many: `a, b, ... and 140 more`."""
+    rest = len(labels) - MOST_LISTED
+    if rest <= 1:
+        return ", ".join(labels)
+    return f"{', '.join(labels[:MOST_LISTED])} and {rest} more"
 
 
 def skeleton(label: str) -> str:

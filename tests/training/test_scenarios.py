@@ -228,7 +228,10 @@ def test_whether_heads_saw_the_selection_rows_is_kept_by_task(
     tasks: list[TaskData], start: Checkpoint
 ) -> None:
     def extended(start: Checkpoint, names: list[str], **given: object) -> Checkpoint:
-        some = [replace(tasks[1], name=name, dev=tasks[1].validation) for name in names]
+        some = [
+            replace(tasks[1], task=replace(tasks[1].task, name=name), dev=tasks[1].validation)
+            for name in names
+        ]
         options = TrainOptions(recipe=RECIPE, baselines=False, **given)  # type: ignore[arg-type]
         return train(some, start.backbone, options, start)
 

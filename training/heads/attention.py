@@ -42,6 +42,7 @@ class AttentionHead(MixingHead):
                 config.buckets,
                 config.labels,
                 config.ngram_dropout,
+                rank=config.rank,
                 relative=config.relative,
             )
             if config.buckets
@@ -49,7 +50,7 @@ class AttentionHead(MixingHead):
         )
 
     def groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        table = [] if self.ngrams is None else list(self.ngrams.parameters())
+        table = [] if self.ngrams is None else [self.ngrams.weight]
         known = set(map(id, table))
         rest = [p for p in self.parameters() if id(p) not in known]
         groups: list[dict[str, Any]] = [{"params": rest, "lr": learning_rate}]

@@ -22,6 +22,11 @@ HEADS: Mapping[str, type[Head]] = {
     "normalized": NormalizedHead,
 }
 
+# Up to so many labels a table of n-grams has a column a label. Beyond them it has these buckets and
+# this rank, which take as much time, memory and space as four labels do.
+MOST_COLUMNS = 8
+BUCKETS, RANK = 2**17, 16
+
 DEFAULT_HEAD = "attention"
 HEAD_FOR_FEW = "normalized"  # see `mtl_edge.training.few`
 
@@ -40,6 +45,8 @@ def head_config(
     config = HeadConfig(states=states, width=width, labels=labels, kind=kind, relative=relative)
     if states == 1:  # states of tokens without context: fewer queries are as good
         config = replace(config, queries=QUERIES_WITHOUT_LAYERS)
+    if labels > MOST_COLUMNS:
+        config = replace(config, buckets=BUCKETS, rank=RANK)
     if kind == "mlp":
         config = replace(config, hidden=config.members * config.hidden)
     if not pooling:

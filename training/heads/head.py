@@ -28,6 +28,7 @@ class HeadConfig:
         hidden: width of the hidden layer, of each member.
         token_dropout: share of tokens that are masked in a training step.
         buckets: of the table of n-grams; 0: no such table.
+        rank: columns of that table, from which a matrix makes logits; 0: a column a label.
         ngram_dropout: share of n-grams that are left out in a training step.
         relative: whether logits count relative to each other alone, as under a softmax.
     """
@@ -44,6 +45,7 @@ class HeadConfig:
     dropout: float = 0.3
     token_dropout: float = 0.0
     buckets: int = 2**19
+    rank: int = 0
     ngram_dropout: float = 0.7
     relative: bool = True
 

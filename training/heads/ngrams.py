@@ -19,11 +19,18 @@ class NgramTable(nn.Module):
     The wide part beside the deep one (Cheng et al. 2016, arXiv:1606.07792), with the bigrams that
     carried naive Bayes so far (Wang & Manning 2012): it knows the words that a frozen encoder has
     smoothed away. Hashing is that of Weinberger et al. 2009 (arXiv:0902.2206).
+
+    With a `rank` a row holds that many numbers, and `projection` `[rank, labels]` makes logits of
+    them: a table that does not grow with the labels (Joulin et al. 2016, arXiv:1607.01759).
     """
 
-    def __init__(self, buckets: int, labels: int, dropout: float, *, relative: bool = True) -> None:
+    def __init__(
+        self, buckets: int, labels: int, dropout: float, *, rank: int = 0, relative: bool = True
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(buckets, labels))
+        self.weight = nn.Parameter(torch.zeros(buckets, rank or labels))
+        # So drawn, a step changes logits by as much as one of a table of logits does.
+        self.projection = nn.Parameter(torch.randn(rank, labels) / rank) if rank else None
         self.dropout = dropout
         self.relative = relative
 
@@ -37,12 +44,14 @@ class NgramTable(nn.Module):
                 kept = mask * (torch.rand_like(mask) >= self.dropout) / (1 - self.dropout)
             rows = nn.functional.embedding(buckets, self.weight)
             sums.append((kept.unsqueeze(1) @ rows).squeeze(1))
-        return torch.stack(sums).sum(0) / torch.cat(present, 1).sum(1, keepdim=True).sqrt()
+        total = torch.stack(sums).sum(0) / torch.cat(present, 1).sum(1, keepdim=True).sqrt()
+        return total if self.projection is None else total @ self.projection
 
     @torch.no_grad()
     def finish(self) -> None:
         """Round to a byte each, relative to the last label's logits where that changes nothing."""
-        weight = self.weight - self.weight[:, -1:] if self.relative else self.weight
+        relative = self.relative and self.projection is None
+        weight = self.weight - self.weight[:, -1:] if relative else self.weight
         self.weight.copy_(rounded(weight, 0))
 
 

@@ -9,6 +9,7 @@ import torch
 from mtl_edge.answers.kinds import kind_of
 from mtl_edge.bundle import Task
 from mtl_edge.errors import CheckpointError, OptionError
+from mtl_edge.io.labels import label_list
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.data import TaskData
 from mtl_edge.training.heads import (
@@ -69,8 +70,8 @@ def _require_same_labels(task: TaskData, of_start: Task) -> None:
         )
     if of_start.labels != task.labels:
         raise CheckpointError(
-            f"task {task.name!r} has the labels {', '.join(task.labels)} in "
-            f"{task.train.source['file']} and {', '.join(of_start.labels)} in the "
+            f"task {task.name!r} has the labels {label_list(task.labels)} in "
+            f"{task.train.source['file']} and {label_list(of_start.labels)} in the "
             "checkpoint; give the task another name, or start anew"
         )
 

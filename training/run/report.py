@@ -36,6 +36,8 @@ __all__ = ["task_reports"]
 
 Answers = npt.NDArray[Any]  # decisions, see `mtl_edge.answers.kinds`
 POINTS = 500  # of a score task, that a picture shows
+MOST_IN_FULL = 100  # labels up to which the whole matrix of confusion is kept
+MOST_CONFUSED = 200  # pairs of labels, of more labels than that
 BAG_STRENGTH, MEANS_STRENGTH = 10.0, 1.0
 
 
@@ -200,7 +202,10 @@ def _errors(task: Task, right: Answers, answers: Answers) -> dict[str, Any]:
     """Where answers are wrong, as the kind shows it."""
     if task.kind == "single":
         count = range(len(task.labels))
-        return {"confusion": confusion_matrix(right, answers, labels=count).tolist()}
+        confusion = confusion_matrix(right, answers, labels=count)
+        if len(count) <= MOST_IN_FULL:
+            return {"confusion": confusion.tolist()}
+        return {"confused": _most_confused(confusion)}
     if task.kind == "score":
         pairs = spread(sorted(zip(right.tolist(), answers.tolist(), strict=True)), POINTS)
         return {"points": [list(pair) for pair in pairs]}
@@ -212,6 +217,14 @@ def _errors(task: Task, right: Answers, answers: Answers) -> dict[str, Any]:
             for label, *values in zip(task.labels, *found, strict=True)
         }
     }
+
+
+def _most_confused(confusion: Values) -> list[list[int]]:
+    """Pairs of a right label and a wrong answer with their rows, the most frequent first."""
+    wrong = confusion - np.diag(np.diag(confusion))
+    pairs = np.argwhere(wrong).tolist()
+    found = [[right, answer, int(wrong[right, answer])] for right, answer in pairs]
+    return sorted(found, key=lambda pair: -pair[2])[:MOST_CONFUSED]
 
 
 def _baseline_answers(
