@@ -268,7 +268,8 @@ class _Part:
 
     @property
     def right(self) -> Answers:
-        return training_kind(self.rows.task).right(self.rows.task, self.rows.targets)
+        found: Answers = training_kind(self.rows.task).right(self.rows.task, self.rows.targets)
+        return found
 
 
 def _answers(task: Task, train: _Part, chosen: _Part, reported: _Part) -> dict[str, Answers]:
