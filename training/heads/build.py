@@ -21,7 +21,7 @@ HEADS: Mapping[str, type[Head]] = {
     "mlp": MlpHead,
 }
 
-# Up to so many labels a table of n-grams has a column a label. Beyond them it has fewer buckets, and
+# Up to so many labels a table of n-grams has a column a label. Beyond them it has fewer buckets and
 # a rank: up to 256 labels it takes as much time, memory and space as the table of four does.
 MOST_COLUMNS = 8
 BUCKETS, LABELS_A_RANK, RANKS = 2**17, 16, (16, 64)
