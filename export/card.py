@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
-from mtl_edge.bundle import Manifest
+from mtl_edge.bundle import Manifest, Task
 from mtl_edge.export.budget_search.frontier import FRONTIER, Frontier, table
 from mtl_edge.io.labels import label_list
 from mtl_edge.table import markdown_table
 from mtl_edge.training.baselines import BASELINES
+from mtl_edge.training.data import CROSS_VALIDATION
+from mtl_edge.training.kinds import shown
 from mtl_edge.training.static import WIDTH
 
 __all__ = ["CARD", "model_card"]
@@ -42,9 +44,9 @@ classifier.predict("some text")
 
 ## Measured
 
-Accuracy in percent, with macro-F1 in brackets, of the rows set aside by training; below the fp32
-model, each graph with the share of all rows set aside on which it gives the fp32 model's label.
-{baselines}
+Figures of the rows set aside by training; below the fp32 model, each graph with the share of all
+rows set aside on which it gives the fp32 model's answer.
+{baselines}{seen}
 
 {figures}
 
@@ -102,7 +104,7 @@ def model_card(manifest: Manifest, frontier: Frontier | None = None) -> str:
         frontier: that the bundle was chosen from, if it was.
     """
     tasks = manifest.tasks
-    labels = [[t.name, label_list(t.labels), f"{t.temperature:.3f}"] for t in tasks]
+    labels = [[t.name, *_answered(t)] for t in tasks]
     base, learned, _ = json.dumps(manifest.backbone.name)[1:-1].partition(LEARNED)
     return TEMPLATE.format(
         base=base,
@@ -111,12 +113,25 @@ def model_card(manifest: Manifest, frontier: Frontier | None = None) -> str:
         encoder=_encoder(manifest, base, bool(learned)),
         baselines=_baselines(manifest),
         max_tokens=manifest.max_tokens,
-        labels=markdown_table(["task", "labels", "temperature"], labels),
+        labels=markdown_table(["task", "answers", "labels", "temperature"], labels),
+        seen=_seen(manifest),
         figures=_figures(manifest),
         exits=_exits(manifest),
         frontier="" if frontier is None else _frontier(frontier),
         reduced=_reduced(manifest),
     )
+
+
+def _answered(task: Task) -> list[str]:
+    """What a text is answered: kind, labels or range, temperature."""
+    if task.scale is not None:
+        scale = task.scale
+        return ["a score", f"{scale.low:g} to {scale.high:g}, ± {scale.spread:.2g}", ""]
+    if task.kind == "multi":
+        pairs = zip(task.labels, task.thresholds, strict=True)
+        labels = label_list([f"{label} (from {value:.2f})" for label, value in pairs])
+        return ["any number of labels", labels, f"{task.temperature:.3f}"]
+    return ["one label", label_list(task.labels), f"{task.temperature:.3f}"]
 
 
 def _encoder(manifest: Manifest, base: str, learned: bool) -> str:
@@ -163,6 +178,21 @@ def _reduced(manifest: Manifest) -> str:
     )
 
 
+def _seen(manifest: Manifest) -> str:
+    """Of which tasks no rows were set aside, and what that means for their figures."""
+    names = [
+        name for name, found in manifest.evaluation.items() if found["split"] == CROSS_VALIDATION
+    ]
+    if not names:
+        return ""
+    return (
+        f"Of {' and '.join(names)} there were so few rows that none was set aside: figures are by "
+        "cross-validation, of heads that had not seen the rows, with which they are uncertain; and "
+        "graphs were compared on rows that their heads had seen, which shows whether they agree, "
+        "not how often they are right."
+    )
+
+
 def _figures(manifest: Manifest) -> str:
     header = ["model"]
     measured = [
@@ -176,11 +206,12 @@ def _figures(manifest: Manifest) -> str:
         found = manifest.evaluation[task.name]
         header.append(f"{task.name}, {found['rows']} rows of {found['split']}")
         for name in measured:
-            rows[BASELINES[name]].append(_score(found[name]) if name in found else "")
-        rows["fp32 (torch)"].append(_score(found["fp32"]))
+            rows[BASELINES[name]].append(shown(task, found[name]) if name in found else "")
+        rows["fp32 (torch)"].append(shown(task, found["fp32"]))
         for graph in manifest.graphs:
             score = found["graphs"][graph.target]
-            rows[graph.target].append(f"{_score(score)}, agrees {100 * score['agreement']:.1f}")
+            agrees = f"agrees {100 * score['agreement']:.1f}"
+            rows[graph.target].append("; ".join(filter(None, (shown(task, score), agrees))))
     return markdown_table(header, [[name, *cells] for name, cells in rows.items()])
 
 
@@ -251,7 +282,3 @@ def _frontier(frontier: Frontier) -> str:
         candidates=markdown_table(*found),
         file=FRONTIER,
     )
-
-
-def _score(figures: dict[str, float]) -> str:
-    return f"{100 * figures['accuracy']:.1f} ({100 * figures['macro_f1']:.1f})"

@@ -18,6 +18,7 @@ __all__ = ["BASELINES", "bag_of_words", "mean_pooling", "training_positions"]
 
 # As reports name them, and as people read them.
 BASELINES = {"mean_pooling": "usual recipe", "bag_of_words": "bag of words"}
+STRENGTHS = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0]
 MOST_ROWS = 10_000  # memory grows with the rows that they are trained on
 MANY_LABELS = 50  # from which on a fit of all of them together takes longer than a head
 FEWEST_OF_A_LABEL = 3  # as many as there are folds when a baseline is regularized
@@ -68,12 +69,17 @@ def mean_pooling(
     many labels on one split, and among strengths for many.
     """
     counts = Counter(labels)
-    folds = max(2, min(3, min(counts.values())))
-    strengths = [0.003, 0.01, 0.03, 0.1, 0.3, 1.0]
-    if many := len(counts) > MANY_LABELS:
-        strengths = strengths[3:]
-    split = ShuffleSplit(1, test_size=1 / folds, random_state=0) if many else folds
-    model = GridSearchCV(LogisticRegression(max_iter=1000), {"C": strengths}, cv=split)
+    # A label's only row cannot be left out of training, so it is not what strengths are tried on.
+    tried = [place for place, label in enumerate(labels) if counts[label] > 1]
+    many = len(counts) > MANY_LABELS
+    model = LogisticRegression(max_iter=1000)
+    if len({labels[place] for place in tried}) > 1:
+        folds = min(3, *(counts[labels[place]] for place in tried))
+        strengths = {"C": STRENGTHS[3:] if many else STRENGTHS}
+        split = ShuffleSplit(1, test_size=1 / folds, random_state=0) if many else folds
+        search = GridSearchCV(model, strengths, cv=split, refit=False)
+        search.fit(means[tried], [labels[place] for place in tried])
+        model.set_params(**search.best_params_)
     model.fit(means, labels)
     answers: npt.NDArray[np.str_] = model.predict(reported)
     return answers

@@ -14,6 +14,7 @@ __all__ = ["NEVER", "calibration_error", "fit_decisions", "fit_temperature", "fi
 
 BINS = 15
 CONFIDENCE = 0.9
+PRIOR_SPREAD = 0.5  # of the temperature's logarithm
 SHARES = 10
 NEVER = 1.01  # no probability reaches it
 UNSEEN = 0.5  # the threshold of a label without rows to fit one on
@@ -28,17 +29,19 @@ def fit_temperature(
         labels: right positions; or, for logits that are independent of each other, 0 to 1 for each.
 
     Returns:
-        The minimum of the cross-entropy between 0.05 and 20.
+        The most likely between 0.05 and 20, if its logarithm is before any row normal around 0: of
+        a handful of rows all right, no temperature is too low for the rows alone.
     """
     targets = np.asarray(labels)
 
     def loss(log_temperature: float) -> float:
         scaled = logits.astype(np.float64) / np.exp(log_temperature)
+        prior = log_temperature**2 / (2 * PRIOR_SPREAD**2)
         if targets.ndim == 2:
-            return float((np.logaddexp(0, scaled) - targets * scaled).mean())
+            return float((np.logaddexp(0, scaled) - targets * scaled).sum()) + prior
         scaled -= scaled.max(1, keepdims=True)
         partition = np.log(np.exp(scaled).sum(1))
-        return float((partition - scaled[np.arange(len(targets)), targets]).mean())
+        return float((partition - scaled[np.arange(len(targets)), targets]).sum()) + prior
 
     found = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
     return float(np.exp(found.x))

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from mtl_edge.bundle import Task
 from mtl_edge.cli.reading import note, read_options
 from mtl_edge.errors import OptionError
 from mtl_edge.io.folders import require_free, sha256_of
@@ -23,6 +24,7 @@ from mtl_edge.training.baselines import BASELINES
 from mtl_edge.training.checkpoint import RECORD, Checkpoint, load_checkpoint, save_checkpoint
 from mtl_edge.training.data import TaskData
 from mtl_edge.training.device import device
+from mtl_edge.training.few import takes_all_rows
 from mtl_edge.training.journal import Journal
 from mtl_edge.training.kinds import headline, shown
 from mtl_edge.training.options import DEFAULT_BACKBONE, DEFAULT_MAX_TOKENS, TrainOptions
@@ -97,7 +99,14 @@ def run(args: argparse.Namespace) -> None:
     if not args.extend:
         config = {"backbone": DEFAULT_BACKBONE, "max-tokens": DEFAULT_MAX_TOKENS, **config}
     start = load_checkpoint(args.extend) if args.extend else None
-    tasks = read_tasks(files, read_options(args), options.recipe.seed, note, start)
+    tasks = read_tasks(
+        files,
+        read_options(args),
+        options.recipe.seed,
+        note,
+        start,
+        lambda task, rows: not takes_all_rows(task, rows, options, start),
+    )
     backbone = _backbone(args.backbone, start)
     journal = Journal(
         Path(f"{os.path.abspath(args.out)}.unfinished"),
@@ -143,7 +152,11 @@ def _identity(
     return {
         "options": config,
         "data": {
-            task.name: [dict(rows.source) for rows in (task.train, task.dev) if rows is not None]
+            task.name: [
+                dict(rows.source)
+                for rows in (task.train, task.dev, task.described)
+                if rows is not None
+            ]
             for task in tasks
         },
         "backbone": backbone.info.sha256,
@@ -168,10 +181,30 @@ def _summary(checkpoint: Checkpoint) -> str:
                 str(report["train"]["rows"]),
                 "score" if task.kind == "score" else str(len(task.labels)),
                 f"{report['reported']['split']} ({report['reported']['rows']})",
-                shown(task, report["head"]),
-                *(f"{headline(task, report[n]):.1%}" if n in report else "" for n in measured),
+                shown(task, report["head"]) or "-",
+                *(_headline(task, report.get(name)) for name in measured),
             ]
         )
     header = ["task", "train rows", "labels", "reported on", "head"]
     table = text_table([*header, *(BASELINES[name] for name in measured)], rows)
-    return f"{table}\n\n{EXPLAINED}" if measured else table
+    remarks = [_few_remark(task.name, checkpoint.report[task.name]) for task in checkpoint.tasks]
+    return "\n\n".join(filter(None, [table, EXPLAINED if measured else "", *remarks]))
+
+
+def _headline(task: Task, figures: Mapping[str, float] | None) -> str:
+    return f"{headline(task, figures):.1%}" if figures else "-"
+
+
+def _few_remark(task: str, report: Mapping[str, Any]) -> str:
+    """What figures of a task with but a few rows are worth."""
+    selection = report["selection"]
+    if "folds" not in selection:
+        return ""
+    said = f"task {task}: so few rows that none was set aside; "
+    if not selection["rows"]:
+        return said + "no label has two texts, so that nothing could be measured on them"
+    said += f"{selection['folds']}-fold cross-validation on {selection['rows']} of them"
+    if "interval" not in selection:
+        return said
+    low, high = selection["interval"]
+    return said + f": {selection['score']:.1%} right, with 95% confidence {low:.1%} to {high:.1%}"

@@ -17,11 +17,20 @@ from mtl_edge.io.labelled import Rows
 from mtl_edge.io.labels import Label, SoftLabel, label_list, names_in, ordered
 from mtl_edge.training.kinds import blank_task, scale_of
 
-__all__ = ["TaskData", "build_task", "conflicts", "names_of", "spread", "strata"]
+__all__ = [
+    "CROSS_VALIDATION",
+    "TaskData",
+    "build_task",
+    "conflicts",
+    "names_of",
+    "spread",
+    "strata",
+]
 
 T = TypeVar("T")
 VALIDATION_SHARE = 0.1
 VALIDATION_LIMIT = 1000
+CROSS_VALIDATION = "cross-validation"  # of training rows, each asked of heads that had not seen it
 VALIDATION_LIMIT_A_LABEL = 150  # of many labels some are rare
 STRATA = 10
 
@@ -34,13 +43,21 @@ class TaskData:
         task: before anything is fitted.
         train: that weights are fitted to.
         validation: set aside from the training file; they choose epochs, temperatures, thresholds.
+            None are where there are but a few rows: see `mtl_edge.training.few`.
         dev: that figures are reported on, if there are some.
+        described: descriptions of labels, which are learned from as training rows are.
     """
 
     task: Task
     train: Rows
     validation: Rows
     dev: Rows | None
+    described: Rows | None = None
+
+    @property
+    def few(self) -> bool:
+        """Whether no rows are set aside, so that cross-validation has to stand in for them."""
+        return not len(self.validation)
 
     @property
     def name(self) -> str:
@@ -53,11 +70,20 @@ class TaskData:
     @property
     def report(self) -> tuple[str, Rows]:
         """The split that figures are reported on, as records name it, and its rows."""
-        return ("selection", self.validation) if self.dev is None else ("dev", self.dev)
+        if self.dev is not None:
+            return "dev", self.dev
+        return (CROSS_VALIDATION, self.train) if self.few else ("selection", self.validation)
 
 
 def build_task(
-    name: str, train: Rows, dev: Rows | None, seed: int, labels: Sequence[str] | None = None
+    name: str,
+    train: Rows,
+    dev: Rows | None,
+    seed: int,
+    labels: Sequence[str] | None = None,
+    *,
+    described: Rows | None = None,
+    set_aside: bool = True,
 ) -> TaskData:
     """Check a task's rows and set a part of them aside as validation rows.
 
@@ -66,10 +92,12 @@ def build_task(
 
     Args:
         labels: in the order that they shall have; none: see `mtl_edge.io.labels.ordered`.
+        described: descriptions of some of the labels.
+        set_aside: whether there are validation rows at all.
 
     Raises:
         DataError: the name cannot be an output's, train has one label or too few rows to split, or
-            dev has a label that train lacks.
+            dev or a description has a label that train lacks.
     """
     if not TASK_NAME.fullmatch(name) or name in INPUTS:
         raise DataError(
@@ -79,14 +107,18 @@ def build_task(
     if train.kind == "score":
         task = blank_task(name, (), "score", scale_of(name, train.labels))
     else:
-        task = blank_task(name, _labels(name, train, dev, labels), train.kind)
+        others = [rows for rows in (dev, described) if rows is not None]
+        task = blank_task(name, _labels(name, train, others, labels), train.kind)
+    if not set_aside:
+        return TaskData(task, train, train.take([]), dev, described)
     training, validation = _split(train, len(task.labels), seed)
     if not validation:
         raise DataError(
             f"task {name!r} has {len(train)} rows, too few to set some aside for choosing; "
-            "expected 5 or more texts of some label, all different"
+            "expected 5 or more texts of some label, all different; or --head normalized, which "
+            "can do without"
         )
-    return TaskData(task, train.take(training), train.take(validation), dev)
+    return TaskData(task, train.take(training), train.take(validation), dev, described)
 
 
 def names_of(rows: Rows) -> set[str]:
@@ -95,12 +127,12 @@ def names_of(rows: Rows) -> set[str]:
 
 
 def _labels(
-    name: str, train: Rows, dev: Rows | None, labels: Sequence[str] | None
+    name: str, train: Rows, others: Sequence[Rows], labels: Sequence[str] | None
 ) -> tuple[str, ...]:
     """The task's labels in order.
 
     Raises:
-        DataError: too few, or those of train, of dev and of `labels` do not fit together.
+        DataError: too few, or those of train, of other rows and of `labels` do not fit together.
     """
     found = ordered(names_of(train))
     labels = found if labels is None else tuple(labels)
@@ -118,11 +150,12 @@ def _labels(
         raise DataError(
             f"task {name!r}: no row of {train.source['file']} has a label; expected one or more"
         )
-    if dev is not None and (unknown := sorted(names_of(dev) - set(labels))):
-        raise DataError(
-            f"task {name!r}: {dev.source['file']} has the label {unknown[0]!r}, which "
-            f"{train.source['file']} lacks; expected {label_list(labels)}"
-        )
+    for rows in others:
+        if unknown := sorted(names_of(rows) - set(labels)):
+            raise DataError(
+                f"task {name!r}: {rows.source['file']} has the label {unknown[0]!r}, which "
+                f"{train.source['file']} lacks; expected {label_list(labels)}"
+            )
     return labels
 
 

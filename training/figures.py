@@ -40,9 +40,11 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
         epochs = [line["epoch"] for line in lines]
         train = [np.nan if v["train_loss"] is None else v["train_loss"] for v in lines]
         left.plot(epochs, train, color=TRAINING, marker=".", label="train, with dropout")
-        selection = [line["selection_loss"] for line in lines]
+        selection = [
+            np.nan if line["selection_loss"] is None else line["selection_loss"] for line in lines
+        ]
         left.plot(epochs, selection, color=VALIDATION, marker=".", label="validation")
-        score = [100 * line["selection_score"] for line in lines]
+        score = [100 * (line["selection_score"] or 0.0) for line in lines]
         right.plot(epochs, score, color=VALIDATION, marker=".")
         best = int(np.argmax(score))
         right.annotate(

@@ -11,14 +11,15 @@ from torch import Tensor
 
 from mtl_edge.training.batches import DescribeRow, Labelled, endless
 from mtl_edge.training.device import device
-from mtl_edge.training.heads import Head
+from mtl_edge.training.heads import Head, LinearHead
 from mtl_edge.training.journal import Journal
 from mtl_edge.training.kinds import training_kind
 from mtl_edge.training.loop import Learner, Loop, score
 from mtl_edge.training.recipe import Recipe
+from mtl_edge.training.solved import solve_heads
 from mtl_edge.training.states import States
 
-__all__ = ["fit_heads", "predict"]
+__all__ = ["fit_heads", "linear_heads", "predict"]
 
 
 def fit_heads(
@@ -31,9 +32,11 @@ def fit_heads(
     *,
     journal: Journal | None = None,
     describe_row: DescribeRow | None = None,
-    refit: bool = False,
+    first_pass: Mapping[int, Mapping[str, float]] | None = None,
 ) -> dict[int, dict[str, float]]:
     """Train one task's heads in place, one for each depth, in one pass over the states.
+
+    Linear heads are solved: see `mtl_edge.training.solved`.
 
     A head of depth `d` sees the embeddings and the first `d` layers, one of depth 0 the tokens'
     vectors of `mtl_edge.training.static`. Each keeps the weights of the epoch in which it did best
@@ -41,16 +44,20 @@ def fit_heads(
 
     Args:
         describe_row: see `mtl_edge.training.batches`; for a batch whose loss is not a number.
-        refit: a second pass, in which `training` holds the validation rows too: recorded under
-            names of its own.
+        first_pass: what this function returned before, if this is a second pass, in which
+            `training` holds the validation rows too: recorded under names of its own.
 
     Returns:
-        Per depth, that epoch's number (from 1), its score and its loss on `validation`.
+        Per depth, that epoch's number (from 1), its score and its loss on `validation`; for linear
+        heads see `solve_heads`.
 
     Raises:
         MtlEdgeError: a loss is not a number.
     """
-    loop = _loop(task, heads, len(training), recipe, journal or Journal(), refit)
+    journal = journal or Journal()
+    if linear := linear_heads(heads):
+        return solve_heads(task, linear, states, training, validation, recipe, journal, first_pass)
+    loop = _loop(task, heads, len(training), recipe, journal, first_pass is not None)
     parts = {depth: f"{loop.name}@{depth}" for depth in heads}
     kind = training_kind(training.task)
     criterion = kind.criterion(training.task, training.targets, recipe).to(device())
@@ -78,6 +85,12 @@ def fit_heads(
         depth: {"epoch": found[part]["epoch"], **found[part]["parts"][part]}
         for depth, part in parts.items()
     }
+
+
+def linear_heads(heads: Mapping[int, Head]) -> dict[int, LinearHead]:
+    """The same heads, if all of them are linear; else none."""
+    linear = {depth: head for depth, head in heads.items() if isinstance(head, LinearHead)}
+    return linear if len(linear) == len(heads) else {}
 
 
 def _loop(
@@ -139,6 +152,8 @@ def _described(
 def predict(head: Head, states: States, rows: Sequence[int]) -> Tensor:
     """Logits `[rows, labels]`."""
     head.eval()
+    if not len(rows):
+        return torch.zeros(0, head.config.labels)
     place = next(head.parameters()).device
     order = sorted(range(len(rows)), key=lambda i: states.lengths[rows[i]])
     parts = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mtl_edge.cli.named_values import named
+from mtl_edge.cli.named_values import for_each, named
 from mtl_edge.cli.reading import (
     add_label_arguments,
     add_read_arguments,
@@ -56,6 +56,15 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, extends: bool = False
         "numbers by their size, anything else by its characters",
     )
     parser.add_argument(
+        "--describe",
+        action="append",
+        default=[],
+        metavar="[TASK=]names|FILE",
+        help="what labels mean, to learn from beside the rows: names, where the labels say it "
+        "themselves, or a file of descriptions with their labels, read as rows are; worth most "
+        "where rows are few",
+    )
+    parser.add_argument(
         "--backbone",
         default=None if extends else DEFAULT_BACKBONE,
         help="a name on the Hub, a local folder, or minilm (packaged); "
@@ -84,8 +93,9 @@ def task_files(args: argparse.Namespace) -> list[TaskFiles]:
         raise OptionError(f"--dev {unknown[0]}: no such --task; there are {', '.join(tasks)}")
     how = label_options(args, tasks, columns)
     orders = labels_of(args, tasks)
+    described = for_each("--describe", args.describe, tasks)
     return [
-        TaskFiles(name, train, dev.get(name), how[name], orders.get(name))
+        TaskFiles(name, train, dev.get(name), how[name], orders.get(name), described.get(name))
         for name, train in sources.items()
     ]
 

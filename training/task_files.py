@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from mtl_edge.errors import OptionError
 from mtl_edge.io.label_options import LabelOptions
 from mtl_edge.io.labelled import Rows, read_rows
 from mtl_edge.io.labels import NUMBER, look_alikes, ordered
@@ -13,7 +14,9 @@ from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.data import TaskData, build_task, conflicts, names_of
 from mtl_edge.training.label_counts import require_labels, seen_once
 
-__all__ = ["TaskFiles", "read_tasks"]
+__all__ = ["LABEL_NAMES", "TaskFiles", "read_tasks"]
+
+LABEL_NAMES = "names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +29,16 @@ class TaskFiles:
         how: how labels stand in the files.
         labels: in the order that they shall have; none: that of the checkpoint if it has the same
             ones, else see `mtl_edge.io.labels.ordered`.
+        describe: a file of descriptions as texts of their labels, or `names`: the labels themselves
+            say what they mean; none: they are not described.
     """
 
     name: str
     train: str
     dev: str | None = None
-    how: LabelOptions = LabelOptions()
+    how: LabelOptions = field(default_factory=LabelOptions)
     labels: Sequence[str] | None = None
+    describe: str | None = None
 
 
 def read_tasks(
@@ -41,6 +47,7 @@ def read_tasks(
     seed: int,
     note: Callable[[str], None],
     start: Checkpoint | None = None,
+    set_aside: Callable[[str, Rows], bool] = lambda task, rows: True,
 ) -> list[TaskData]:
     """Read every task's rows and set validation rows aside.
 
@@ -48,12 +55,15 @@ def read_tasks(
         seed: of the split.
         note: is told what was passed over and what looks wrong.
         start: a task that it has as well keeps the order of its labels.
+        set_aside: whether a task with such training rows gets validation rows.
 
     Raises:
         DataError: a file that cannot be used.
     """
     before = {task.name: task.labels for task in start.tasks} if start else {}
-    return [_read_task(one, options, seed, note, before.get(one.name, ())) for one in files]
+    return [
+        _read_task(one, options, seed, note, before.get(one.name, ()), set_aside) for one in files
+    ]
 
 
 def _read_task(
@@ -62,6 +72,7 @@ def _read_task(
     seed: int,
     note: Callable[[str], None],
     before: Sequence[str],
+    set_aside: Callable[[str, Rows], bool],
 ) -> TaskData:
     def read(file: str, how: LabelOptions, known: Sequence[str] | None) -> Rows:
         rows = read_rows(files.name, file, options, how, known)
@@ -78,12 +89,34 @@ def _read_task(
     how = replace(files.how, kind=train.kind)
     known = None if train.kind == "score" else order or ordered(names)
     dev = None if files.dev is None else read(files.dev, how, known)
-    task = build_task(files.name, train, dev, seed, order)
+    task = build_task(
+        files.name, train, dev, seed, order,
+        described=_described(files, train, lambda file: read(file, how, known)),
+        set_aside=set_aside(files.name, train),
+    )  # fmt: skip
     if files.how.kind is None and (said := _why(train)):
         note(f"task {files.name}: {said}")
     for remark in _remarks(train, dev):
         note(f"task {files.name}: {remark}")
     return task
+
+
+def _described(files: TaskFiles, train: Rows, read: Callable[[str], Rows]) -> Rows | None:
+    """Descriptions of labels as rows; of `names` each label is a text of its own.
+
+    Raises:
+        OptionError: scores have no labels to describe.
+    """
+    if files.describe is None:
+        return None
+    if train.kind == "score":
+        raise OptionError(f"--describe: task {files.name!r} has scores; only labels are described")
+    if files.describe != LABEL_NAMES:
+        return read(files.describe)
+    labels = ordered(names_of(train))
+    texts = tuple(" ".join(label.replace("_", " ").split()) for label in labels)
+    own = labels if train.kind == "single" else [(label,) for label in labels]
+    return replace(train, texts=texts, labels=tuple(own), source={"file": LABEL_NAMES}, note=None)
 
 
 def _why(train: Rows) -> str | None:

@@ -142,6 +142,11 @@ def _labelled(bundle: Bundle, args: argparse.Namespace) -> list[LabelledFile]:
             raise OptionError(f"--data {value!r}: expected TASK=FILE")
         if name not in tasks:
             raise OptionError(f"--data {name}: no such task; there are {', '.join(tasks)}")
+        if tasks[name].kind == "score":
+            raise OptionError(
+                f"--data {name}: bench reports accuracy, which a score has not; the bundle's "
+                "README has its figures"
+            )
         rows = rows_of(name, file, args, list(tasks), tasks[name])
         found.append((file, LabelledFile(name, rows)))
     return _told_apart(found)

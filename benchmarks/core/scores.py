@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from mtl_edge.answers.kinds import kind_of
 from mtl_edge.batches.planning import joined
 from mtl_edge.benchmarks.core.record import Estimate, Score, Scores
-from mtl_edge.benchmarks.core.statistics import scores_of
+from mtl_edge.benchmarks.core.statistics import scores_of, scores_of_sets
 from mtl_edge.benchmarks.core.system import TORCH, System
 from mtl_edge.bundle import Bundle, Task
 from mtl_edge.engines import Logits
 from mtl_edge.io.labelled import Rows
 from mtl_edge.training.baselines import BASELINES
+from mtl_edge.training.kinds import right_answers
 from mtl_edge.training.progress import Progress
 
 __all__ = ["BASELINES", "LabelledFile", "measure", "point"]
@@ -61,10 +61,16 @@ def _logits(system: System, texts: Sequence[str], progress: Progress) -> Logits:
 
 def _now(bundle: Bundle, task: Task, rows: Rows, logits: Mapping[str, Logits]) -> Scores:
     """A file's scores from each system's logits."""
-    answers = {name: found[task.name].argmax(1) for name, found in logits.items()}
-    place = {label: position for position, label in enumerate(task.labels)}
-    expected = np.array([place[label] for label in rows.labels])
-    models = scores_of(expected, answers, len(task.labels))
+    kind = kind_of(task)
+    answers = {
+        name: kind.decisions(task, kind.values(task, found[task.name]))
+        for name, found in logits.items()
+    }
+    right = right_answers(task, rows.labels)
+    if task.kind == "multi":
+        models = scores_of_sets(right, answers)
+    else:
+        models = scores_of(right, answers, len(task.labels))
     # The baselines were measured at training, so that they stand beside the same rows only.
     recorded = bundle.manifest.evaluation.get(task.name, {})
     if (recorded.get("sha256"), recorded.get("rows")) == (rows.source["sha256"], len(rows)):
@@ -75,8 +81,8 @@ def _now(bundle: Bundle, task: Task, rows: Rows, logits: Mapping[str, Logits]) -
 def _at_export(bundle: Bundle, task: str) -> Scores | None:
     """What the bundle's manifest says of a task: points without intervals."""
     recorded = bundle.manifest.evaluation.get(task)
-    if not recorded:
-        return None
+    if not recorded or "accuracy" not in recorded.get("fp32", {"accuracy": 0}):
+        return None  # a score has no accuracy
     known = {TORCH: recorded["fp32"]} if "fp32" in recorded else {}
     models = {name: point(found) for name, found in {**known, **recorded.get("graphs", {})}.items()}
     return Scores(

@@ -14,7 +14,16 @@ import numpy.typing as npt
 
 from mtl_edge.benchmarks.core.record import Estimate, Noise, Pair, Score, Timed
 
-__all__ = ["AGAIN", "median_of", "noise_of", "pairs_of", "ratio", "scores_of", "timed"]
+__all__ = [
+    "AGAIN",
+    "median_of",
+    "noise_of",
+    "pairs_of",
+    "ratio",
+    "scores_of",
+    "scores_of_sets",
+    "timed",
+]
 
 AGAIN = "the first, again"  # the name of the first system's second turn in each round
 MOST_VALUES = 200  # that a record keeps one by one
@@ -25,6 +34,7 @@ AT_ONCE = 2**22  # values that are drawn together
 
 Labels = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 def median_of(values: npt.ArrayLike) -> Estimate:
@@ -123,6 +133,39 @@ def scores_of(expected: Labels, answers: Mapping[str, Labels], labels: int) -> d
         )
         for name, kind in zip(answers, kinds[1:], strict=True)
     }
+
+
+def scores_of_sets(right: Mask, answers: Mapping[str, Mask]) -> dict[str, Score]:
+    """The same where a text has any number of labels: accuracy is of all labels of a text.
+
+    Args:
+        right: which labels each text has, `[rows, labels]`.
+        answers: which were given, by system.
+    """
+    rows = len(right)
+    drawn = np.random.default_rng(0).multinomial(rows, np.full(rows, 1 / rows), RESAMPLES)
+    weights = np.vstack([np.ones(rows, int), drawn]).astype(float)
+    leader = next(iter(answers))
+    accuracy = {name: _share(weights, (own == right).all(1)) for name, own in answers.items()}
+    f1 = {name: _macro_f1_of_sets(weights, right, own) for name, own in answers.items()}
+    return {
+        name: Score(
+            accuracy=_of(accuracy[name]),
+            macro_f1=_of(f1[name]),
+            agreement=_of(_share(weights, (own == answers[leader]).all(1))),
+            accuracy_to_first=_of(accuracy[name] - accuracy[leader]),
+            macro_f1_to_first=_of(f1[name] - f1[leader]),
+        )
+        for name, own in answers.items()
+    }
+
+
+def _macro_f1_of_sets(weights: Values, right: Mask, answers: Mask) -> Values:
+    """The mean over labels, by resample; 0 for a label that is neither there nor given."""
+    both = weights @ (right & answers).astype(float)
+    either = weights @ (right.astype(float) + answers)
+    f1: Values = np.divide(2 * both, either, out=np.zeros_like(both), where=either > 0).mean(1)
+    return f1
 
 
 def _share(weights: Values, chosen: npt.NDArray[np.bool_]) -> Values:

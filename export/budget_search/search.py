@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from mtl_edge.bundle import Manifest, open_bundle, read_manifest, write_manifest
+from mtl_edge.answers.kinds import decided, kind_of
+from mtl_edge.bundle import Manifest, Task, open_bundle, read_manifest, write_manifest
 from mtl_edge.choosing.machine import describe
 from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.errors import ExportError, OptionError
@@ -45,8 +46,10 @@ from mtl_edge.export.card import CARD, model_card
 from mtl_edge.export.early_exit.exits import Promise
 from mtl_edge.export.settings import Settings
 from mtl_edge.io.folders import require_free, staged_folder
+from mtl_edge.io.labels import Label
 from mtl_edge.table import text_table
 from mtl_edge.training.checkpoint import Checkpoint
+from mtl_edge.training.kinds import headline, right_answers, training_kind
 from mtl_edge.training.model import logits_of
 
 __all__ = ["search"]
@@ -56,17 +59,20 @@ __all__ = ["search"]
 class ValidationRows:
     """Validation rows: texts of all tasks, and by task its labels and where they begin."""
 
+    tasks: Sequence[Task]
     texts: list[str]
-    labels: Mapping[str, list[str]]
+    labels: Mapping[str, list[Label]]
     starts: Mapping[str, int]
 
-    def accuracy(self, answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
-        """By task, the share that `answers` to all texts have right among its own."""
-        return {
-            task: float(np.mean(np.asarray(answers[task])[start : start + len(own)] == own))
-            for task, own in self.labels.items()
-            for start in [self.starts[task]]
-        }
+    def accuracy(self, decisions: Mapping[str, Any]) -> dict[str, float]:
+        """By task, the figure that counts most, from decisions on all texts."""
+        found = {}
+        for task in self.tasks:
+            own, start = self.labels[task.name], self.starts[task.name]
+            answers = decisions[task.name][start : start + len(own)]
+            figures = training_kind(task).figures(task, right_answers(task, own), answers)
+            found[task.name] = headline(task, figures)
+        return found
 
     @property
     def counts(self) -> dict[str, int]:
@@ -147,6 +153,7 @@ def _rows(checkpoint: Checkpoint) -> ValidationRows:
         )
     starts = np.cumsum([0, *map(len, own.values())])
     return ValidationRows(
+        checkpoint.tasks,
         [s.text for samples in own.values() for s in samples],
         {task: [s.label for s in samples] for task, samples in own.items()},
         dict(zip(own, starts.tolist(), strict=False)),
@@ -155,7 +162,9 @@ def _rows(checkpoint: Checkpoint) -> ValidationRows:
 
 def _accuracy(classifier: EdgeClassifier, rows: ValidationRows) -> dict[str, float]:
     found = classifier.predict(rows.texts)
-    return rows.accuracy({task: [p[task].label for p in found] for task in rows.labels})
+    return rows.accuracy(
+        {task.name: decided(task, [p[task.name] for p in found]) for task in rows.tasks}
+    )
 
 
 class _UnseenAccuracy:
@@ -200,7 +209,7 @@ class _UnseenAccuracy:
     def _recorded(self, depth: int) -> dict[str, float]:
         report = self._checkpoint.report
         return {
-            task.name: float(report[task.name]["depths"][str(depth)]["selection_accuracy"])
+            task.name: float(report[task.name]["depths"][str(depth)]["selection_score"])
             for task in self._checkpoint.tasks
         }
 
@@ -210,7 +219,9 @@ class _UnseenAccuracy:
         logits = logits_of(checkpoint.model(), encoder(self._rows.texts))
         return self._rows.accuracy(
             {
-                task.name: np.asarray(task.labels)[logits[task.name].argmax(1)].tolist()
+                task.name: kind_of(task).decisions(
+                    task, kind_of(task).values(task, logits[task.name])
+                )
                 for task in checkpoint.tasks
             }
         )
@@ -237,9 +248,11 @@ def _candidate(
 def _reported(manifest: Manifest, target: str) -> dict[str, Any]:
     """What the proof found on the rows that training reported on."""
     result = {}
+    tasks = {task.name: task for task in manifest.tasks}
     for task, found in manifest.evaluation.items():
         score = found["graphs"][target]
-        accuracy = score.get("exits", score)["accuracy"]
+        staged = score.get("exits")
+        accuracy = staged["score"] if staged else headline(tasks[task], score)
         result[task] = {"split": found["split"], "rows": found["rows"], "accuracy": accuracy}
     return result
 

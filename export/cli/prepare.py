@@ -136,6 +136,6 @@ def _drop_at(checkpoint: Checkpoint, depth: int) -> float:
     drops: list[float] = []
     for task in checkpoint.tasks:
         by_depth = checkpoint.report[task.name]["depths"]
-        here, full = (by_depth[str(d)]["selection_accuracy"] for d in (depth, checkpoint.depth))
+        here, full = (by_depth[str(d)]["selection_score"] for d in (depth, checkpoint.depth))
         drops.append(100 * (full - here))
     return max(drops)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtl_edge.bundle import Manifest
+from mtl_edge.bundle import Manifest, Task
 from mtl_edge.engines import ENGINES
 from mtl_edge.export.early_exit.exit_proof import promised
 from mtl_edge.export.int8.explain import QuantizationNoise, worst
 from mtl_edge.export.targets import DEFAULT, TARGETS
 from mtl_edge.table import text_table
+from mtl_edge.training.kinds import shown
 
 __all__ = ["compared_columns", "compared_header", "noise_table", "summary", "targets_table"]
 
@@ -57,29 +58,27 @@ def summary(manifest: Manifest) -> str:
     for task in manifest.tasks:
         found = manifest.evaluation[task.name]
         where = f"{found['split']} ({found['rows']})"
-        rows.append(
-            [task.name, where, "fp32 (torch)", f"{found['fp32']['accuracy']:.1%}", *[""] * 4]
-        )
+        rows.append([task.name, where, "fp32 (torch)", shown(task, found["fp32"]), *[""] * 4])
         for graph in manifest.graphs:
             score = found["graphs"][graph.target]
             if "before_refit" in score:
                 name = f"{graph.target} before --refit"
-                rows.append([task.name, where, name, *_scores(score["before_refit"])])
-            rows.append([task.name, where, graph.target, *_scores(score)])
-    header = ["task", "measured on", "graph", "accuracy", "agrees", "largest change"]
-    table = text_table([*header, "rows lost / won", "McNemar p"], rows)
+                rows.append([task.name, where, name, *_scores(task, score["before_refit"])])
+            rows.append([task.name, where, graph.target, *_scores(task, score)])
+    header = ["task", "measured on", "graph", "figures", "agrees", "largest change"]
+    table = text_table([*header, "rows lost / won", "paired p"], rows)
     if manifest.exits:
         table = f"{table}\n\n{_exits_table(manifest)}"
     return "\n".join([table, *_accounts(manifest)])
 
 
-def _scores(score: Mapping[str, Any]) -> list[str]:
+def _scores(task: Task, score: Mapping[str, Any]) -> list[str]:
     return [
-        f"{score['accuracy']:.1%}",
+        shown(task, score),
         f"{score['agreement']:.1%}",
         f"{score['max_probability_change']:.3f}",
         f"{score['rows_lost']} / {score['rows_won']} of {score['compared_on']}",
-        f"{score['mcnemar_p']:.2g}",
+        f"{score['paired_p']:.2g}",
     ]
 
 

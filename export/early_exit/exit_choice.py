@@ -80,7 +80,7 @@ def cheapest(
     combined = choices(known, most)
     promise = replace(promise, tried=max(1, len(combined)))
     for task in checkpoint.tasks:
-        require_rows(task.name, len(answers_of(checkpoint, task.name, ()).labels), promise)
+        require_rows(task.name, len(answers_of(checkpoint, task.name, ()).right), promise)
     if not known:
         raise OptionError(
             f"--exits auto: the checkpoint holds answers of depth {checkpoint.depth} alone; train "

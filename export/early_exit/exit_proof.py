@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mtl_edge.answers.kinds import decided, same
 from mtl_edge.bundle import Bundle, Exit, Manifest
 from mtl_edge.bundle.depths import graph_at
 from mtl_edge.cascade.early_exit import answer
@@ -20,9 +21,11 @@ from mtl_edge.choosing import AUTO, bundle_engine
 from mtl_edge.engines import Setup
 from mtl_edge.errors import BundleError, ExportError
 from mtl_edge.export.early_exit.paired import p_value, upper_bound
+from mtl_edge.io.labels import Label
 from mtl_edge.io.limits import Limits
 from mtl_edge.timing import time_calls
 from mtl_edge.training.checkpoint import Checkpoint
+from mtl_edge.training.kinds import headline, right_answers, training_kind
 
 __all__ = ["broken", "compare", "open_cascade", "promised", "prove", "with_costs"]
 
@@ -107,30 +110,33 @@ def promised(manifest: Manifest) -> tuple[float, float]:
 
 
 def compare(
-    session: Session, task: str, texts: Sequence[str], labels: Sequence[str]
+    session: Session, task: str, texts: Sequence[str], labels: Sequence[Label]
 ) -> dict[str, Any]:
     """A task's rows asked of a bundle with its early exits, and of full depth alone.
 
     Returns:
-        `rows`; `exit_rate`, the share that each depth answers; `full_accuracy` and `accuracy`,
+        `rows`; `exit_rate`, the share that each depth answers; `full_accuracy` and `accuracy` (of
+        several labels: rows with all of them right), and `score`, the figure that counts most,
         without early exits and with them; `agreement`, the share with the same label; `rows_lost`
         and `rows_won`, right in one of the two alone; `drop` and its upper `bound`, at the
         promise's confidence.
     """
-    right = np.array(labels)
+    asked = next(one for one in session.tasks if one.name == task)
+    right = right_answers(asked, labels)
     stages = for_tasks(session, [task]).stages
     ids = session.encoder.ids(list(texts))
     found, deepest = (predictions(answer(s, [ids])) for s in (stages, stages[-1:]))
-    staged, full = (np.array([p[task].label for p in some]) for some in (found, deepest))
+    staged, full = (decided(asked, [p[task] for p in some]) for some in (found, deepest))
+    kept, hit = same(staged, right), same(full, right)
     depths = np.array([prediction.depth for prediction in found])
-    lost = int(((full == right) & (staged != right)).sum())
-    won = int(((full != right) & (staged == right)).sum())
+    lost, won = int((hit & ~kept).sum()), int((~hit & kept).sum())
     return {
         "rows": len(right),
         "exit_rate": {str(s.depth): float((depths == s.depth).mean()) for s in stages[:-1]},
-        "full_accuracy": float((full == right).mean()),
-        "accuracy": float((staged == right).mean()),
-        "agreement": float((full == staged).mean()),
+        "full_accuracy": float(hit.mean()),
+        "accuracy": float(kept.mean()),
+        "score": headline(asked, training_kind(asked).figures(asked, right, staged)),
+        "agreement": float(same(full, staged).mean()),
         "rows_lost": lost,
         "rows_won": won,
         "drop": (lost - won) / len(right),

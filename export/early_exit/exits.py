@@ -26,13 +26,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtl_edge.answers.probabilities import softmax
-from mtl_edge.bundle import Exit
+from mtl_edge.answers.kinds import kind_of, same
+from mtl_edge.bundle import Exit, Task
 from mtl_edge.errors import OptionError
 from mtl_edge.export.early_exit.paired import least_drop, least_rows, p_value, upper_bound
 from mtl_edge.training.calibration import NEVER
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.folds import OutOfFold
+from mtl_edge.training.kinds import with_fitted
 
 __all__ = [
     "METHOD",
@@ -107,9 +108,9 @@ class TaskFit:
 
 @dataclass(frozen=True, slots=True)
 class _ExitAnswers:
-    """One exit's answers `[rows]`: their probabilities, and which are right."""
+    """One exit's answers `[rows]`: how sure they are, and which are right."""
 
-    probability: Values
+    certainty: npt.NDArray[np.float64]
     right: Mask
 
 
@@ -124,9 +125,9 @@ def fit(checkpoint: Checkpoint, promise: Promise) -> dict[str, TaskFit]:
     found = {}
     for task in checkpoint.tasks:
         answers = answers_of(checkpoint, task.name, depths)
-        require_rows(task.name, len(answers.labels), promise)
-        temperatures = {d: _of_depth(checkpoint, task.name, d)["temperature"] for d in depths}
-        found[task.name] = fit_task(answers, checkpoint.depth, temperatures, promise)
+        require_rows(task.name, len(answers.right), promise)
+        stages = {d: with_fitted(task, _of_depth(checkpoint, task.name, d)) for d in depths}
+        found[task.name] = fit_task(answers, checkpoint.depth, task, stages, promise)
     if all(one.threshold > 1 for one in found.values()):
         raise OptionError(
             f"--exits {','.join(map(str, depths))}: no threshold of any task keeps a drop of "
@@ -137,18 +138,23 @@ def fit(checkpoint: Checkpoint, promise: Promise) -> dict[str, TaskFit]:
 
 
 def fit_task(
-    answers: OutOfFold, depth: int, temperatures: Mapping[int, float], promise: Promise
+    answers: OutOfFold,
+    depth: int,
+    task: Task,
+    stages: Mapping[int, Task],
+    promise: Promise,
 ) -> TaskFit:
     """One task's threshold.
 
     Args:
         answers: of heads to rows that they were not taught, and the right labels.
         depth: full depth.
-        temperatures: of the exits, by depth, the cheapest first.
+        task: as full depth answers it.
+        stages: as the exits do, by depth, the cheapest first.
     """
-    labels, rows = answers.labels, len(answers.labels)
-    full = answers.logits[depth].argmax(1) == labels
-    exits = {d: _exit_answers(answers.logits[d], labels, t) for d, t in temperatures.items()}
+    rows = len(answers.right)
+    full = _exit_answers(task, answers.logits[depth], answers.right).right
+    exits = {d: _exit_answers(t, answers.logits[d], answers.right) for d, t in stages.items()}
     found = TaskFit(NEVER, dict.fromkeys(exits, 0.0), rows)
     for threshold in THRESHOLDS:
         right, rates = _cascade(exits, full, threshold)
@@ -162,11 +168,11 @@ def fit_task(
     return replace(found, bound=upper_bound(found.lost, found.won, rows, 1 - promise.level))
 
 
-def _exit_answers(
-    logits: Values, labels: npt.NDArray[np.int64], temperature: float
-) -> _ExitAnswers:
-    probability = softmax(logits, temperature).max(1)
-    return _ExitAnswers(probability, logits.argmax(1) == labels)
+def _exit_answers(task: Task, logits: Values, right: npt.NDArray[Any]) -> _ExitAnswers:
+    kind = kind_of(task)
+    assert kind.certainty is not None, "training refuses early exits of scores"
+    values = kind.values(task, logits)
+    return _ExitAnswers(kind.certainty(task, values), same(kind.decisions(task, values), right))
 
 
 def _cascade(
@@ -175,7 +181,7 @@ def _cascade(
     """Which answers are right when all exits have this threshold, and the share each answers."""
     right, waiting, rates = full.copy(), np.ones(len(full), bool), {}
     for depth, answers in exits.items():
-        answered = waiting & (answers.probability >= threshold)
+        answered = waiting & (answers.certainty >= threshold)
         right[answered] = answers.right[answered]
         waiting &= ~answered
         rates[depth] = float(answered.mean())

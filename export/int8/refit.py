@@ -1,7 +1,7 @@
 """Heads fitted once more on the states of a quantized encoder.
 
-Their targets are the probabilities that the checkpoint's heads give on the fp32 encoder's states
-(distillation, Hinton et al. 2015, arXiv:1503.02531), so texts are enough and no labels are needed.
+Their targets are what the checkpoint's heads say on the fp32 encoder's states (distillation, Hinton
+et al. 2015, arXiv:1503.02531), so texts are enough and no labels are needed.
 The tables of n-grams do not depend on states and stay as they are.
 """
 
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from mtl_edge.batches.planning import Tokens, pad
+from mtl_edge.bundle import Task, TaskKind
+from mtl_edge.export.compared import agreement
 from mtl_edge.training.batches import endless
 from mtl_edge.training.checkpoint import Checkpoint
 from mtl_edge.training.fit import predict
@@ -73,12 +75,15 @@ def refitted(
     exact = cache.states(checkpoint.backbone, ids)
     rounded = cache.of(encoder, ids, checkpoint.backbone.excerpt)
     checkpoint.backbone.encoder.cpu()
-    return {task: _fitted(task, head, exact, rounded) for task, head in checkpoint.heads.items()}
+    return {
+        task.name: _fitted(task, checkpoint.heads[task.name], exact, rounded)
+        for task in checkpoint.tasks
+    }
 
 
-def _fitted(task: str, head: Head, exact: States, rounded: States) -> Head:
+def _fitted(task: Task, head: Head, exact: States, rounded: States) -> Head:
     everything = range(len(exact))
-    wanted = torch.log_softmax(predict(head, exact, everything), 1)
+    wanted, divergence = predict(head, exact, everything), DIVERGENCES[task.kind]
     validation = [row for row in everything if row % VALIDATION == 0]
     train = [row for row in everything if row % VALIDATION]
     learner = copy.deepcopy(head).eval().requires_grad_(True)
@@ -87,17 +92,17 @@ def _fitted(task: str, head: Head, exact: States, rounded: States) -> Head:
     def losses_of(batch: Sequence[int]) -> dict[str, Tensor]:
         rows = [train[i] for i in batch]
         values, mask, ids = rounded.batch(rows, learner.config.states)
-        return {task: _divergence(learner(values, mask, ids), wanted[rows])}
+        return {task.name: divergence(learner(values, mask, ids), wanted[rows])}
 
     def judge() -> dict[str, ValidationScore]:
         logits = predict(learner, rounded, validation)
-        same = (logits.argmax(1) == wanted[validation].argmax(1)).float().mean()
-        loss = float(_divergence(logits, wanted[validation]))
-        return {task: ValidationScore(float(same), loss, len(validation))}
+        same = agreement(task, logits.numpy(), wanted[validation].numpy()).mean()
+        loss = float(divergence(logits, wanted[validation]))
+        return {task.name: ValidationScore(float(same), loss, len(validation))}
 
     Loop(
-        name=task,
-        title=f"task {task} on int8",
+        name=task.name,
+        title=f"task {task.name} on int8",
         groups=[{"params": _parameters(learner), "lr": LEARNING_RATE}],
         epochs=EPOCHS,
         steps=steps,
@@ -107,19 +112,18 @@ def _fitted(task: str, head: Head, exact: States, rounded: States) -> Head:
         rate_option="the learning rate",
         rate=LEARNING_RATE,
     ).run(
-        {task: Learner(learner, [task])},
+        {task.name: Learner(learner, [task.name])},
         endless([int(rounded.lengths[row]) for row in train], BATCH_SIZE, random.Random(0)),
         losses_of,
         judge,
         lambda batch: [],
     )
     learner.finish()
-    before, after = (_loss(one, rounded, wanted, validation) for one in (head, learner))
+    before, after = (
+        float(divergence(predict(one, rounded, validation), wanted[validation]))
+        for one in (head, learner)
+    )
     return learner if after < before else head
-
-
-def _loss(head: Head, states: States, wanted: Tensor, rows: Sequence[int]) -> float:
-    return float(_divergence(predict(head, states, rows), wanted[rows]))
 
 
 def _parameters(head: Head) -> list[nn.Parameter]:
@@ -129,7 +133,22 @@ def _parameters(head: Head) -> list[nn.Parameter]:
     return [parameter for parameter in head.parameters() if id(parameter) not in fixed]
 
 
-def _divergence(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of the logits' probabilities from `wanted`, in log."""
-    log_probabilities = torch.log_softmax(logits, 1)
-    return nn.functional.kl_div(log_probabilities, wanted, reduction="batchmean", log_target=True)
+def _of_one(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of the logits' probabilities from those of `wanted`."""
+    found, target = torch.log_softmax(logits, 1), torch.log_softmax(wanted, 1)
+    return nn.functional.kl_div(found, target, reduction="batchmean", log_target=True)
+
+
+def _of_each(logits: Tensor, wanted: Tensor) -> Tensor:
+    """The same of each label by itself, summed over a text's."""
+    signs = torch.tensor([1.0, -1.0]).view(2, 1, 1)  # of having the label, and of not having it
+    found, target = (nn.functional.logsigmoid(v * signs) for v in (logits, wanted))
+    return nn.functional.kl_div(found, target, reduction="sum", log_target=True) / len(logits)
+
+
+# How far a task's logits are from those wanted, `[rows, outputs]` both.
+DIVERGENCES: Mapping[TaskKind, Callable[[Tensor, Tensor], Tensor]] = {
+    "single": _of_one,
+    "multi": _of_each,
+    "score": nn.functional.mse_loss,
+}

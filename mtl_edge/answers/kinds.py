@@ -18,7 +18,7 @@ from mtl_edge.answers.predictions import Answer, Prediction
 from mtl_edge.answers.probabilities import sigmoid, softmax
 from mtl_edge.bundle import Task, TaskKind
 
-__all__ = ["KINDS", "Kind", "Values", "kind_of", "predictions_of", "same"]
+__all__ = ["KINDS", "Kind", "Values", "decided", "kind_of", "predictions_of", "same"]
 
 Values = npt.NDArray[np.float32]
 Decisions = npt.NDArray[Any]
@@ -62,10 +62,22 @@ def predictions_of(
     ]
 
 
+def decided(task: Task, answers: Sequence[Answer]) -> Decisions:
+    """The decisions that answers stand for."""
+    if task.kind == "score":
+        return np.array([answer.score for answer in answers], np.float64)
+    if task.kind == "multi":
+        return np.array(
+            [[label in answer.labels for label in task.labels] for answer in answers], bool
+        )
+    place = {label: i for i, label in enumerate(task.labels)}
+    return np.array([place[answer.label] for answer in answers], np.int64)
+
+
 def same(one: Decisions, other: Decisions) -> npt.NDArray[np.bool_]:
     """Which rows' decisions are equal, of `multi` all labels of them."""
-    equal: npt.NDArray[np.bool_] = one == other
-    return equal if equal.ndim == 1 else equal.all(1)
+    equal: npt.NDArray[np.bool_] = np.asarray(one == other)
+    return equal if equal.ndim == 1 else np.all(equal, axis=1)
 
 
 def _probability_of_one(task: Task, logits: Values) -> Values:
@@ -79,11 +91,12 @@ def _probability_of_each(task: Task, logits: Values) -> Values:
 def _score(task: Task, logits: Values) -> Values:
     assert task.scale is not None, "a manifest's score tasks have a scale"
     scale = task.scale
-    return np.clip(scale.center + scale.width * logits, scale.low, scale.high).astype(np.float32)
+    found = np.clip(scale.center + scale.width * logits, scale.low, scale.high)
+    return np.asarray(found, np.float32)
 
 
 def _most_probable(task: Task, values: Values) -> Decisions:
-    return values.argmax(1)
+    return np.argmax(values, axis=1)
 
 
 def _reached(task: Task, values: Values) -> Decisions:
@@ -123,7 +136,7 @@ def _number(task: Task, values: Values) -> list[Answer]:
 
 
 def _largest(task: Task, values: Values) -> npt.NDArray[np.float64]:
-    return values.max(1).astype(np.float64)
+    return np.asarray(values.max(1), np.float64)
 
 
 def _least_distance(task: Task, values: Values) -> npt.NDArray[np.float64]:

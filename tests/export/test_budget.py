@@ -232,7 +232,7 @@ def test_heads_that_saw_the_rows_are_judged_by_what_they_got_right_before(
     (chosen,) = json.loads((out / FRONTIER).read_text(encoding="utf-8"))["candidates"]
     evaluation = open_bundle(out).manifest.evaluation
     for task, found in load_checkpoint(folder).report.items():
-        expected = found["depths"]["2"]["selection_accuracy"]
+        expected = found["depths"]["2"]["selection_score"]
         assert chosen["accuracy"][task] == pytest.approx(expected)
         compared = evaluation[task]["graphs"]["onnx-fp32"]["compared_on"]
         assert compared == found["reported"]["rows"], "rows that taught prove nothing"
@@ -244,7 +244,7 @@ def test_only_tasks_whose_heads_saw_the_rows_are_judged_by_the_record(checkpoint
         task: {
             **found,
             "refitted": task == "topic",
-            "depths": {"2": {**found["depths"]["2"], "selection_accuracy": 0.0625}},
+            "depths": {"2": {**found["depths"]["2"], "selection_score": 0.0625}},
         }
         for task, found in loaded.report.items()
     }
@@ -252,7 +252,7 @@ def test_only_tasks_whose_heads_saw_the_rows_are_judged_by_the_record(checkpoint
     plan = Plan(2, (), "onnx-int8")
     measured: dict[Plan, dict[str, float]] = {}
     seen = search._UnseenAccuracy(replace(loaded, report=report), rows, measured)
-    expected = loaded.report["sentiment"]["depths"]["2"]["selection_accuracy"]
+    expected = loaded.report["sentiment"]["depths"]["2"]["selection_score"]
     assert seen.fp32 == {"sentiment": pytest.approx(expected), "topic": 0.0625}
     measured[plan] = {"sentiment": 0.5, "topic": seen._torch(2)["topic"]}
     own = seen.of(plan, cast(Manifest, None))

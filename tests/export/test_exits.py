@@ -32,6 +32,9 @@ from tests.conftest import DEMO
 Fails = Callable[..., str]
 
 
+TASK = Task("any", ("a", "b"))
+
+
 def drawn(rows: int, rng: np.random.Generator, full: float = 0.9) -> OutOfFold:
     """A task of two labels: depth 0 is right as often as it says, depth 2 at a rate of `full`.
 
@@ -63,7 +66,7 @@ def test_a_promise_is_broken_no_more_often_than_it_says(monkeypatch: pytest.Monk
     promise = Promise((0,), 0.02, 0.9)
     draws, broken, rates = 120, 0, []
     for _ in range(draws):
-        found = fit_task(drawn(800, rng), 2, {0: 1.0}, promise)
+        found = fit_task(drawn(800, rng), 2, TASK, {0: TASK}, promise)
         broken += found.threshold <= 1 and true_drop(found.threshold) > promise.drop
         rates.append(found.exit_rates[0])
     assert broken / draws <= 0.1 + 3 * (0.1 * 0.9 / draws) ** 0.5
@@ -75,7 +78,7 @@ def holding_several(stages: int, rows: int, rng: np.random.Generator) -> Checkpo
     one, *others = (drawn(rows, rng) for _ in range(stages))
     logits = {0: one.logits[0], 9: one.logits[2]}
     for depth, other in enumerate(others, 1):
-        same = other.labels == one.labels
+        same = other.right == one.right
         logits[depth] = np.where(same[:, None], other.logits[0], other.logits[0][:, ::-1])
     depths = {str(depth): {"temperature": 1.0, "thresholds": []} for depth in logits}
     return cast(
@@ -84,7 +87,7 @@ def holding_several(stages: int, rows: int, rng: np.random.Generator) -> Checkpo
             depth=9,
             tasks=(Task("any", ("no", "yes")),),
             report={"any": {"depths": depths}},
-            out_of_fold={"any": OutOfFold(one.labels, logits)},
+            out_of_fold={"any": OutOfFold(one.right, logits)},
         ),
     )
 
@@ -115,26 +118,26 @@ def test_a_choice_among_many_stages_takes_more_rows_not_endless_ones() -> None:
 
 def test_a_stage_as_good_as_full_depth_answers_all() -> None:
     answers = drawn(2000, np.random.default_rng(1))
-    same = OutOfFold(answers.labels, {0: answers.logits[2], 2: answers.logits[2]})
-    found = fit_task(same, 2, {0: 1.0}, Promise((0,)))
+    same = OutOfFold(answers.right, {0: answers.logits[2], 2: answers.logits[2]})
+    found = fit_task(same, 2, TASK, {0: TASK}, Promise((0,)))
     assert (found.threshold, found.exit_rates[0], found.drop) == (0.0, 1.0, 0.0)
     assert 0 < found.bound <= 0.003
 
 
 def test_a_stage_that_is_sure_and_wrong_answers_nothing() -> None:
     answers = drawn(2000, np.random.default_rng(2), full=0.99)
-    wrong = OutOfFold(answers.labels, {0: -20 * answers.logits[2], 2: answers.logits[2]})
-    found = fit_task(wrong, 2, {0: 1.0}, Promise((0,)))
+    wrong = OutOfFold(answers.right, {0: -20 * answers.logits[2], 2: answers.logits[2]})
+    found = fit_task(wrong, 2, TASK, {0: TASK}, Promise((0,)))
     assert found.threshold == NEVER
     assert found.exit_rates[0] == 0
 
 
 def test_rows_leave_at_the_first_stage_that_is_sure() -> None:
     answers = drawn(1500, np.random.default_rng(3))
-    two = OutOfFold(answers.labels, {0: answers.logits[0], 1: answers.logits[2] * 9,
+    two = OutOfFold(answers.right, {0: answers.logits[0], 1: answers.logits[2] * 9,
                                      2: answers.logits[2]})  # fmt: skip
-    one = fit_task(two, 2, {0: 1.0}, Promise((0,), 0.02))
-    both = fit_task(two, 2, {0: 1.0, 1: 1.0}, Promise((0, 1), 0.02))
+    one = fit_task(two, 2, TASK, {0: TASK}, Promise((0,), 0.02))
+    both = fit_task(two, 2, TASK, {0: TASK, 1: TASK}, Promise((0, 1), 0.02))
     assert both.exit_rates[0] + both.exit_rates[1] == pytest.approx(1.0), (
         "depth 1 answers as depth 2 does"
     )
@@ -179,7 +182,7 @@ def test_stages_that_were_not_trained_are_named(
 def test_a_model_with_fewer_layers_needs_answers_of_its_own_depth(staged: Path) -> None:
     loaded = load_checkpoint(staged)
     without = {
-        task: OutOfFold(found.labels, {d: v for d, v in found.logits.items() if d != 1})
+        task: OutOfFold(found.right, {d: v for d, v in found.logits.items() if d != 1})
         for task, found in loaded.out_of_fold.items()
     }
     cut = replace(loaded, out_of_fold=without).at(1)
@@ -385,8 +388,8 @@ def test_a_promise_no_task_can_keep_is_refused(staged: Path) -> None:
     loaded = load_checkpoint(staged)
     wrong = {}
     for name, found in loaded.out_of_fold.items():
-        right = np.eye(found.logits[2].shape[1], dtype=np.float32)[found.labels] * 9
-        wrong[name] = OutOfFold(found.labels, {0: -right, 1: right, 2: right})
+        right = np.eye(found.logits[2].shape[1], dtype=np.float32)[found.right] * 9
+        wrong[name] = OutOfFold(found.right, {0: -right, 1: right, 2: right})
     spoiled = replace(loaded, out_of_fold=wrong)
     with pytest.raises(OptionError, match="no threshold of any task"):
         fit(spoiled, Promise((0,), 0.05))

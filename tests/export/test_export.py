@@ -24,6 +24,7 @@ from mtl_edge.errors import ExportError
 from mtl_edge.export import proof
 from mtl_edge.export import targets as export_targets
 from mtl_edge.export.card import model_card
+from mtl_edge.export.compared import compared
 from mtl_edge.export.graphs import onnx_graph
 from mtl_edge.export.proof import held_out
 from mtl_edge.io.folders import sha256_of
@@ -128,7 +129,7 @@ def test_the_manifest_has_the_comparison_with_torch(shared_bundle: Path) -> None
             score = evaluation[task]["graphs"][target]
             assert score["agreement"] >= 0.8, "one row of these ten may change"
             assert score["compared_on"] == evaluation[task]["rows"]
-            assert 0 <= score["mcnemar_p"] <= 1
+            assert 0 <= score["paired_p"] <= 1
             assert 0 < score["max_probability_change"] < 0.1
         assert 0 <= evaluation[task]["bag_of_words"]["accuracy"] <= 1
 
@@ -254,15 +255,16 @@ def test_a_graph_may_lose_what_was_allowed_and_no_more(
     share: float, rows: int, limit: float, ships: bool
 ) -> None:
     samples, before, after = graph_that_errs(share, rows)
-    compared = proof._compared(Task("t", ("a", "b")), samples, before, after)
-    assert compared["rows_lost"] == round(share * rows)
-    assert compared["rows_won"] == 0
-    assert compared["mcnemar_p"] == pytest.approx(min(1.0, 2 * 0.5 ** round(share * rows)))
+    task = Task("t", ("a", "b"))
+    found = compared(task, [sample.label for sample in samples], before, after)
+    assert found["rows_lost"] == round(share * rows)
+    assert found["rows_won"] == 0
+    assert found["paired_p"] == pytest.approx(min(1.0, 2 * 0.5 ** round(share * rows)))
     if ships:
-        proof._require_accurate("onnx-int8", "t", compared, limit)
+        proof._require_accurate("onnx-int8", task, found, limit)
     else:
         with pytest.raises(ExportError, match=r"loses .* points of accuracy on .* rows"):
-            proof._require_accurate("onnx-int8", "t", compared, limit)
+            proof._require_accurate("onnx-int8", task, found, limit)
 
 
 def test_an_encoder_over_the_limit_of_a_graph_is_refused(

@@ -25,6 +25,7 @@ import pytest
 
 from mtl_edge.cli import main
 from mtl_edge.errors import DataError, MtlEdgeError, OptionError
+from mtl_edge.io.label_options import LabelOptions
 from mtl_edge.io.labelled import read_rows, read_texts
 from mtl_edge.io.read_options import ReadOptions
 from mtl_edge.training.checkpoint import load_checkpoint
@@ -295,7 +296,7 @@ LABELS: dict[str, tuple[Any, Any]] = {
     "truth": (pa.array([True, False, None]), ("True", "False")),
     "days": (pa.array([datetime.date(2026, 1, 2), None, None]), ("2026-01-02",)),
     "decimals": (pa.array([decimal.Decimal("1.50"), None, None]), ("1.50",)),
-    "lists": (pa.array([["a"], ["b", "c"], None]), "row 1: 'label' is a list"),
+    "lists": (pa.array([["a"], ["b", "c"], None]), (("a",), ("b", "c"))),
     "structures": (pa.array([{"a": 1}, None, None]), "row 1: 'label' is of type dict"),
 }
 
@@ -312,11 +313,14 @@ def test_labels_of_other_types_are_told_apart_or_refused(name: str, tmp_path: Pa
         assert read_rows("task", path).labels == expected
 
 
-def test_lists_of_labels_are_refused_with_their_line(tmp_path: Path) -> None:
+def test_lists_of_labels_are_several_labels_unless_one_was_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(objects({"text": "a", "label": "x"}, {"text": "b", "label": ["x", "y"]}))
-    with pytest.raises(DataError, match=r"line 2: 'label' is a list \('x, y'\).*one label a text"):
-        read_rows("task", path)
+    rows = read_rows("task", path)
+    assert (rows.kind, rows.labels) == ("multi", (("x",), ("x", "y")))
+    wrong = r"line 2: 'label' is a list \('x, y'\).*one label a text; pass --kind task=multi"
+    with pytest.raises(DataError, match=wrong):
+        read_rows("task", path, labels=LabelOptions(kind="single"))
 
 
 def test_strings_that_are_not_utf8_are_told_as_bytes_are(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from mtl_edge.cli import main
 from mtl_edge.training import study
 from mtl_edge.training.checkpoint import load_checkpoint, save
 from mtl_edge.training.drawing import MOST_DOTS, drawn, style, without_formulas
-from mtl_edge.training.figures import draw_confusion
+from mtl_edge.training.figures import draw_errors
 
 ODD = ("$", "$$", "$$$", r"\frac{$", "喜欢", "😀", "سعيد", "_a_b_", "x" * 900, "a\nb")
 
@@ -41,7 +41,7 @@ def confusion(labels: Sequence[str], name: str = "task") -> Any:
         "reported": {"split": "dev"},
         "head": {"accuracy": 1.0},
     }
-    return draw_confusion([Task(name, tuple(labels), 1.0, ())], {name: found})
+    return draw_errors([Task(name, tuple(labels), 1.0, ())], {name: found})
 
 
 def failing(*_: object) -> None:
@@ -74,7 +74,7 @@ def test_a_picture_that_fails_costs_no_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(save, "draw_confusion", failing)
+    monkeypatch.setattr(save, "draw_errors", failing)
     out = tmp_path / "checkpoint"
     assert main([*train, "--out", str(out)]) == 0
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
@@ -146,7 +146,7 @@ def test_many_labels_and_tasks_make_no_huge_picture(
     }
     own = [Task(name, tuple(map(str, range(labels))), 1.0, ()) for name in names]
     file = tmp_path / "confusion.png"
-    assert drawn(file, draw_confusion, own, dict.fromkeys(names, found))
+    assert drawn(file, draw_errors, own, dict.fromkeys(names, found))
     with Image.open(file) as image:
         width, height = image.size
     assert 100_000 < width * height < 1.01 * MOST_DOTS

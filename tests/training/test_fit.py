@@ -8,7 +8,6 @@ import torch
 
 from mtl_edge.errors import MtlEdgeError
 from mtl_edge.training.baselines import bag_of_words, mean_pooling
-from mtl_edge.training.batches import Labelled
 from mtl_edge.training.calibration import (
     NEVER,
     calibration_error,
@@ -17,8 +16,10 @@ from mtl_edge.training.calibration import (
 )
 from mtl_edge.training.fit import fit_heads, predict
 from mtl_edge.training.heads import FACTORS, LONGEST_NGRAM, HeadConfig, build_head, hashes_of
-from mtl_edge.training.recipe import Recipe, criterion_for
+from mtl_edge.training.kinds import training_kind
+from mtl_edge.training.recipe import Recipe
 from mtl_edge.training.states import States
+from tests.labelled import labelled
 
 ROWS = 240
 
@@ -43,15 +44,15 @@ def train(
     torch.manual_seed(seed)
     head = build_head(HeadConfig(states=3, width=16, labels=2, hidden=16))
     rows = list(range(ROWS))
-    learn = Labelled(rows[:200], [r % 2 for r in rows[:200]])
-    choose = Labelled(rows[200:], [r % 2 for r in rows[200:]])
+    learn = labelled(rows[:200], [r % 2 for r in rows[:200]])
+    choose = labelled(rows[200:], [r % 2 for r in rows[200:]])
     recipe = Recipe(epochs=8, seed=seed, **changes)  # type: ignore[arg-type]
     return head, fit_heads("task", {2: head}, states, learn, choose, recipe)[2]
 
 
 def test_a_head_finds_the_token_that_matters(states: States) -> None:
     _, result = train(states)
-    assert result["accuracy"] >= 0.95
+    assert result["score"] >= 0.95
 
 
 def test_a_seed_gives_the_same_head_to_the_bit(states: States) -> None:
@@ -65,7 +66,7 @@ def test_the_kept_weights_are_those_of_the_best_epoch(states: States) -> None:
     head, result = train(states)
     logits = predict(head, states, range(200, ROWS))  # type: ignore[arg-type]
     accuracy = (logits.argmax(1) == torch.tensor([r % 2 for r in range(200, ROWS)])).float().mean()
-    assert float(accuracy) == pytest.approx(result["accuracy"])
+    assert float(accuracy) == pytest.approx(result["score"])
 
 
 def test_a_loss_that_is_not_a_number_stops_training(states: States) -> None:
@@ -98,15 +99,20 @@ def test_the_temperature_undoes_overconfidence() -> None:
 
 
 def test_calibration_error_is_the_gap_between_sureness_and_success() -> None:
-    logits = np.log(np.float32([[0.8, 0.2]] * 100))
-    assert calibration_error(logits, [0] * 80 + [1] * 20, 1.0) == pytest.approx(0, abs=1e-6)
-    assert calibration_error(logits, [0] * 50 + [1] * 50, 1.0) == pytest.approx(0.3, abs=1e-6)
+    says = np.float32([[0.8, 0.2]] * 100)
+    for first, gap in ((80, 0.0), (50, 0.3)):
+        right = np.array([0] * first + [1] * (100 - first))
+        assert calibration_error(says, right) == pytest.approx(gap, abs=1e-6)
+    each = np.stack([right == 0, right == 1], 1)  # labels by themselves: both are 0.3 off
+    assert calibration_error(says, each) == pytest.approx(0.3, abs=1e-6)
 
 
 def test_rare_labels_weigh_more_when_asked() -> None:
     labels = [0] * 90 + [1] * 10
-    assert criterion_for(labels, 2, Recipe()).weight is None
-    weight = criterion_for(labels, 2, Recipe(class_weights=True)).weight
+    rows = labelled(range(100), labels)
+    criterion = training_kind(rows.task).criterion
+    assert criterion(rows.task, rows.targets, Recipe()).weight is None
+    weight = criterion(rows.task, rows.targets, Recipe(class_weights=True)).weight
     assert weight is not None
     assert weight.tolist() == pytest.approx([100 / 180, 5.0])
 
@@ -165,13 +171,13 @@ def test_ngrams_know_what_states_do_not() -> None:
         labels.append(row % 2)
     values = np.zeros((8 * ROWS, 3, 16), np.float16)
     states = States([values], [0] * ROWS, np.arange(ROWS) * 8, ids)  # type: ignore[arg-type]
-    learn, choose = Labelled(range(200), labels[:200]), Labelled(range(200, ROWS), labels[200:])
+    learn, choose = labelled(range(200), labels[:200]), labelled(range(200, ROWS), labels[200:])
     found = {}
     for buckets in (0, 4096):
         torch.manual_seed(0)
         head = build_head(HeadConfig(states=3, width=16, labels=2, hidden=16, buckets=buckets))
         result = fit_heads("task", {2: head}, states, learn, choose, Recipe(epochs=20))
-        found[buckets] = result[2]["accuracy"]
+        found[buckets] = result[2]["score"]
     assert found[0] < 0.7
     assert found[4096] >= 0.95
 

@@ -16,6 +16,7 @@ from mtl_edge.training.batches import Labelled
 from mtl_edge.training.checkpoint import load_checkpoint
 from mtl_edge.training.folds import OutOfFold, out_of_fold, require_texts
 from mtl_edge.training.recipe import Recipe
+from tests.labelled import labelled
 
 Fails = Callable[..., str]
 
@@ -60,12 +61,12 @@ def test_every_row_is_asked_of_heads_that_were_not_taught_it(
     monkeypatch.setattr(folds_module, "fit_heads", fit_heads)
     monkeypatch.setattr(folds_module, "predict", predict)
     texts = [*range(count), 3, 3, 5]  # a text may occur more than once
-    rows = Labelled(texts, [text % 2 for text in texts])
+    rows = labelled(texts, [text % 2 for text in texts])
     found = out_of_fold("t", lambda: {0: object()}, object(), rows, 5, Recipe())  # type: ignore[dict-item,arg-type,return-value]
     assert sorted(asked) == sorted(texts)
     assert len(taught) == 5
     require_texts("t", list(map(str, texts)), 5)
-    assert found.labels.tolist() == rows.labels
+    assert found.right.tolist() == rows.targets.tolist()
     assert found.logits[0][:, 0].tolist() == texts, "answers stand in the rows' order"
 
 
@@ -81,7 +82,7 @@ def test_a_checkpoint_keeps_answers_of_each_depth(staged: Path) -> None:
             2: (100, labels),
         }
         assert all(np.isfinite(v).all() for v in found.logits.values())
-        assert set(found.labels.tolist()) == set(range(labels))
+        assert set(found.right.tolist()) == set(range(labels))
     assert json.loads((staged / "checkpoint.json").read_text())["run"]["exit_folds"] == 2
 
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from mtl_edge.cli import main
-from mtl_edge.training.batches import MIXES, Labelled, mixed
+from mtl_edge.training.batches import MIXES, mixed
 from mtl_edge.training.checkpoint import load_checkpoint
 from mtl_edge.training.weighting import UncertaintyWeighting, Weighting
+from tests.labelled import labelled
 
 TRAIN = {
-    "small": Labelled(range(100), [0] * 100),
-    "large": Labelled(range(100, 1000), [0] * 900),
+    "small": labelled(range(100), [0] * 100),
+    "large": labelled(range(100, 1000), [0] * 900),
 }
 LENGTHS = [10] * 1000
 

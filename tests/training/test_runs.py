@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from mtl_edge.training.batches import Labelled
 from mtl_edge.training.checkpoint import Checkpoint, load_checkpoint
 from mtl_edge.training.data import build_task
 from mtl_edge.training.journal import Journal
+from mtl_edge.training.kinds import targets_of
 from mtl_edge.training.loop import Loop
 from mtl_edge.training.loop.state import LoopState
 from mtl_edge.training.run import corpus
@@ -257,7 +259,7 @@ def test_all_depths_are_taught_in_one_pass_and_recorded(depths: Path) -> None:
     for task in ("sentiment", "topic"):
         found = checkpoint.report[task]["depths"]
         assert list(found) == ["0", "1", "2"]
-        assert all(0 <= f["accuracy"] <= 1 and f["temperature"] > 0 for f in found.values())
+        assert all(0 <= f["score"] <= 1 and f["temperature"] > 0 for f in found.values())
     assert {m["part"] for m in checkpoint.metrics} == {
         f"{task}@{depth}" for task in ("sentiment", "topic") for depth in (0, 1, 2)
     }
@@ -271,7 +273,7 @@ def test_export_takes_any_depth_that_was_taught(depths: Path, tmp_path: Path, de
     manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
     assert manifest["depth"] == depth
     for task in checkpoint.tasks:
-        recorded = checkpoint.report[task.name]["depths"][str(depth)]["accuracy"]
+        recorded = checkpoint.report[task.name]["depths"][str(depth)]["score"]
         assert manifest["evaluation"][task.name]["fp32"]["accuracy"] == pytest.approx(recorded)
 
 
@@ -352,7 +354,7 @@ def test_losses_in_the_record_are_those_before_weighting(
         report = load_checkpoint(out).report
         for task in ("sentiment", "topic"):
             chosen = report[task]["selection"]
-            assert chosen["accuracy"] == lines[task]["selection_accuracy"]
+            assert chosen["score"] == lines[task]["selection_score"]
     assert losses[1] < 10 * losses[0]
 
 
@@ -363,10 +365,11 @@ def test_accuracy_on_train_is_of_rows_from_all_over_the_file(
     texts = tuple(f"text {i}" for i in range(100))
     rows = Rows(texts, ("a",) * 60 + ("b",) * 40, {"file": "sorted.csv"})
     task = build_task("t", rows, None, seed=0)
-    training = Labelled(range(len(task.train)), task.indices(task.train))
+    targets = targets_of(task.task, task.train.labels)
+    training = Labelled(task.task, range(len(task.train)), targets)
     sample = corpus.training_sample(training)
-    assert [sample.labels.count(label) for label in (0, 1)] == [6, 4]
-    assert [task.train.labels[row] for row in sample.rows] == ["ab"[i] for i in sample.labels]
+    assert np.bincount(sample.targets).tolist() == [6, 4]
+    assert [task.train.labels[row] for row in sample.rows] == ["ab"[i] for i in sample.targets]
 
 
 def test_baselines_are_taught_every_label_however_rare() -> None:

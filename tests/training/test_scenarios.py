@@ -228,7 +228,10 @@ def test_whether_heads_saw_the_selection_rows_is_kept_by_task(
     tasks: list[TaskData], start: Checkpoint
 ) -> None:
     def extended(start: Checkpoint, names: list[str], **given: object) -> Checkpoint:
-        some = [replace(tasks[1], name=name, dev=tasks[1].validation) for name in names]
+        some = [
+            replace(tasks[1], task=replace(tasks[1].task, name=name), dev=tasks[1].validation)
+            for name in names
+        ]
         options = TrainOptions(recipe=RECIPE, baselines=False, **given)  # type: ignore[arg-type]
         return train(some, start.backbone, options, start)
 
@@ -264,7 +267,7 @@ def test_what_a_checkpoint_has_decided_is_not_decided_again(
 def test_other_labels_than_the_checkpoint_s_are_refused(
     tasks: list[TaskData], start: Checkpoint
 ) -> None:
-    other = replace(tasks[0], labels=("bad", "good"))
+    other = replace(tasks[0], task=replace(tasks[0].task, labels=("bad", "good")))
     with pytest.raises(CheckpointError, match=r"labels bad, good in .* and negative, positive in"):
         train([other], start.backbone, TrainOptions(), start)
 

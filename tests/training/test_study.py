@@ -31,10 +31,10 @@ def test_the_study_writes_table_json_and_picture(
     ]
     frozen, heads, one = record["rows"][:3]
     assert frozen["parameters"] == 0
-    assert frozen["before"] == frozen["accuracy"], "nothing learned, nothing changed"
-    assert one["before"] == heads["accuracy"], "one-head goes on from heads"
-    assert one["accuracy"]["topic"] == one["before"]["topic"], "the frozen task stays"
-    assert len(heads["accuracy"]["topic"]) == 2
+    assert frozen["before"] == frozen["score"], "nothing learned, nothing changed"
+    assert one["before"] == heads["score"], "one-head goes on from heads"
+    assert one["score"]["topic"] == one["before"]["topic"], "the frozen task stays"
+    assert len(heads["score"]["topic"]) == 2
     assert (tmp_path / "study" / "study.png").stat().st_size > 5000
     table = (tmp_path / "study" / "study.md").read_text()
     assert table.count("| full-one-head") == 2

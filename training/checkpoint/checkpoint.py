@@ -23,7 +23,8 @@ class Sample:
     """A labelled text that the checkpoint carries along.
 
     Attributes:
-        split: `calibration` (from train), `selection` or `dev`.
+        split: `calibration` (from train), `selection` or `dev`; `train`, where there are neither of
+            these two: graphs can be compared on its rows, how right they are it cannot say.
         label: as the task's kind has it; of a soft one the most probable.
     """
 

@@ -53,8 +53,9 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, overwrite: bool = F
         (stage / RECORD).write_text(text + "\n", encoding="utf-8")
     if checkpoint.metrics:
         drawn(folder / "curves.png", draw_curves, checkpoint.metrics)
-    if checkpoint.report:
-        drawn(folder / "confusion.png", draw_errors, checkpoint.tasks, checkpoint.report)
+    measured = [t for t in checkpoint.tasks if checkpoint.report.get(t.name, {}).get("head")]
+    if measured:
+        drawn(folder / "confusion.png", draw_errors, measured, checkpoint.report)
 
 
 def _write_weights(checkpoint: Checkpoint, stage: Path) -> None:

@@ -10,23 +10,33 @@ engines run well.
 from __future__ import annotations
 
 from mtl_edge.training.heads.attention import AttentionHead
-from mtl_edge.training.heads.build import DEFAULT_HEAD, HEADS, build_head, head_config
+from mtl_edge.training.heads.build import (
+    DEFAULT_HEAD,
+    HEAD_FOR_FEW,
+    HEADS,
+    build_head,
+    head_config,
+)
 from mtl_edge.training.heads.head import MASKED, Head, HeadConfig
 from mtl_edge.training.heads.layer_mix import LayerMix, MixingHead
 from mtl_edge.training.heads.ngrams import FACTORS, LONGEST_NGRAM, NgramTable, hashes_of, packed
+from mtl_edge.training.heads.pooled import LinearHead, Setting
 
 __all__ = [
     "DEFAULT_HEAD",
     "FACTORS",
     "HEADS",
+    "HEAD_FOR_FEW",
     "LONGEST_NGRAM",
     "MASKED",
     "AttentionHead",
     "Head",
     "HeadConfig",
     "LayerMix",
+    "LinearHead",
     "MixingHead",
     "NgramTable",
+    "Setting",
     "build_head",
     "hashes_of",
     "head_config",

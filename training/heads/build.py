@@ -8,9 +8,9 @@ from dataclasses import replace
 from mtl_edge.errors import OptionError
 from mtl_edge.training.heads.attention import AttentionHead, ConvolutionHead
 from mtl_edge.training.heads.head import Head, HeadConfig
-from mtl_edge.training.heads.pooled import POOLINGS, LinearHead, MlpHead
+from mtl_edge.training.heads.pooled import POOLINGS, LinearHead, MlpHead, NormalizedHead
 
-__all__ = ["DEFAULT_HEAD", "HEADS", "build_head", "head_config"]
+__all__ = ["DEFAULT_HEAD", "HEADS", "HEAD_FOR_FEW", "build_head", "head_config"]
 
 QUERIES_WITHOUT_LAYERS = 2
 
@@ -19,6 +19,7 @@ HEADS: Mapping[str, type[Head]] = {
     "convolution": ConvolutionHead,
     "linear": LinearHead,
     "mlp": MlpHead,
+    "normalized": NormalizedHead,
 }
 
 # Up to so many labels a table of n-grams has a column a label. Beyond them it has fewer buckets and
@@ -29,6 +30,7 @@ BUCKETS, LABELS_A_RANK, RANKS = 2**17, 16, (16, 64)
 NGRAM_DROPOUT = 0.9
 
 DEFAULT_HEAD = "attention"
+HEAD_FOR_FEW = "normalized"  # see `mtl_edge.training.few`
 
 
 def head_config(

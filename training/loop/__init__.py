@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtl_edge.training.loop.learner import Learner, ValidationScore, score
+from mtl_edge.training.loop.learner import Learner, ValidationScore, improves, score
 from mtl_edge.training.loop.loop import Loop
 
-__all__ = ["Learner", "Loop", "ValidationScore", "score"]
+__all__ = ["Learner", "Loop", "ValidationScore", "improves", "score"]

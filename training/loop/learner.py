@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from mtl_edge.training.batches import Labelled
 from mtl_edge.training.kinds import figures_of, headline, training_kind
 from mtl_edge.training.recipe import Recipe
 
-__all__ = ["Learner", "ValidationScore", "score"]
+__all__ = ["Learner", "ValidationScore", "improves", "score"]
 
 PLAIN = Recipe(label_smoothing=0.0)
 
@@ -50,3 +51,14 @@ def score(logits: Tensor, rows: Labelled) -> ValidationScore:
     figures = figures_of(fitted, kind.right(task, rows.targets), logits.numpy())
     loss = kind.criterion(task, rows.targets, PLAIN)(logits, torch.from_numpy(rows.targets))
     return ValidationScore(max(0.0, headline(task, figures)), float(loss), len(rows))
+
+
+def improves(found: ValidationScore, best: ValidationScore) -> bool:
+    """Whether weights that score `found` are to be preferred to those that score `best`.
+
+    The loss decides, which is far less noisy, unless the score clearly says otherwise: by more than
+    a standard error, as in Breiman et al. 1984.
+    """
+    error = math.sqrt(best.score * (1 - best.score) / found.rows)
+    gain = found.score - best.score
+    return gain > error or (gain >= -error and found.loss < best.loss)

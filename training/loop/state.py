@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mtl_edge.training.journal import Journal
-from mtl_edge.training.loop.learner import Learner, ValidationScore
+from mtl_edge.training.loop.learner import Learner, ValidationScore, improves
 
 __all__ = ["LoopState"]
 
@@ -67,21 +66,20 @@ class LoopState:
         """Keep a learner's weights if they are the best so far."""
         learner = self.learners[name]
         own = [scores[part] for part in learner.scored_by]
-        value = sum(s.score for s in own) / len(own)
-        loss = sum(s.loss for s in own) / len(own)
+        found = ValidationScore(
+            sum(s.score for s in own) / len(own),
+            sum(s.loss for s in own) / len(own),
+            sum(s.rows for s in own),
+        )
         best = self._best.get(name)
         if best is not None:
-            # The loss decides, which is far less noisy, unless the score clearly says otherwise: by
-            # more than a standard error, as in Breiman et al. 1984.
-            rows = sum(s.rows for s in own)
-            error = math.sqrt(best["score"] * (1 - best["score"]) / rows)
-            gain = value - best["score"]
-            if gain < -error or (gain <= error and loss >= best["loss"]):
+            before = ValidationScore(best["score"], best["loss"], found.rows)
+            if not improves(found, before):
                 return False
         self._best[name] = {
             "epoch": epoch,
-            "score": value,
-            "loss": loss,
+            "score": found.score,
+            "loss": found.loss,
             "parts": {
                 part: {"score": scores[part].score, "loss": scores[part].loss}
                 for part in learner.scored_by

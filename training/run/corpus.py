@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ class Corpus:
         ids: token ids of each text.
         max_tokens: of a text.
         cut: how many texts are longer.
-        training, validation, reported: by task, rows of these splits.
+        training, validation, reported, described: by task, rows of these splits.
     """
 
     def __init__(self, tasks: Sequence[TaskData], encoder: TextEncoder) -> None:
@@ -35,12 +35,15 @@ class Corpus:
         self.training: dict[str, Labelled] = {}
         self.validation: dict[str, Labelled] = {}
         self.reported: dict[str, Labelled] = {}
+        self.described: dict[str, Labelled] = {}
         self._tasks = {task.name: task.task for task in tasks}
+        self._with_dev = {task.name for task in tasks if task.dev is not None}
         for task in tasks:
             for split, rows in (
                 (self.training, task.train),
                 (self.validation, task.validation),
                 (self.reported, task.report[1]),
+                (self.described, task.described or task.train.take([])),
             ):
                 positions = [place.setdefault(text, len(place)) for text in rows.texts]
                 split[task.name] = Labelled(
@@ -49,6 +52,13 @@ class Corpus:
         self.texts = list(place)
         self.ids, self.cut = _encoded(encoder, self.texts)
         self.max_tokens = encoder.max_tokens
+
+    def ask_out_of_fold(self, rows: Mapping[str, Labelled]) -> None:
+        """Let training rows stand in for the validation rows, and for dev rows, that tasks lack."""
+        for task, own in rows.items():
+            self.validation[task] = own
+            if task not in self._with_dev:
+                self.reported[task] = own
 
     def describe_row(self, task: str, text: int, target: Any) -> dict[str, Any]:
         """A row as a user knows it."""

@@ -12,7 +12,14 @@ from mtl_edge.errors import CheckpointError, OptionError
 from mtl_edge.io.labels import label_list
 from mtl_edge.training.backbone import Backbone
 from mtl_edge.training.data import TaskData
-from mtl_edge.training.heads import DEFAULT_HEAD, Head, HeadConfig, build_head, head_config
+from mtl_edge.training.heads import (
+    DEFAULT_HEAD,
+    HEAD_FOR_FEW,
+    Head,
+    HeadConfig,
+    build_head,
+    head_config,
+)
 from mtl_edge.training.run.plan import RunPlan
 
 __all__ = ["initial_heads", "initial_heads_by_depth"]
@@ -38,7 +45,7 @@ def initial_heads(plan: RunPlan, backbone: Backbone, depth: int) -> dict[str, He
     heads = {task.name: trained[task.name] for task in plan.kept_tasks}
     for task in plan.tasks:
         config = head_config(
-            plan.options.heads.get(task.name, DEFAULT_HEAD),
+            plan.options.heads.get(task.name, HEAD_FOR_FEW if task.few else DEFAULT_HEAD),
             states=depth + 1,
             width=backbone.width_at(depth),
             labels=task.task.outputs,

@@ -57,10 +57,14 @@ def train(
 
     began = time.monotonic()
     learned = learn(plan, backbone, heads, corpus, states, journal)
-    out_of_fold = out_of_fold_logits(plan, learned.backbone, corpus, states, journal)
-    validation = task_logits(learned.predictor, heads, corpus.validation)
+    out_of_fold = out_of_fold_logits(plan, learned, corpus, states, journal)
+    corpus.ask_out_of_fold({name: few.rows for name, few in learned.cross_validated.items()})
+    validation = {
+        **task_logits(learned.predictor, heads, corpus.validation),
+        **{name: few.logits for name, few in learned.cross_validated.items()},
+    }
     if options.refit:
-        heads = refit_heads(plan, learned.backbone, corpus, states, journal)
+        heads = refit_heads(plan, learned, heads, corpus, states, journal)
     seconds = time.monotonic() - began
 
     reports = task_reports(plan, corpus, learned, heads, before, validation)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from mtl_edge.answers.kinds import kind_of
@@ -17,12 +18,12 @@ from mtl_edge.training.baselines_by_kind import Features, number, several_labels
 from mtl_edge.training.batches import Labelled
 from mtl_edge.training.calibration import calibration_error
 from mtl_edge.training.data import TaskData, spread
+from mtl_edge.training.few import CrossValidated, folds_of
 from mtl_edge.training.kinds import (
     figures_of,
     fitted_of,
     hard_label,
     headline,
-    right_answers,
     training_kind,
     with_fitted,
 )
@@ -77,9 +78,11 @@ def task_reports(
     reports = {}
     for task in plan.tasks:
         name = task.name
-        logits = TaskLogits(
-            before[name][depth], validation[name], reported[name], of_samples[name][depth]
-        )
+        few = learned.cross_validated.get(name)
+        earlier, after = before[name][depth], reported[name]
+        if few is not None and task.dev is None:
+            earlier, after = earlier[few.positions], few.logits
+        logits = TaskLogits(earlier, validation[name], after, of_samples[name][depth])
         calibration = _calibration(task.task, logits, corpus, plan)
         fitted = with_fitted(task.task, calibration["depths"][str(depth)])
         reports[name] = {
@@ -90,14 +93,15 @@ def task_reports(
                 "score": _score(fitted, logits.sample, samples[name]),
             },
             "selection": {
-                "rows": len(task.validation),
+                "rows": len(corpus.validation[name]),
                 **learned.best_epochs.get(name, {}).get(depth, {}),
+                **({} if few is None else _folds(fitted, few, depth)),
             },
             "refitted": _refitted(plan, name),
             "reported": {
                 **task.report[1].source,
                 "split": task.report[0],
-                "rows": len(task.report[1]),
+                "rows": len(corpus.reported[name]),
             },
             "parameters": sum(p.numel() for p in heads[depth][name].parameters()),
             **calibration,
@@ -106,8 +110,20 @@ def task_reports(
     return reports
 
 
-def _score(task: Task, logits: Values, rows: Labelled) -> float:
-    """The figure that counts most."""
+def _folds(task: Task, few: CrossValidated, depth: int) -> dict[str, Any]:
+    """How many folds there were, and between what the accuracy lies with 95% confidence."""
+    found: dict[str, Any] = {"folds": few.folds}
+    if len(few.rows) and task.kind == "single":
+        right = training_kind(task).right(task, few.rows.targets)
+        hits = int((few.logits[depth].argmax(1) == right).sum())
+        found["interval"] = list(binomtest(hits, len(few.rows)).proportion_ci(method="wilson"))
+    return found
+
+
+def _score(task: Task, logits: Values, rows: Labelled) -> float | None:
+    """The figure that counts most; none, without rows."""
+    if not len(rows):
+        return None
     right = training_kind(task).right(task, rows.targets)
     return headline(task, figures_of(task, right, logits))
 
@@ -127,14 +143,16 @@ def _calibration(task: Task, logits: TaskLogits, corpus: Corpus, plan: RunPlan) 
     depths = {}
     for depth, of_depth in logits.reported.items():
         own = logits.validation[depth]
-        fitted = training_kind(task).calibrated(task, own, validation.targets, abstain)
+        fitted = task
+        if len(validation):
+            fitted = training_kind(task).calibrated(task, own, validation.targets, abstain)
         depths[str(depth)] = {
             **fitted_of(fitted),
             "selection_score": _score(fitted, own, validation),
             "score": _score(fitted, of_depth, reported),
         }
     found: dict[str, Any] = {"depths": depths}
-    if task.kind == "score":
+    if task.kind == "score" or not len(reported):
         return found
     whole = with_fitted(task, depths[str(plan.depth)])
     own, right = logits.reported[plan.depth], training_kind(task).right(task, reported.targets)
@@ -165,6 +183,8 @@ def _answer_scores(
     reported = corpus.reported[task.name]
     right = trained.right(task, reported.targets)
     after = logits.reported[plan.depth]
+    if not len(reported):
+        return {"head": {}, "before": {}, "mean_pooling": {}, "bag_of_words": {}}  # nothing known
     answers: dict[str, Answers] = {
         "head": kind.decisions(task, kind.values(task, after)),
         "before": kind.decisions(data.task, kind.values(data.task, logits.before)),
@@ -172,7 +192,9 @@ def _answer_scores(
     errors = _errors(task, right, answers["head"])
     if plan.options.baselines:
         seed = plan.options.recipe.seed
-        answers |= _baseline_answers(data, corpus, learned.predictor, seed)
+        answers |= _baseline_answers(
+            data, corpus, learned.predictor, learned.cross_validated.get(data.name), seed
+        )
     return errors | {name: trained.figures(task, right, answer) for name, answer in answers.items()}
 
 
@@ -206,37 +228,72 @@ def _most_confused(confusion: Values) -> list[list[int]]:
 
 
 def _baseline_answers(
-    data: TaskData, corpus: Corpus, predictor: Predictor, seed: int
+    data: TaskData, corpus: Corpus, predictor: Predictor, few: CrossValidated | None, seed: int
 ) -> dict[str, Answers]:
     """What the usual recipe and a bag of words answer for the reported rows."""
-    task, name = data.task, data.name
-    keys = [str(hard_label(task, label)) for label in data.train.labels]
-    positions = training_positions(keys, seed)
-    rows = data.train.take(positions)
-    train_means = predictor.pooled([corpus.training[name].rows[i] for i in positions])
-    reported_means = predictor.pooled(corpus.reported[name].rows)
-    texts = data.report[1].texts
+    name = data.name
+
+    def part(rows: Labelled) -> _Part:
+        return _Part(rows, [corpus.texts[row] for row in rows.rows], predictor.pooled(rows.rows))
+
+    training = corpus.training[name]
+    if few is not None and data.dev is None:
+        whole, (folds, count) = part(training), folds_of(training, seed)
+        found = [
+            _answers(data.task, whole.take(folds != fold), whole, whole.take(folds == fold))
+            for fold in range(count)
+        ]
+        order = np.concatenate([np.flatnonzero(folds == fold) for fold in range(count)])
+        return {
+            key: np.concatenate([one[key] for one in found])[order.argsort(kind="stable")]
+            for key in found[0]
+        }
+    keys = [str(hard_label(data.task, label)) for label in data.train.labels]
+    train = part(training.take(np.array(training_positions(keys, seed))))
+    chosen = train if few is not None else part(corpus.validation[name])
+    return _answers(data.task, train, chosen, part(corpus.reported[name]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows as baselines read them; `means` are `[rows, width]`."""
+
+    rows: Labelled
+    texts: list[str]
+    means: Values
+
+    def take(self, mask: npt.NDArray[np.bool_]) -> _Part:
+        where = np.flatnonzero(mask)
+        return _Part(self.rows.take(where), [self.texts[i] for i in where], self.means[where])
+
+    @property
+    def right(self) -> Answers:
+        right: Answers = training_kind(self.rows.task).right(self.rows.task, self.rows.targets)
+        return right
+
+
+def _answers(task: Task, train: _Part, chosen: _Part, reported: _Part) -> dict[str, Answers]:
+    """Each baseline's answers for the reported rows.
+
+    Args:
+        chosen: rows that thresholds are fitted on.
+    """
     if task.kind == "single":
-        labels = [keys[i] for i in positions]
+        labels = [task.labels[i] for i in train.right]
         place = {label: i for i, label in enumerate(task.labels)}
         found = {
-            "mean_pooling": mean_pooling(train_means, labels, reported_means),
-            "bag_of_words": bag_of_words(rows.texts, labels).predict(texts),
+            "mean_pooling": mean_pooling(train.means, labels, reported.means),
+            "bag_of_words": bag_of_words(train.texts, labels).predict(reported.texts),
         }
         return {key: np.array([place[label] for label in own]) for key, own in found.items()}
-    means = predictor.pooled(corpus.validation[name].rows)
     sets = {
-        "mean_pooling": (Features(train_means, means, reported_means), MEANS_STRENGTH),
-        "bag_of_words": (
-            words(list(rows.texts), list(data.validation.texts), list(texts)),
-            BAG_STRENGTH,
-        ),
+        "mean_pooling": (Features(train.means, chosen.means, reported.means), MEANS_STRENGTH),
+        "bag_of_words": (words(train.texts, chosen.texts, reported.texts), BAG_STRENGTH),
     }
-    right, chosen = (right_answers(task, own.labels) for own in (rows, data.validation))
     if task.kind == "score":
-        return {key: number(features, right) for key, (features, _) in sets.items()}
+        return {key: number(features, train.right) for key, (features, _) in sets.items()}
     return {
-        key: several_labels(features, right, chosen, strength)
+        key: several_labels(features, train.right, chosen.right, strength)
         for key, (features, strength) in sets.items()
     }
 

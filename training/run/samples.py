@@ -17,6 +17,8 @@ CALIBRATION_ROWS = 300
 def export_samples(tasks: Sequence[TaskData], task_count: int) -> list[Sample]:
     """Some training rows to calibrate with, and all validation and dev rows to compare on.
 
+    Where none are set aside and no dev rows are given, training rows stand in for them.
+
     Args:
         task_count: tasks that share `CALIBRATION_ROWS`, those without rows here included.
     """
@@ -24,6 +26,8 @@ def export_samples(tasks: Sequence[TaskData], task_count: int) -> list[Sample]:
     for task in tasks:
         calibration = _in_proportion(task.train, CALIBRATION_ROWS // task_count + 1)
         splits = {"calibration": calibration, "selection": task.validation, "dev": task.dev}
+        if task.few and task.dev is None:
+            splits["train"] = task.train
         for split, rows in splits.items():
             if rows is not None:
                 samples += [
