@@ -101,7 +101,7 @@ def _most_probable(task: Task, values: Values) -> Decisions:
 
 def _reached(task: Task, values: Values) -> Decisions:
     # In float64, as in Python's floats: a threshold rounded to float32 would be another one.
-    return values.astype(np.float64) >= np.array(task.thresholds)
+    return np.greater_equal(values.astype(np.float64), np.array(task.thresholds))
 
 
 def _one_label(task: Task, values: Values) -> list[Answer]:

@@ -86,15 +86,15 @@ def read_rows(
         texts, found, by_label = _read_chunks(table, task, options, how, known, wanted)
     if not texts:
         raise DataError(f"{table.name} has no rows; expected labelled texts")
-    kind, labels = by_label.result()
+    kind, values = by_label.result()
     if wanted:
         column = next((n for n in wanted if any(v is not None for _, v in found[n])), wanted[0])
         cells = LabelCells(table, task, column, how, options, known, kind)
         kind, own = cells.read(found[column])
-        labels = [combined(*pair) for pair in zip(own, labels or own, strict=True)]
+        values = [combined(*pair) for pair in zip(own, values or own, strict=True)]
     rows = [
         (text, label)
-        for text, label in zip(texts, labels, strict=True)
+        for text, label in zip(texts, values, strict=True)
         if text is not None and label is not None
     ]
     table.tally[UNLABELLED] += sum(text is not None for text in texts) - len(rows)
