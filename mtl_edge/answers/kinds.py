@@ -96,12 +96,14 @@ def _score(task: Task, logits: Values) -> Values:
 
 
 def _most_probable(task: Task, values: Values) -> Decisions:
-    return np.argmax(values, axis=1)
+    best: Decisions = np.argmax(values, axis=1)
+    return best
 
 
 def _reached(task: Task, values: Values) -> Decisions:
     # In float64, as in Python's floats: a threshold rounded to float32 would be another one.
-    return np.greater_equal(values.astype(np.float64), np.array(task.thresholds))
+    reached: Decisions = values.astype(np.float64) >= np.array(task.thresholds)
+    return reached
 
 
 def _one_label(task: Task, values: Values) -> list[Answer]:
