@@ -237,6 +237,10 @@ def _reduced(manifest: Manifest) -> str:
     )
 
 
+def _asked(split: str) -> str:
+    return "training rows" if split == CROSS_VALIDATION else f"rows of {split}"
+
+
 def _seen(manifest: Manifest) -> str:
     """Of which tasks no rows were set aside, and what that means for their figures."""
     names = [
@@ -246,7 +250,7 @@ def _seen(manifest: Manifest) -> str:
         return ""
     return (
         f"Of {' and '.join(names)} there were so few rows that none was set aside: figures are by "
-        "cross-validation, of heads that had not seen the rows, with which they are uncertain; and "
+        "cross-validation, each row asked of heads that had not seen it, and of few rows; and "
         "graphs were compared on rows that their heads had seen, which shows whether they agree, "
         "not how often they are right."
     )
@@ -300,7 +304,7 @@ def _exits(manifest: Manifest) -> str:
             found = of_task["graphs"][graph.target]["exits"]
             measured.append(
                 [
-                    f"{task.name}, {found['rows']} rows of {of_task['split']}",
+                    f"{task.name}, {found['rows']} {_asked(of_task['split'])}",
                     graph.target,
                     *(f"{100 * found['exit_rate'][str(depth)]:.0f}" for depth in depths),
                     f"{100 * found['full_accuracy']:.1f}",

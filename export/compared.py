@@ -77,9 +77,10 @@ def _cost(task: Task, right: Any, logits: Values) -> npt.NDArray[np.float64]:
     kind = kind_of(task)
     answers = kind.decisions(task, kind.values(task, logits))
     if task.kind == "score":
-        return np.abs(answers - right)
-    wrong = (answers != right).astype(np.float64)
-    return wrong if wrong.ndim == 1 else wrong.sum(1)
+        errors: npt.NDArray[np.float64] = np.abs(answers - right)
+        return errors
+    wrong = np.asarray(answers != right, np.float64)
+    return wrong if wrong.ndim == 1 else np.sum(wrong, axis=1)
 
 
 def _p(

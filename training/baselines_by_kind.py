@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.multiclass import OneVsRestClassifier
@@ -17,7 +16,7 @@ from mtl_edge.training.calibration import fit_decisions
 
 __all__ = ["Features", "several_labels", "number", "words"]
 
-Matrix = npt.NDArray[np.float32] | csr_matrix
+Matrix: TypeAlias = Any  # an array or a sparse matrix, `[rows, features]`
 STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)
 
 
@@ -51,7 +50,7 @@ def several_labels(
     Args:
         strength: inverse of the regularization, scikit-learn's `C`.
     """
-    seen = right_train.any(0) & ~right_train.all(0)
+    seen = np.asarray(right_train.any(0) & ~right_train.all(0))
     model = OneVsRestClassifier(LogisticRegression(C=strength, solver="liblinear"))
     model.fit(features.train, right_train[:, seen].astype(int))
 

@@ -110,11 +110,12 @@ def _confused(axis: Any, task: Task, pairs: Sequence[Sequence[int]]) -> None:
     """Of more labels than a matrix has room for: what is most often taken for what."""
     shown = pairs[:MOST_PAIRS][::-1]
     names = [
-        f"{clip(task.labels[right], WIDEST)} → {clip(task.labels[answer], WIDEST)}"
+        f"{clip(task.labels[right], WIDEST // 2)} → {clip(task.labels[answer], WIDEST // 2)}"
         for right, answer, _ in shown
     ]
     axis.barh(range(len(shown)), [rows for *_, rows in shown], color=VALIDATION)
     axis.set_yticks(range(len(shown)), names, fontsize=7)
+    axis.margins(y=0.01)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel("rows of the first label that got the second as answer", fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)

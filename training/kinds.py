@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, f1_score
-from torch import Tensor, nn
+from torch import nn
 
 from mtl_edge.answers import kinds
 from mtl_edge.answers.probabilities import sigmoid, softmax
@@ -29,6 +28,7 @@ from mtl_edge.training.calibration import (
     fit_temperature,
     fit_thresholds,
 )
+from mtl_edge.training.losses import binary_cross_entropy, cross_entropy, squared_error
 from mtl_edge.training.recipe import Recipe
 
 __all__ = [
@@ -221,43 +221,6 @@ def _scores_right(task: Task, targets: Targets) -> Any:
     return task.scale.center + task.scale.width * targets.astype(np.float64)
 
 
-def _cross_entropy(task: Task, targets: Targets, recipe: Recipe) -> nn.Module:
-    """Class weights average to 1 over the rows."""
-    weight = None
-    if recipe.class_weights:
-        count = task.outputs
-        hard = targets.ndim == 1
-        seen = np.bincount(targets, minlength=count) if hard else targets.sum(0)
-        weight = torch.tensor(len(targets) / (count * seen.clip(1)), dtype=torch.float32)
-    return nn.CrossEntropyLoss(weight, label_smoothing=recipe.label_smoothing)
-
-
-class _EachLabel(nn.Module):
-    """Binary cross-entropy, summed over the labels of a text."""
-
-    def __init__(self, weight: Tensor | None) -> None:
-        super().__init__()
-        self.loss = nn.BCEWithLogitsLoss(reduction="none", pos_weight=weight)
-
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        total: Tensor = self.loss(logits, targets).sum(1).mean()
-        return total
-
-
-def _binary_cross_entropy(task: Task, targets: Targets, recipe: Recipe) -> nn.Module:
-    """Class weights: a label that a text has counts by the root of how rare that is."""
-    weight = None
-    if recipe.class_weights:
-        have = targets.sum(0).clip(1)
-        weight = torch.tensor(np.sqrt((len(targets) - have).clip(1) / have), dtype=torch.float32)
-    return _EachLabel(weight)
-
-
-class _SquaredError(nn.Module):
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return nn.functional.mse_loss(logits[:, 0], targets)
-
-
 def _calibrated_single(task: Task, logits: Values, targets: Targets, abstain: float | None) -> Task:
     labels = _positions_right(task, targets)
     temperature = fit_temperature(logits, labels)
@@ -312,7 +275,7 @@ TRAINING_KINDS: Mapping[TaskKind, TrainingKind] = {
     "single": TrainingKind(
         _positions_of,
         _positions_right,
-        _cross_entropy,
+        cross_entropy,
         _calibrated_single,
         _figures_single,
         "accuracy",
@@ -321,7 +284,7 @@ TRAINING_KINDS: Mapping[TaskKind, TrainingKind] = {
     "multi": TrainingKind(
         _indicators,
         lambda task, targets: targets >= UNDECIDED,
-        _binary_cross_entropy,
+        binary_cross_entropy,
         _calibrated_multi,
         _figures_multi,
         "macro_f1",
@@ -330,7 +293,7 @@ TRAINING_KINDS: Mapping[TaskKind, TrainingKind] = {
     "score": TrainingKind(
         _standardized,
         _scores_right,
-        lambda task, targets, recipe: _SquaredError(),
+        squared_error,
         _calibrated_score,
         _figures_score,
         "r2",

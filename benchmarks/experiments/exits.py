@@ -73,9 +73,10 @@ class Asking:
 
 def askings(data: Data, tasks: Sequence[str]) -> list[Asking]:
     """How texts may be asked."""
-    own = [Asking(f"{n}, its own", rows.texts, [n], {n: rows.labels}) for n, rows in data.items()]
+    labels = {name: [str(label) for label in rows.labels] for name, rows in data.items()}
+    own = [Asking(f"{n}, its own", rows.texts, [n], {n: labels[n]}) for n, rows in data.items()]
     every = [
-        Asking(f"{name}, all tasks", rows.texts, tasks, {name: rows.labels})
+        Asking(f"{name}, all tasks", rows.texts, tasks, {name: labels[name]})
         for name, rows in data.items()
         if len(tasks) > 1
     ]
@@ -125,6 +126,8 @@ def _measured(args: argparse.Namespace, command: str) -> Report:
     def rows(option: str, files: Mapping[str, str]) -> dict[str, Rows]:
         if set(files) - set(tasks):
             raise OptionError(f"{option} TASK=FILE: expected some of the tasks {', '.join(tasks)}")
+        if other := [name for name in files if tasks[name].kind != "single"]:
+            raise OptionError(f"{option} {other[0]}: expected a task of one label a text")
         return {t: rows_of(t, file, args, list(tasks), tasks[t]) for t, file in files.items()}
 
     data = rows("--data", named("--data", args.data))
@@ -172,7 +175,10 @@ def measure(
         simulate: shares of the texts that exit, of each stage but the last; none: as they do.
     """
     started = time.monotonic()
-    bags = {task: bag_of_words(rows.texts, rows.labels) for task, rows in (teach or {}).items()}
+    bags = {
+        task: bag_of_words(rows.texts, [str(label) for label in rows.labels])
+        for task, rows in (teach or {}).items()
+    }
     opened = open_bundle(bundle)
     drop, confidence = promised(opened.manifest)
     ways = askings(data, [task.name for task in opened.manifest.tasks])

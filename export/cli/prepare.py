@@ -137,5 +137,10 @@ def _drop_at(checkpoint: Checkpoint, depth: int) -> float:
     for task in checkpoint.tasks:
         by_depth = checkpoint.report[task.name]["depths"]
         here, full = (by_depth[str(d)]["selection_score"] for d in (depth, checkpoint.depth))
+        if here is None:
+            raise OptionError(
+                f"--depth auto: training had no row of task {task.name!r} to choose a depth by; "
+                "name the depth, or train with more rows"
+            )
         drops.append(100 * (full - here))
     return max(drops)

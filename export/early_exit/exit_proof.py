@@ -25,6 +25,7 @@ from mtl_edge.io.labels import Label
 from mtl_edge.io.limits import Limits
 from mtl_edge.timing import time_calls
 from mtl_edge.training.checkpoint import Checkpoint
+from mtl_edge.training.data import CROSS_VALIDATION
 from mtl_edge.training.kinds import headline, right_answers, training_kind
 
 __all__ = ["broken", "compare", "open_cascade", "promised", "prove", "with_costs"]
@@ -70,6 +71,8 @@ def prove(checkpoint: Checkpoint, folder: Path, manifest: Manifest) -> dict[str,
     rows = {}
     for task in checkpoint.tasks:
         split = checkpoint.report[task.name]["reported"]["split"]
+        if split == CROSS_VALIDATION:
+            split = "train"
         of_task = [s for s in checkpoint.samples if s.task == task.name and s.split == split]
         rows[task.name] = [s.text for s in of_task], [s.label for s in of_task]
     found: dict[str, dict[str, Any]] = {name: {} for name in rows}

@@ -135,15 +135,15 @@ def _parameters(head: Head) -> list[nn.Parameter]:
 
 def _of_one(logits: Tensor, wanted: Tensor) -> Tensor:
     """Kullback-Leibler divergence of the logits' probabilities from those of `wanted`."""
-    both = (torch.log_softmax(values, 1) for values in (logits, wanted))
-    return nn.functional.kl_div(*both, reduction="batchmean", log_target=True)
+    found, target = torch.log_softmax(logits, 1), torch.log_softmax(wanted, 1)
+    return nn.functional.kl_div(found, target, reduction="batchmean", log_target=True)
 
 
 def _of_each(logits: Tensor, wanted: Tensor) -> Tensor:
     """The same of each label by itself, summed over a text's."""
     signs = torch.tensor([1.0, -1.0]).view(2, 1, 1)  # of having the label, and of not having it
-    both = (nn.functional.logsigmoid(values * signs) for values in (logits, wanted))
-    return nn.functional.kl_div(*both, reduction="sum", log_target=True) / len(logits)
+    found, target = (nn.functional.logsigmoid(v * signs) for v in (logits, wanted))
+    return nn.functional.kl_div(found, target, reduction="sum", log_target=True) / len(logits)
 
 
 # How far a task's logits are from those wanted, `[rows, outputs]` both.

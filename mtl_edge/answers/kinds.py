@@ -99,8 +99,8 @@ def decided(task: Task, answers: Sequence[Answer]) -> Decisions:
 
 def same(one: Decisions, other: Decisions) -> npt.NDArray[np.bool_]:
     """Which rows' decisions are equal, of `multi` all labels of them."""
-    equal: npt.NDArray[np.bool_] = one == other
-    return equal if equal.ndim == 1 else equal.all(1)
+    equal: npt.NDArray[np.bool_] = np.asarray(one == other)
+    return equal if equal.ndim == 1 else np.all(equal, axis=1)
 
 
 def _probability_of_one(task: Task, logits: Values) -> Values:
@@ -114,16 +114,19 @@ def _probability_of_each(task: Task, logits: Values) -> Values:
 def _score(task: Task, logits: Values) -> Values:
     assert task.scale is not None, "a manifest's score tasks have a scale"
     scale = task.scale
-    return np.clip(scale.center + scale.width * logits, scale.low, scale.high).astype(np.float32)
+    found = np.clip(scale.center + scale.width * logits, scale.low, scale.high)
+    return np.asarray(found, np.float32)
 
 
 def _most_probable(task: Task, values: Values) -> Decisions:
-    return values.argmax(1)
+    best: Decisions = np.argmax(values, axis=1)
+    return best
 
 
 def _reached(task: Task, values: Values) -> Decisions:
     # In float64, as in Python's floats: a threshold rounded to float32 would be another one.
-    return values.astype(np.float64) >= np.array(task.thresholds)
+    reached: Decisions = values.astype(np.float64) >= np.array(task.thresholds)
+    return reached
 
 
 def _one_label(task: Task, values: Values) -> list[Answer]:
@@ -158,7 +161,7 @@ def _number(task: Task, values: Values) -> list[Answer]:
 
 
 def _largest(task: Task, values: Values) -> npt.NDArray[np.float64]:
-    return values.max(1).astype(np.float64)
+    return np.asarray(values.max(1), np.float64)
 
 
 def _least_distance(task: Task, values: Values) -> npt.NDArray[np.float64]:

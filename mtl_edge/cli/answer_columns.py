@@ -23,8 +23,8 @@ COLUMNS: Mapping[TaskKind, Sequence[tuple[str, Kind, Callable[[Answer], Any]]]] 
     ),
     "multi": (("", "json", lambda answer: list(answer.labels)),),
     "score": (
-        ("", "number", lambda answer: round(answer.score, 6)),
-        ("_spread", "number", lambda answer: round(answer.spread, 6)),
+        ("", "number", lambda answer: round(answer.score or 0.0, 6)),
+        ("_spread", "number", lambda answer: round(answer.spread or 0.0, 6)),
     ),
 }
 

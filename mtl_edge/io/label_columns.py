@@ -38,7 +38,7 @@ class LabelColumns:
         """Take in a chunk's rows."""
         if self._how.columns is None:
             return
-        names = self._table.columns
+        names: Mapping[str, Any] | None = self._table.columns
         if names is None:
             names = dict.fromkeys(name for record in chunk.records() for name in record)
         labels = self._matching(names)

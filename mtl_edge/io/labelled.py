@@ -72,38 +72,26 @@ def read_rows(
         MissingPackageError: what reads them is not installed.
     """
     how = labels if isinstance(labels, LabelOptions) else LabelOptions(labels)
-    wanted = [how.column] if how.column else [] if how.columns else ["label", task, "labels"]
+    wanted = _wanted(how, task)
     if options.text_column in wanted:
         raise DataError(
             f"column {options.text_column!r} would hold texts and labels; name two columns with "
             "--text-column and --label-column"
         )
-    texts: list[str | None] = []
-    found: dict[str, list[tuple[int, Any]]] = {name: [] for name in wanted}
     with open_table(source, options) as table:
         if table.columns is not None and wanted:
             wanted = [name for name in wanted if name in table.columns][:1]
             if not wanted:
-                raise lacks_column(table.name, [*found], "--label-column", table.columns)
-        by_label = LabelColumns(table, task, how, known)
-        for chunk in table.chunks:
-            texts += texts_of(table, chunk, options)
-            for name in wanted:
-                found[name] += zip(chunk.places, chunk.values(name), strict=True)
-            by_label.add(chunk)
+                raise lacks_column(table.name, _wanted(how, task), "--label-column", table.columns)
+        texts, found, by_label = _read_chunks(table, task, options, how, known, wanted)
     if not texts:
         raise DataError(f"{table.name} has no rows; expected labelled texts")
-    column = next((n for n in wanted if any(v is not None for _, v in found[n])), None)
-    column = column or (wanted[0] if wanted else None)
     kind, values = by_label.result()
-    if column is not None:
+    if wanted:
+        column = next((n for n in wanted if any(v is not None for _, v in found[n])), wanted[0])
         cells = LabelCells(table, task, column, how, options, known, kind)
-        kind, of_column = cells.read(found[column])
-        values = (
-            [combined(*pair) for pair in zip(of_column, values, strict=True)]
-            if values
-            else of_column
-        )
+        kind, own = cells.read(found[column])
+        values = [combined(*pair) for pair in zip(own, values or own, strict=True)]
     rows = [
         (text, label)
         for text, label in zip(texts, values, strict=True)
@@ -117,7 +105,34 @@ def read_rows(
         )
     texts_kept, labels_kept = zip(*rows, strict=True)
     record = _record(source, table, rows)
-    return Rows(texts_kept, labels_kept, record, table.tally.note(), kind)
+    return Rows(texts_kept, labels_kept, record, table.tally.note(), kind or "single")
+
+
+def _wanted(how: LabelOptions, task: str) -> list[str]:
+    """Columns that labels may be in, the likeliest first; none where each label has its own."""
+    if how.column:
+        return [how.column]
+    return [] if how.columns else ["label", task, "labels"]
+
+
+def _read_chunks(
+    table: OpenedTable,
+    task: str,
+    options: ReadOptions,
+    how: LabelOptions,
+    known: Sequence[str] | None,
+    wanted: Sequence[str],
+) -> tuple[list[str | None], dict[str, list[tuple[int, Any]]], LabelColumns]:
+    """Each row's text, each wanted column's places and values, and what a column a label holds."""
+    texts: list[str | None] = []
+    found: dict[str, list[tuple[int, Any]]] = {name: [] for name in wanted}
+    by_label = LabelColumns(table, task, how, known)
+    for chunk in table.chunks:
+        texts += texts_of(table, chunk, options)
+        for name in wanted:
+            found[name] += zip(chunk.places, chunk.values(name), strict=True)
+        by_label.add(chunk)
+    return texts, found, by_label
 
 
 def read_texts(

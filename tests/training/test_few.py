@@ -13,6 +13,7 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from mtl_edge.bundle import Scale
+from mtl_edge.classifier import EdgeClassifier
 from mtl_edge.cli import main
 from mtl_edge.errors import MtlEdgeError
 from mtl_edge.io.labelled import Rows
@@ -240,6 +241,39 @@ def test_one_row_of_a_label_beside_many_of_another_trains(
     report = load_checkpoint(tmp_path / "c").report["parcel"]
     assert report["train"]["rows"] == 41
     assert report["selection"]["rows"] == 40
+
+
+def test_a_bundle_of_a_few_rows_says_that_its_rows_had_been_seen(few: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    assert main(["export", str(few), "--out", str(out), "--targets", "onnx-fp32,onnx-int8"]) == 0
+    found = json.loads((out / "manifest.json").read_text())["evaluation"]["topic"]
+    assert found["split"] == "cross-validation"
+    assert found["fp32"] == load_checkpoint(few).report["topic"]["head"]
+    for graph in found["graphs"].values():
+        assert "accuracy" not in graph
+        assert graph["compared_on"] == 20
+    card = (out / "README.md").read_text()
+    assert "figures are by cross-validation" in card
+    assert "graphs were compared on rows that their heads had seen" in card
+    with EdgeClassifier.load(out) as classifier:
+        assert classifier.predict("a text")["topic"].label in classifier.tasks[0].labels
+
+
+@pytest.mark.parametrize("kind", ["multi", "score"])
+def test_a_few_rows_of_other_kinds_train(kind: str, tmp_path: Path, tiny_backbone: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    labels = [["late"], ["late", "broken"], ["broken"], []]
+    lines = [
+        {"text": f"parcel {i}", "label": labels[i % 4] if kind == "multi" else i % 4 + 0.5}
+        for i in range(16)
+    ]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    command = ["train", "--backbone", str(tiny_backbone), "--out", str(tmp_path / "c")]
+    assert main([*command, "--task", f"parcel={file}", "--kind", f"parcel={kind}"]) == 0
+    report = load_checkpoint(tmp_path / "c").report["parcel"]
+    assert report["kind"] == kind
+    assert report["selection"]["rows"] == 16
+    assert report["reported"]["split"] == "cross-validation"
 
 
 def test_a_stopped_run_of_few_rows_leaves_one_line_a_head(few: Path) -> None:

@@ -11,6 +11,7 @@ from mtl_edge.training.baselines import bag_of_words, mean_pooling
 from mtl_edge.training.calibration import (
     NEVER,
     calibration_error,
+    fit_decisions,
     fit_temperature,
     fit_thresholds,
 )
@@ -105,6 +106,23 @@ def test_calibration_error_is_the_gap_between_sureness_and_success() -> None:
         assert calibration_error(says, right) == pytest.approx(gap, abs=1e-6)
     each = np.stack([right == 0, right == 1], 1)  # labels by themselves: both are 0.3 off
     assert calibration_error(says, each) == pytest.approx(0.3, abs=1e-6)
+
+
+def test_decisions_are_where_f1_is_large_and_not_where_a_single_row_is() -> None:
+    generator = np.random.default_rng(0)
+    has = generator.random((4000, 2)) < (0.3, 0.01)
+    says = 1 / (1 + np.exp(-(generator.standard_normal((4000, 2)) + 2.5 * has - (1, 4))))
+    thresholds = np.array(fit_decisions(np.float32(says), has))
+
+    def f1(at: float | np.ndarray) -> np.ndarray:
+        named = says >= at
+        return 2 * (named & has).sum(0) / (named.sum(0) + has.sum(0))
+
+    assert (f1(thresholds) >= 0.9 * np.max([f1(t) for t in np.arange(0.01, 1, 0.01)], 0)).all()
+    assert thresholds[1] < thresholds[0] < 0.6, "a rare label needs less to be named"
+    assert fit_decisions(np.float32([[0.2], [0.9]]), np.zeros((2, 1), bool)) == (0.5,)
+    both = fit_decisions(np.float32([[0.4], [0.4], [0.1]]), np.array([[True], [True], [False]]))
+    assert both == pytest.approx((0.4,))
 
 
 def test_rare_labels_weigh_more_when_asked() -> None:

@@ -22,10 +22,12 @@ HEADS: Mapping[str, type[Head]] = {
     "normalized": NormalizedHead,
 }
 
-# Up to so many labels a table of n-grams has a column a label. Beyond them it has these buckets and
-# this rank, which take as much time, memory and space as four labels do.
+# Up to so many labels a table of n-grams has a column a label. Beyond them it has fewer buckets and
+# a rank: up to 256 labels it takes as much time, memory and space as the table of four does.
 MOST_COLUMNS = 8
-BUCKETS, RANK = 2**17, 16
+BUCKETS, LABELS_A_RANK, RANKS = 2**17, 16, (16, 64)
+# Where layers have read the context, such a table helps little, and learns the rows by heart.
+NGRAM_DROPOUT = 0.9
 
 DEFAULT_HEAD = "attention"
 HEAD_FOR_FEW = "normalized"  # see `mtl_edge.training.few`
@@ -46,7 +48,10 @@ def head_config(
     if states == 1:  # states of tokens without context: fewer queries are as good
         config = replace(config, queries=QUERIES_WITHOUT_LAYERS)
     if labels > MOST_COLUMNS:
-        config = replace(config, buckets=BUCKETS, rank=RANK)
+        rank = min(max(labels // LABELS_A_RANK, RANKS[0]), RANKS[1])
+        config = replace(config, buckets=BUCKETS, rank=rank)
+        if states > 1:
+            config = replace(config, ngram_dropout=NGRAM_DROPOUT)
     if kind == "mlp":
         config = replace(config, hidden=config.members * config.hidden)
     if not pooling:

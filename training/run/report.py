@@ -9,36 +9,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from mtl_edge.answers.kinds import kind_of
 from mtl_edge.bundle import Task
-from mtl_edge.training.baselines import bag_of_words, mean_pooling, training_positions
-from mtl_edge.training.baselines_by_kind import Features, number, several_labels, words
 from mtl_edge.training.batches import Labelled
 from mtl_edge.training.calibration import calibration_error
-from mtl_edge.training.data import TaskData, spread
-from mtl_edge.training.few import CrossValidated, folds_of
+from mtl_edge.training.data import TaskData
+from mtl_edge.training.few import CrossValidated
 from mtl_edge.training.kinds import (
     figures_of,
     fitted_of,
-    hard_label,
     headline,
     training_kind,
     with_fitted,
 )
+from mtl_edge.training.run.baseline_answers import baseline_answers
 from mtl_edge.training.run.corpus import Corpus, training_sample
+from mtl_edge.training.run.errors import errors_of
 from mtl_edge.training.run.learn import Heads, Learned
 from mtl_edge.training.run.plan import RunPlan
-from mtl_edge.training.run.predictors import Predictor, Values, task_logits
+from mtl_edge.training.run.predictors import Values, task_logits
 
 __all__ = ["task_reports"]
 
 Answers = npt.NDArray[Any]  # decisions, see `mtl_edge.answers.kinds`
-POINTS = 500  # of a score task, that a picture shows
-MOST_IN_FULL = 100  # labels up to which the whole matrix of confusion is kept
-MOST_CONFUSED = 200  # pairs of labels, of more labels than that
-BAG_STRENGTH, MEANS_STRENGTH = 10.0, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,112 +183,13 @@ def _answer_scores(
         "head": kind.decisions(task, kind.values(task, after)),
         "before": kind.decisions(data.task, kind.values(data.task, logits.before)),
     }
-    errors = _errors(task, right, answers["head"])
+    errors = errors_of(task, right, answers["head"])
     if plan.options.baselines:
         seed = plan.options.recipe.seed
-        answers |= _baseline_answers(
+        answers |= baseline_answers(
             data, corpus, learned.predictor, learned.cross_validated.get(data.name), seed
         )
     return errors | {name: trained.figures(task, right, answer) for name, answer in answers.items()}
-
-
-def _errors(task: Task, right: Answers, answers: Answers) -> dict[str, Any]:
-    """Where answers are wrong, as the kind shows it."""
-    if task.kind == "single":
-        count = range(len(task.labels))
-        confusion = confusion_matrix(right, answers, labels=count)
-        if len(count) <= MOST_IN_FULL:
-            return {"confusion": confusion.tolist()}
-        return {"confused": _most_confused(confusion)}
-    if task.kind == "score":
-        pairs = spread(sorted(zip(right.tolist(), answers.tolist(), strict=True)), POINTS)
-        return {"points": [list(pair) for pair in pairs]}
-    names = ("precision", "recall", "f1", "rows")
-    found = precision_recall_fscore_support(right, answers, average=None, zero_division=0)
-    return {
-        "by_label": {
-            label: dict(zip(names, map(float, values), strict=True))
-            for label, *values in zip(task.labels, *found, strict=True)
-        }
-    }
-
-
-def _most_confused(confusion: Values) -> list[list[int]]:
-    """Pairs of a right label and a wrong answer with their rows, the most frequent first."""
-    wrong = confusion - np.diag(np.diag(confusion))
-    pairs = np.argwhere(wrong).tolist()
-    found = [[right, answer, int(wrong[right, answer])] for right, answer in pairs]
-    return sorted(found, key=lambda pair: -pair[2])[:MOST_CONFUSED]
-
-
-def _baseline_answers(
-    data: TaskData, corpus: Corpus, predictor: Predictor, few: CrossValidated | None, seed: int
-) -> dict[str, Answers]:
-    """What the usual recipe and a bag of words answer for the reported rows."""
-    name = data.name
-
-    def part(rows: Labelled) -> _Part:
-        return _Part(rows, [corpus.texts[row] for row in rows.rows], predictor.pooled(rows.rows))
-
-    training = corpus.training[name]
-    if few is not None and data.dev is None:
-        whole, (folds, count) = part(training), folds_of(training, seed)
-        found = [
-            _answers(data.task, whole.take(folds != fold), whole, whole.take(folds == fold))
-            for fold in range(count)
-        ]
-        order = np.concatenate([np.flatnonzero(folds == fold) for fold in range(count)])
-        return {
-            key: np.concatenate([one[key] for one in found])[order.argsort(kind="stable")]
-            for key in found[0]
-        }
-    keys = [str(hard_label(data.task, label)) for label in data.train.labels]
-    train = part(training.take(np.array(training_positions(keys, seed))))
-    chosen = train if few is not None else part(corpus.validation[name])
-    return _answers(data.task, train, chosen, part(corpus.reported[name]))
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Rows as baselines read them; `means` are `[rows, width]`."""
-
-    rows: Labelled
-    texts: list[str]
-    means: Values
-
-    def take(self, mask: npt.NDArray[np.bool_]) -> _Part:
-        where = np.flatnonzero(mask)
-        return _Part(self.rows.take(where), [self.texts[i] for i in where], self.means[where])
-
-    @property
-    def right(self) -> Answers:
-        return training_kind(self.rows.task).right(self.rows.task, self.rows.targets)
-
-
-def _answers(task: Task, train: _Part, chosen: _Part, reported: _Part) -> dict[str, Answers]:
-    """Each baseline's answers for the reported rows.
-
-    Args:
-        chosen: rows that thresholds are fitted on.
-    """
-    if task.kind == "single":
-        labels = [task.labels[i] for i in train.right]
-        place = {label: i for i, label in enumerate(task.labels)}
-        found = {
-            "mean_pooling": mean_pooling(train.means, labels, reported.means),
-            "bag_of_words": bag_of_words(train.texts, labels).predict(reported.texts),
-        }
-        return {key: np.array([place[label] for label in own]) for key, own in found.items()}
-    sets = {
-        "mean_pooling": (Features(train.means, chosen.means, reported.means), MEANS_STRENGTH),
-        "bag_of_words": (words(train.texts, chosen.texts, reported.texts), BAG_STRENGTH),
-    }
-    if task.kind == "score":
-        return {key: number(features, train.right) for key, (features, _) in sets.items()}
-    return {
-        key: several_labels(features, train.right, chosen.right, strength)
-        for key, (features, strength) in sets.items()
-    }
 
 
 def _abstaining(task: Task, logits: Values, right: Answers) -> dict[str, float | None]:
