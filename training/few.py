@@ -45,7 +45,9 @@ __all__ = ["FEW", "CrossValidated", "folds_of", "has_few", "solve_few", "takes_a
 
 FEW = 20  # texts a label, in the median, up to which there are but a few
 FEW_IN_ALL = 80  # or so many in all, below which there are
+MOST_IN_ALL = 3000  # beyond which solving takes longer than steps do, and a tenth can be set aside
 MOST_FOLDS = 5
+SPLITTABLE = 5  # texts of a label from which on one of them is set aside
 # Logits solved from a few rows are too small for their accuracy, by one to four times as a rule.
 SHARPNESS = 2.0
 
@@ -78,7 +80,10 @@ def has_few(rows: Rows) -> bool:
     They are counted by label, or by what stands for it, see `mtl_edge.training.data.strata`.
     """
     texts = Counter(group for _, group in {*zip(rows.texts, strata(rows), strict=True)})
-    return median(texts.values()) <= FEW or sum(texts.values()) < FEW_IN_ALL
+    count = sum(texts.values())
+    if count < FEW_IN_ALL or max(texts.values()) < SPLITTABLE:
+        return True
+    return count <= MOST_IN_ALL and median(texts.values()) <= FEW
 
 
 def takes_all_rows(

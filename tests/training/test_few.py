@@ -155,6 +155,8 @@ def test_what_few_rows_are_and_how_a_head_overrides_it() -> None:
     assert has_few(few)
     assert has_few(labelled_texts(40, 1))
     assert has_few(labelled_texts(*[16] * 77))
+    assert not has_few(labelled_texts(*[10] * 400)), "solving so many would take long"
+    assert has_few(labelled_texts(*[4] * 900)), "no label has enough to set one aside"
     assert not has_few(many)
     assert takes_all_rows("t", few, TrainOptions())
     assert not takes_all_rows("t", many, TrainOptions())
