@@ -46,7 +46,7 @@ def test_memory_stays_flat_from_10_000_to_50_000_texts(tiny_backbone: Path, tmp_
             for row in range(count):
                 out.write(f"{row} {' '.join(generator.choices(words, k=8))},{'ab'[row % 2]}\n")
         command = ["train", "--backbone", str(tiny_backbone), "--task", f"t={file}"]
-        command += ["--epochs", "1", "--batch-size", "256", "--head", "linear"]
+        command += ["--epochs", "1", "--batch-size", "256", "--head", "mlp"]
         command += ["--out", str(tmp_path / f"{count}"), "--cache", str(tmp_path / "cache")]
         done = subprocess.run(
             [sys.executable, str(script), *command], capture_output=True, text=True, check=True

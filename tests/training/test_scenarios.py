@@ -23,7 +23,7 @@ from mtl_edge.training.heads import HEADS
 from mtl_edge.training.model import states_of
 from mtl_edge.training.options import TrainOptions
 from mtl_edge.training.recipe import Recipe
-from mtl_edge.training.run import report, train
+from mtl_edge.training.run import baseline_answers, train
 from mtl_edge.training.scenarios import SCENARIOS, learning_of
 
 Fails = Callable[..., str]
@@ -213,7 +213,7 @@ def test_the_usual_recipe_reads_the_last_layer_of_the_model_that_ships(
         read.append(asked)
         return labels[:1] * len(asked)
 
-    monkeypatch.setattr(report, "mean_pooling", kept)
+    monkeypatch.setattr(baseline_answers, "mean_pooling", kept)
     options = TrainOptions(scenario=scenario, depth=depth, recipe=RECIPE)
     after = train(tasks[:1], load_backbone(str(tiny_backbone)), options)
     texts = tasks[0].report[1].texts
