@@ -16,7 +16,7 @@ The manifest's `evaluation` has, per task:
                                   `mtl_edge.training.run.domains`; by graph `agreement`, the share
                                   of the rows set aside, of all tasks, on which it says the same of
                                   the task's domain as torch does, and `refused`, the share of the
-                                  task's own that are called foreign
+                                  task's reported ones that are called foreign
 """
 
 from __future__ import annotations
@@ -82,6 +82,14 @@ def evaluate(
     texts = [sample.text for name in tasks for sample in rows[name]]
     starts = dict(zip(tasks, np.cumsum([0, *map(len, rows.values())]), strict=False))
     parts = {name: slice(starts[name], starts[name] + len(rows[name])) for name in tasks}
+    reported = {
+        name: [
+            starts[name] + place
+            for place, sample in enumerate(own)
+            if sample.split == checkpoint.report[name]["reported"]["split"]
+        ]
+        for name, own in rows.items()
+    }
     encoder = checkpoint.backbone.text_encoder(checkpoint.max_tokens)
     reference = logits_of(checkpoint.model(), encoder(texts))
     result: dict[str, Any] = {}
@@ -109,15 +117,19 @@ def evaluate(
             result[name]["graphs"][target] = {
                 **_reported(checkpoint, task, rows[name], after),
                 **found,
-                **_domain_of(domain, name, parts[name], reference, logits),
+                **_domain_of(domain, name, reported[name], reference, logits),
             }
     return result
 
 
 def _domain_of(
-    domain: Task | None, task: str, own: slice, reference: Logits, logits: Logits
+    domain: Task | None, task: str, own: Sequence[int], reference: Logits, logits: Logits
 ) -> dict[str, Any]:
-    """Whether a graph and torch say the same of the task's domain, if one was fitted."""
+    """Whether a graph and torch say the same of the task's domain, if one was fitted.
+
+    Args:
+        own: the task's rows that training reported on.
+    """
     if domain is None or task not in domain.labels:
         return {}
     place, kind = domain.labels.index(task), kind_of(domain)
@@ -128,7 +140,7 @@ def _domain_of(
     return {
         "domain": {
             "agreement": float((before == after).mean()),
-            "refused": float(1 - after[own].mean()),
+            **({"refused": float(1 - after[own].mean())} if len(own) else {}),
         }
     }
 

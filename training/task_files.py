@@ -96,7 +96,8 @@ def _read_task(
         order = before
     how = replace(files.how, kind=train.kind)
     known = None if train.kind == "score" else order or ordered(names)
-    dev, none_of_dev = None, ()
+    dev: Rows | None = None
+    none_of_dev: tuple[str, ...] = ()
     if files.dev is not None:
         dev, none_of_dev = _without(files, read(files.dev, how, known and [*known, *in_place]))
     task = build_task(

@@ -102,7 +102,12 @@ def _domain_table(manifest: Manifest) -> str:
     """What each graph calls foreign of each task's own rows, and whether torch says the same."""
     assert manifest.domain is not None
     rows = [
-        [task, graph.target, f"{found['refused']:.2%}", f"{found['agreement']:.1%}"]
+        [
+            task,
+            graph.target,
+            f"{found['refused']:.2%}" if "refused" in found else "",
+            f"{found['agreement']:.1%}",
+        ]
         for task in manifest.domain.labels
         for graph in manifest.graphs
         for found in [manifest.evaluation[task]["graphs"][graph.target]["domain"]]

@@ -116,16 +116,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_backbone: Path) -> Pa
     place = written(folder / "place.csv", PLACE, 120, 2)
     command = ["train", "--backbone", str(tiny_backbone), "--task", f"mood={mood}"]
     command += ["--task", f"place={place}", "--dev", f"mood={mood_dev}", "--in-domain", "5"]
-    command += [
-        "--none",
-        "mood=neither",
-        "--head",
-        "mlp",
-        "--epochs",
-        "2",
-        "--all-depths",
-        "--no-baselines",
-    ]
+    command += ["--none", "mood=neither", "--head", "mlp", "--epochs", "2", "--all-depths"]
+    command += ["--exits", "0", "--exit-folds", "2", "--no-baselines"]
     assert main([*command, "--out", str(folder / "checkpoint")]) == 0
     return folder / "checkpoint"
 
@@ -170,6 +162,22 @@ def test_an_app_is_told_what_is_foreign_to_which_task(gated: Path) -> None:
         alone = classifier.predict(PLACE_TEXT)
         assert list(alone) == ["place"]
         assert alone["place"] == place["place"]
+
+
+def test_a_cheaper_stage_tells_by_its_own_states(trained: Path, tmp_path: Path) -> None:
+    command = ["export", str(trained), "--out", str(tmp_path / "staged"), "--exits", "0"]
+    assert main([*command, "--exit-drop", "40", "--targets", "onnx-fp32"]) == 0
+    manifest = read_manifest(tmp_path / "staged")
+    shallow = load_checkpoint(trained).at(0).domain
+    assert shallow is not None
+    assert manifest.exits[0].domain == shallow.thresholds
+    with EdgeClassifier.load(tmp_path / "staged", max_depth=0) as classifier:
+        (found,) = classifier.predict([NONE])
+        assert found.depth == 0
+        assert not found["mood"].in_domain
+    with EdgeClassifier.load(tmp_path / "staged") as classifier:
+        answers = classifier.predict([MOOD_TEXT, PLACE_TEXT, NONE] * 3)
+        assert not any(answer["mood"].in_domain for answer in answers[1::3] + answers[2::3])
 
 
 def test_the_graph_s_domain_is_torch_s(trained: Path, gated: Path) -> None:
