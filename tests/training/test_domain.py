@@ -15,6 +15,7 @@ import torch
 from mtl_edge import EdgeClassifier
 from mtl_edge.bundle import DOMAIN, read_manifest
 from mtl_edge.cli import main
+from mtl_edge.engines.onnxruntime import session_options
 from mtl_edge.training.checkpoint import load_checkpoint
 from mtl_edge.training.domain.gate import DomainGate, certainty_of
 from mtl_edge.training.domain.solve import GateTexts, bound_of, fewest_texts, solve_gate
@@ -236,7 +237,7 @@ def test_a_task_that_is_kept_keeps_its_domain_to_the_bit(
         found = classifier.predict("purr claw purr claw claw purr")
         assert found["pets"].in_domain
         assert not found["mood"].in_domain
-    model = ort.InferenceSession(str(gated / "model.fp32.onnx"))
+    model = ort.InferenceSession(str(gated / "model.fp32.onnx"), session_options())
     assert [output.name for output in model.get_outputs()][-1] == DOMAIN
 
 
