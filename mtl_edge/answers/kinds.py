@@ -28,7 +28,6 @@ Decisions = npt.NDArray[Any]
 class Kind:
     """
     Attributes:
-        summary: what it is, for help texts.
         values: logits to probabilities or scores.
         decisions: values to answers.
         answers: values to what an app sees.
@@ -37,7 +36,6 @@ class Kind:
         relative: whether logits count relative to each other alone.
     """
 
-    summary: str
     values: Callable[[Task, Values], Values]
     decisions: Callable[[Task, Values], Decisions]
     answers: Callable[[Task, Values], list[Answer]]
@@ -173,11 +171,8 @@ def _least_distance(task: Task, values: Values) -> npt.NDArray[np.float64]:
 
 
 KINDS: Mapping[TaskKind, Kind] = {
-    "single": Kind(
-        "one label a text", _probability_of_one, _most_probable, _one_label, _largest, True
-    ),
+    "single": Kind(_probability_of_one, _most_probable, _one_label, _largest, True),
     "multi": Kind(
-        "any number of labels a text, also none",
         _probability_of_each,
         _reached,
         _several_labels,
@@ -185,7 +180,6 @@ KINDS: Mapping[TaskKind, Kind] = {
         False,
     ),
     "score": Kind(
-        "a number",
         _score,
         lambda task, values: values[:, 0].astype(np.float64),
         _number,
